@@ -1,0 +1,98 @@
+"""`Finding`: what a check says, in a form that people, tests and machines read alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["ok", "notice", "warning", "blocking", "not_applicable"]
+VERDICTS: tuple[Verdict, ...] = ("blocking", "warning", "notice", "ok", "not_applicable")
+"""Most severe first."""
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One result of one check.
+
+    A finding either has an `estimate` (with `low`, `high` and `n`), or is `not_applicable` with the reason, or is a count
+    or list of facts for which an interval has no meaning (then `low` and `high` are null and `reason` says so).
+    """
+
+    code: str
+    """Stable word, e.g. accuracy; a slice follows after a slash: accuracy/rater."""
+    title: str
+    """One plain sentence with the numbers in it, readable on its own."""
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """Bounds of the 95% interval."""
+    n: int | None = None
+    """How many units the estimate rests on; the unit of n is stated in `reason` or is judgments."""
+    unit: str | None = None
+    """Unit of the estimate: share, logits, nats, seconds, count, ..."""
+    verdict: Verdict = "ok"
+    reason: str | None = None
+    """How it was computed (clustering, what was left out), or why it could not be."""
+    remedy: str | None = None
+    """What to do about it."""
+    source: str | None = None
+    """Where the method comes from."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Tables and arrays behind the sentence, for charts: JSON-ready values only."""
+
+    @staticmethod
+    def not_applicable(code: str, title: str, reason: str, *, remedy: str | None = None) -> Finding:
+        """A finding that says why the quantity cannot be computed from this data."""
+        return Finding(code=code, title=title, verdict="not_applicable", reason=reason, remedy=remedy)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; numbers that are not finite would be our bug, so they raise."""
+        record = asdict(self)
+        for name in ("estimate", "low", "high"):
+            value = record[name]
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"finding {self.code}: {name} is {value}")
+        return record
+
+    def __str__(self) -> str:
+        interval = f" [{self.low:.3g}, {self.high:.3g}]" if self.low is not None and self.high is not None else ""
+        estimate = f"{self.estimate:.3g}{interval}" if self.estimate is not None else "-"
+        return f"{self.verdict:>14}  {self.code:<24} {estimate:<26} {self.title}"
+
+
+@dataclass(frozen=True)
+class Findings(Sequence[Finding]):
+    """Findings in the order of the checks; prints as a table, most severe first."""
+
+    items: tuple[Finding, ...]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __add__(self, other: Iterable[Finding]) -> Findings:
+        return Findings((*self.items, *other))
+
+    def get(self, code: str) -> Finding | None:
+        """The finding with this code, if there is one."""
+        return next((f for f in self.items if f.code == code), None)
+
+    def by_severity(self) -> list[Finding]:
+        return sorted(self.items, key=lambda f: VERDICTS.index(f.verdict))
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.items if f.verdict == "blocking")
+
+    def to_json(self) -> str:
+        return json.dumps([f.to_dict() for f in self.items], ensure_ascii=False, indent=1)
+
+    def __str__(self) -> str:
+        return "\n".join(str(f) for f in self.by_severity())

@@ -1,0 +1,93 @@
+"""Intervals that respect who answered: judgments by one rater, or about one prompt, are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with the bounds of its 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_clusters: int
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """Wilson's score interval for a share; sound at 0 and 1 and for small n.
+
+    Source: Wilson 1927.
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None, weight: NDArray[np.float64] | None = None) -> Interval:
+    """The weighted mean of values in [0, 1], with an interval clustered by `cluster`.
+
+    The cluster-robust variance of the ratio sum(w x) / sum(w) gives an effective n, which goes into Wilson's interval, so
+    that the bounds stay within [0, 1] and do not collapse when all values agree.
+
+    Parameters
+    ----------
+    hits, weight : (n,); cluster : (n,) code of the unit that repeats (rater or prompt).
+
+    Source: Korn & Graubard 1998 (effective sample size in a score interval).
+    """
+    w = np.ones(len(hits)) if weight is None else weight
+    total = float(w.sum())
+    p = float((w * hits).sum() / total)
+    c = np.arange(len(hits)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
+    k = int(c.max()) + 1
+    residual = np.bincount(c, weights=w * (hits - p), minlength=k)
+    variance = float((residual**2).sum()) / total**2 * k / max(k - 1, 1)
+    if variance > 0:
+        n_effective = min(p * (1 - p) / variance, float(len(hits)))
+    else:
+        n_effective = float(k)
+    low, high = wilson(p * n_effective, n_effective)
+    return Interval(p, low, high, len(hits), k)
+
+
+def mean(values: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None, weight: NDArray[np.float64] | None = None) -> Interval:
+    """The weighted mean of any values, with a t interval whose variance is clustered (degrees of freedom: clusters - 1)."""
+    from scipy.stats import t
+
+    w = np.ones(len(values)) if weight is None else weight
+    total = float(w.sum())
+    m = float((w * values).sum() / total)
+    c = np.arange(len(values)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
+    k = int(c.max()) + 1
+    residual = np.bincount(c, weights=w * (values - m), minlength=k)
+    se = float(np.sqrt((residual**2).sum()) / total * np.sqrt(k / max(k - 1, 1)))
+    half = float(t.ppf(0.975, k - 1)) * se if k > 1 else float("inf")
+    return Interval(m, m - half, m + half, len(values), k)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.float64]], float], cluster: NDArray[np.int64], *, rounds: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of `statistic(weights)` when clusters are drawn with replacement.
+
+    `statistic` takes one weight per row and returns a number (NaN: not computable in this round, left out).
+    """
+    c = np.unique(cluster, return_inverse=True)[1]
+    k = int(c.max()) + 1
+    rng = np.random.default_rng(seed)
+    values = np.array([statistic(rng.multinomial(k, np.full(k, 1 / k))[c].astype(float)) for _ in range(rounds)])
+    values = values[np.isfinite(values)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
