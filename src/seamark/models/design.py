@@ -1,0 +1,300 @@
+"""From feedback to what the likelihood needs: codes reduced to sufficient statistics, once.
+
+Conventions
+-----------
+A *node* is a (response, group) with one utility; node = response * n_groups + group. A *block* holds all judgments with the
+same outcome family and number of slots. Equal cells (same nodes, outcome, rater and order) are one row with a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from seamark.errors import InvalidSetting, SeamarkError
+from seamark.models.observation import Choice, Davidson, Observation, Outcome, Rating, Strength, Thumbs
+from seamark.models.people import Crowd
+from seamark.records import Feedback
+
+MAX_GRADES = 10
+"""A scale with more distinct values is cut at its quantiles: an ordinal model loses little beyond ten grades."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Judgments that share an outcome family and a number of slots, as aggregated cells."""
+
+    name: str
+    family: Outcome
+    shown: NDArray[np.int64]
+    """(n, m) nodes, in the order shown."""
+    outcome: NDArray[np.int64]
+    """(n,) outcome code of the family."""
+    rater: NDArray[np.int64]
+    """(n,) rater code; raters not known share the last code."""
+    ordered: NDArray[np.float64]
+    """(n,) 1 where the order shown is known, else 0."""
+    count: NDArray[np.float64]
+    """(n,) number (weight) of judgments in the cell."""
+
+    @property
+    def lenient(self) -> bool:
+        """Whether the family has cut points that a rater may shift."""
+        return isinstance(self.family, Rating | Thumbs)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Everything the fit reads."""
+
+    blocks: tuple[Block, ...]
+    n_responses: int
+    n_groups: int
+    loadings: NDArray[np.float64]
+    n_raters: int
+    """Known raters; code n_raters stands for all that are not known."""
+    n_judgments: float
+    """Judgments used (sum of counts of answers; a ranking counts once per stage)."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Judgments without a likelihood, by reason."""
+    notes: tuple[str, ...] = ()
+
+
+def choose_outcomes(feedback: Feedback) -> dict[str, Outcome]:
+    """The outcome family for each kind present: Davidson where pairs have ties, Strength where they are graded, ..."""
+    frame = feedback.judgments
+    outcomes: dict[str, Outcome] = {}
+    pairs = frame.filter((pl.col("kind") == "pair") & pl.col("outcome").is_in(["left", "right", "tie", "both_bad"]))
+    if pairs.height:
+        decided = pairs.filter(pl.col("outcome").is_in(["left", "right"]))
+        ties = decided.height < pairs.height
+        graded = decided["strength"].drop_nulls()
+        if len(graded) and graded.n_unique() > 1:
+            stated = decided["strength_levels"].max()
+            outcomes["pair"] = Strength(levels=int(stated if stated is not None else graded.max()), ties=ties)  # type: ignore[arg-type]  # polars types max() loosely
+        else:
+            outcomes["pair"] = Davidson() if ties else Choice()
+    for kind, family in (("choice", Choice()), ("ranking", Choice()), ("thumbs", Thumbs())):
+        if frame.filter((pl.col("kind") == kind) & (pl.col("outcome") == "answered")).height:
+            outcomes[kind] = family
+    if frame.filter((pl.col("kind") == "rating") & (pl.col("outcome") == "answered")).height:
+        outcomes["rating"] = Rating(edges=())  # the edges are read from each scale
+    return outcomes
+
+
+def build_design(feedback: Feedback, observation: Observation, crowd: Crowd) -> Design:
+    """The design of all judgments that have a likelihood under this observation.
+
+    Raises
+    ------
+    SeamarkError
+        If costs and preferences are mixed, or no judgment can be used.
+    """
+    measures = feedback.judgments["measure"].drop_nulls().unique().to_list()
+    if "cost" in measures:
+        raise SeamarkError(
+            "the data holds costs (measure 'cost'), which are not preferences. "
+            "Turn them into preferences with seamark.models.design.costs_as_preferences(feedback), which states the assumption."
+        )
+    families = dict(observation.outcomes) or choose_outcomes(feedback)
+    frame = feedback.judgments.select(
+        "kind", "outcome", "responses", "strength", "best", "worst", "ranks", "rating", "scale_low", "scale_high", "thumb", "axis", "order_known", "weight", "label",
+        pl.col("rater").cast(pl.Int64).fill_null(feedback.n_raters),
+        pl.Series("group", crowd.group),
+    )  # fmt: skip
+    frame = frame.with_columns(pl.col("weight").fill_null(1.0), pl.col("order_known").fill_null(False).cast(pl.Float64).alias("ordered"))
+    n_groups = len(crowd.names)
+    blocks: list[Block] = []
+    left_out: dict[str, int] = {}
+    unanswered = frame.filter(pl.col("outcome").is_in(["cannot_tell", "skipped"])).height
+    if unanswered:
+        left_out["cannot tell or skipped"] = unanswered
+    if labels := frame.filter(pl.col("kind") == "label").height:
+        left_out["nominal labels"] = labels
+    for kind, family in families.items():
+        part = frame.filter(pl.col("kind") == kind)
+        if kind == "pair":
+            blocks += _pair_blocks(part, family, n_groups)
+        elif kind in ("choice", "ranking"):
+            if none := part.filter(pl.col("outcome") == "both_bad").height:
+                left_out["none acceptable"] = none
+            blocks += _choice_blocks(part.filter(pl.col("outcome") == "answered"), kind, n_groups)
+        elif kind == "rating":
+            blocks += _rating_blocks(part.filter(pl.col("outcome") == "answered"), n_groups)
+        elif kind == "thumbs":
+            for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
+                coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
+                blocks.append(_block(f"thumbs{axis}", Thumbs(scale=axis.lstrip("/")), coded, n_groups))
+        else:
+            raise InvalidSetting("outcomes", kind, "Use pair, choice, ranking, rating or thumbs.")
+    blocks = [b for b in blocks if len(b.outcome)]
+    total = float(sum(b.count.sum() for b in blocks))
+    if not blocks or total == 0:
+        raise SeamarkError("no judgment can be fitted: all are unanswered, nominal labels, or of weight 0. Check the outcomes.")
+    notes = []
+    both_bad = frame.filter((pl.col("kind") == "pair") & (pl.col("outcome") == "both_bad")).height
+    if both_bad:
+        notes.append(f"{both_bad} 'both bad' answers enter as ties: they say which is better no more than a tie does")
+    return Design(
+        blocks=tuple(blocks),
+        n_responses=feedback.n_responses,
+        n_groups=n_groups,
+        loadings=crowd.loadings,
+        n_raters=feedback.n_raters,
+        n_judgments=total,
+        left_out=left_out,
+        notes=tuple(notes),
+    )
+
+
+def costs_as_preferences(feedback: Feedback) -> Feedback:
+    """Ratings that are costs, turned round into preferences: value = low + high - cost on the stated scale.
+
+    The assumption, which is the caller's: a person prefers exactly what costs less, in equal steps.
+
+    Raises
+    ------
+    SeamarkError
+        If a cost has no stated scale to be turned on.
+    """
+    frame = feedback.judgments
+    cost = pl.col("measure") == "cost"
+    if frame.filter(cost & (pl.col("scale_low").is_null() | pl.col("scale_high").is_null())).height:
+        raise SeamarkError("a cost without scale_low and scale_high cannot be turned into a preference. State its scale.")
+    turned = pl.col("scale_low") + pl.col("scale_high") - pl.col("rating")
+    return Feedback(
+        frame.with_columns(
+            pl.when(cost).then(turned).otherwise(pl.col("rating")).alias("rating"),
+            pl.when(cost).then(pl.lit("preference")).otherwise(pl.col("measure")).alias("measure"),
+        ),
+        feedback.responses,
+        feedback.prompts,
+        feedback.raters,
+        feedback.report,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- blocks
+
+
+def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Parts by axis, named "" or "/axis"."""
+    return [(f"/{axis}" if axis else "", part) for (axis,), part in frame.group_by(["axis"], maintain_order=True)]
+
+
+def _block(name: str, family: Outcome, coded: pl.DataFrame, n_groups: int, slots: pl.DataFrame | None = None) -> Block:
+    """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight."""
+    if slots is None:
+        m = int(coded["responses"].list.len().max() or 0)  # type: ignore[arg-type]  # polars types max() loosely
+        slots = coded.select(pl.col("responses").list.get(i).cast(pl.Int64).alias(f"s{i}") for i in range(m))
+    names = slots.columns
+    cells = pl.concat([slots, coded.select("code", "rater", "group", "ordered", "weight")], how="horizontal")
+    cells = cells.filter(pl.col("weight") > 0)
+    cells = cells.group_by([*names, "code", "rater", "group", "ordered"], maintain_order=True).agg(pl.col("weight").sum())
+    shown = cells.select(names).to_numpy().astype(np.int64) * n_groups + cells["group"].to_numpy()[:, None]
+    return Block(
+        name,
+        family,
+        shown,
+        cells["code"].cast(pl.Int64).to_numpy(),
+        cells["rater"].to_numpy(),
+        cells["ordered"].to_numpy(),
+        cells["weight"].cast(pl.Float64).to_numpy(),
+    )
+
+
+def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Block]:
+    tie = pl.col("outcome").is_in(["tie", "both_bad"])
+    left, right = pl.col("outcome") == "left", pl.col("outcome") == "right"
+    if isinstance(family, Strength):
+        k = family.levels
+        graded = part.filter(tie | ((left | right) & pl.col("strength").is_not_null()))
+        code = (
+            pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
+        )
+        if graded["strength"].max() is not None and int(graded["strength"].max()) > k:  # type: ignore[arg-type]  # polars types max() loosely
+            raise InvalidSetting("Strength(levels=)", k, f"The data has a strength of {graded['strength'].max()}.")
+        blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")), n_groups)]
+        plain = part.filter((left | right) & pl.col("strength").is_null())
+        return blocks + (_pair_blocks(plain, Choice(), n_groups) if plain.height else [])
+    decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
+    code = pl.when(left).then(0).when(right).then(1).otherwise(2)
+    return [_block("pair", family, decided.with_columns(code.alias("code")), n_groups)]
+
+
+def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
+    """Choices and rankings as stages: who is chosen out of those still there."""
+    stages: dict[tuple[int, bool], list[tuple[list[int], int, dict[str, float]]]] = {}
+
+    def add(shown: list[int], chosen: int, row: dict[str, float], worst: bool = False) -> None:
+        if len(shown) > 1:
+            stages.setdefault((len(shown), worst), []).append((shown, chosen, row))
+
+    for row in part.iter_rows(named=True):
+        shown = row["responses"]
+        rest = {"rater": row["rater"], "group": row["group"], "weight": row["weight"], "ordered": row["ordered"]}
+        if kind == "choice":
+            add(shown, row["best"], rest)
+            if row["worst"] is not None:
+                remaining = [i for i in range(len(shown)) if i != row["best"]]
+                add([shown[i] for i in remaining], remaining.index(row["worst"]), rest | {"ordered": 0.0}, worst=True)
+            continue
+        ranks = row["ranks"]
+        for i, rank in enumerate(ranks):
+            # Breslow: each member of a tied group is chosen against the group's worse-ranked responses
+            rivals = [j for j in range(len(ranks)) if ranks[j] > rank]
+            if rivals:
+                kept = sorted([i, *rivals])
+                add([shown[j] for j in kept], kept.index(i), rest | {"ordered": 0.0})
+    blocks = []
+    for (m, worst), rows in sorted(stages.items()):
+        slots = pl.DataFrame(np.array([r[0] for r in rows]), schema=[f"s{i}" for i in range(m)])
+        coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [r[1] for r in rows]))
+        blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", Choice(m=m, worst=worst), coded, n_groups, slots))
+    return blocks
+
+
+def _rating_blocks(part: pl.DataFrame, n_groups: int) -> list[Block]:
+    blocks = []
+    for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
+        values = np.sort(rows["rating"].unique().to_numpy())
+        if len(values) < 2:
+            continue  # one grade only says nothing about utilities
+        if len(values) <= MAX_GRADES:
+            edges = values[:-1]
+        else:
+            edges = np.unique(np.quantile(rows["rating"].to_numpy(), np.linspace(0, 1, MAX_GRADES + 1)[1:-1]))
+            edges = edges[edges < values[-1]]
+        scale = f"{axis or ''}[{low}, {high}]" if low is not None else f"{axis or ''}"
+        codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
+        blocks.append(_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), rows.with_columns(pl.Series("code", codes)), n_groups))
+    return blocks
+
+
+# ---------------------------------------------------------------------------------------------- graph
+
+
+def comparison_parts(design: Design) -> NDArray[np.int64]:
+    """(n_responses,) the connected part of the comparison graph that each response belongs to.
+
+    Ratings and thumbs place their responses on one common scale, so all of them are connected.
+    """
+    rows, cols = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    anchor = design.n_responses
+    for block in design.blocks:
+        responses = block.shown // design.n_groups
+        if block.lenient:
+            rows.append(responses[:, 0])
+            cols.append(np.full(len(responses), anchor))
+        for slot in range(1, responses.shape[1]):
+            rows.append(responses[:, 0])
+            cols.append(responses[:, slot])
+    i, j = np.concatenate(rows), np.concatenate(cols)
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(anchor + 1, anchor + 1))
+    return connected_components(graph, directed=False)[1][:anchor]

@@ -1,0 +1,335 @@
+"""How a judgment answers to utilities: outcome family x effects x lapse, by composition.
+
+Conventions
+-----------
+A judgment shows m slots with utilities s (n, m), in logits of a careful rater, already scaled and shifted by the effects. The
+family's *contrast* c = K s (n, d) is all that its probabilities depend on: the gap for a pair, the utility itself for a
+rating. `log_prob` takes contrasts (..., n, d), outcome codes (n,) and the family's own parameters theta (size,), and returns
+(..., n); leading dimensions are nodes of an integral over raters. Everything here is torch, float64, so that gradients and
+curvatures follow from the one formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamark.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Outcome(Protocol):
+    """An outcome family: how likely each answer is, given the contrast of the slots."""
+
+    @property
+    def size(self) -> int:
+        """How many parameters of its own it has."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name per parameter."""
+        ...
+
+    @property
+    def n_outcomes(self) -> int: ...
+
+    def start(self) -> NDArray[np.float64]:
+        """Where the parameters start, and the centre of their weak prior (sd 2, in the scale of theta)."""
+        ...
+
+    def contrast(self, m: int) -> NDArray[np.float64]:
+        """K (d, m), which takes the utilities of m slots to the contrast."""
+        ...
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+        """Log probability of every outcome: (..., n, d) -> (..., n, n_outcomes)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of m is chosen: P(i) = exp(s_i) / sum_j exp(s_j).
+
+    With two slots this is Bradley-Terry; a ranking is a sequence of such choices (Plackett-Luce), tied ranks by Breslow's
+    approximation. Outcomes: the index of the slot chosen.
+
+    Source: Bradley & Terry 1952; Luce 1959; Plackett 1975; Breslow 1974 for ties.
+    """
+
+    m: int = 2
+    worst: bool = False
+    """Whether the slot chosen is the worst: the utilities enter with the sign turned."""
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def n_outcomes(self) -> int:
+        return self.m
+
+    def start(self) -> NDArray[np.float64]:
+        return np.zeros(0)
+
+    def contrast(self, m: int) -> NDArray[np.float64]:
+        sign = -1.0 if self.worst else 1.0
+        return sign * (np.array([[1.0, -1.0]]) if m == 2 else np.eye(m))
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002
+        import torch
+
+        if self.m == 2:
+            gap = contrast[..., 0]
+            return torch.stack([torch.nn.functional.logsigmoid(gap), torch.nn.functional.logsigmoid(-gap)], -1)
+        return torch.log_softmax(contrast, -1)
+
+
+@dataclass(frozen=True)
+class Davidson:
+    """Pair with ties: P(left), P(right), P(tie) proportional to exp(gap/2), exp(-gap/2), exp(theta).
+
+    theta is the log tie propensity: at gap 0 the odds of a tie against left are exp(theta). Outcomes: left, right, tie.
+
+    Source: Davidson 1970, equation 2.4, with nu = exp(theta).
+    """
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("log_tie",)
+
+    @property
+    def n_outcomes(self) -> int:
+        return 3
+
+    def start(self) -> NDArray[np.float64]:
+        return np.array([-1.0])
+
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.array([[1.0, -1.0]])
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        half = contrast[..., 0] / 2
+        return torch.log_softmax(torch.stack([half, -half, theta[0].expand_as(half)], -1), -1)
+
+
+def _interval_log_probs(location: Tensor, cuts: Tensor) -> Tensor:
+    """log P(cut_c-1 < location + noise <= cut_c) for standard logistic noise: (...,) x (C-1,) -> (..., C).
+
+    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) keeps its accuracy far from the cuts, where the
+    difference of two sigmoids is zero in floating point.
+    """
+    import torch
+
+    far = torch.full_like(cuts[:1], 1e4)
+    upper = torch.cat([cuts, far]) - location[..., None]
+    lower = torch.cat([-far, cuts]) - location[..., None]
+    sigmoid = torch.nn.functional.logsigmoid
+    width = torch.cat([2 * far, cuts[1:] - cuts[:-1], 2 * far])
+    return sigmoid(upper) + sigmoid(-lower) + torch.log(-torch.expm1(-width))
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Pair with graded strength: the gap plus logistic noise, cut at symmetric thresholds.
+
+    Outcomes: left by `levels`, ..., left by 1, [tie], right by 1, ..., right by `levels`.
+    theta are logs of the distances between thresholds, from the middle outwards.
+
+    Source: Agresti 1992 (adjacent and cumulative paired-comparison models; this is the cumulative one).
+    """
+
+    levels: int
+    ties: bool = True
+
+    @property
+    def size(self) -> int:
+        return self.levels if self.ties else self.levels - 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"log_step_{i}" for i in range(self.size))
+
+    @property
+    def n_outcomes(self) -> int:
+        return 2 * self.levels + self.ties
+
+    def start(self) -> NDArray[np.float64]:
+        return np.full(self.size, -0.5)
+
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.array([[1.0, -1.0]])
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        steps = torch.cumsum(torch.exp(theta), 0)
+        middle = theta.new_zeros(0 if self.ties else 1)
+        # outcome 0 is the strongest left, so the latent axis runs from right to left: use -gap
+        return _interval_log_probs(-contrast[..., 0], torch.cat([-steps.flip(0), middle, steps]))
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A grade on an ordered scale: P(grade <= c) = sigmoid(cut_c - s), s the utility plus the rater's leniency.
+
+    `grades` are the values of the scale in order; a continuous scale is cut into at most ten grades at its quantiles.
+    theta: the first cut, then logs of the distances between cuts. Rater cut points: each rater shifts all cuts by their
+    leniency, which is estimated with a common spread.
+
+    Source: McCullagh 1980.
+    """
+
+    edges: tuple[float, ...]
+    """Upper bounds of all grades but the last."""
+    scale: str = ""
+    """The axis and scale this belongs to; ratings on different scales have cut points of their own."""
+
+    @property
+    def size(self) -> int:
+        return len(self.edges)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple("cut_0" if i == 0 else f"log_step_{i}" for i in range(self.size))
+
+    @property
+    def n_outcomes(self) -> int:
+        return len(self.edges) + 1
+
+    def start(self) -> NDArray[np.float64]:
+        return np.concatenate([[-1.0], np.zeros(self.size - 1)])
+
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.array([[1.0]])
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        cuts = theta[0] + torch.cat([theta.new_zeros(1), torch.cumsum(torch.exp(theta[1:]), 0)])
+        return _interval_log_probs(contrast[..., 0], cuts)
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """Up or down: P(up) = sigmoid(s - theta), s the utility plus the rater's leniency. Outcomes: up, down."""
+
+    scale: str = ""
+
+    @property
+    def size(self) -> int:
+        return 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("cut",)
+
+    @property
+    def n_outcomes(self) -> int:
+        return 2
+
+    def start(self) -> NDArray[np.float64]:
+        return np.zeros(1)
+
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+        return np.array([[1.0]])
+
+    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        s = contrast[..., 0] - theta[0]
+        return torch.stack([torch.nn.functional.logsigmoid(s), torch.nn.functional.logsigmoid(-s)], -1)
+
+
+# ---------------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Scale: how strongly a rater's answers follow the utilities.
+
+    A rater is *careful* (slope log-normal around 1), *at chance* (slope 0) or, with one population and no groups, *opposed*
+    (slope minus a log-normal). The shares and the spread are estimated by marginal likelihood, each rater's slope being
+    integrated out. Gauge: utilities are in logits of the median careful rater; the sign is the majority's.
+
+    An opposed rater is not called malicious: from one-value data an adversary and a consistent minority look the same.
+    """
+
+
+@dataclass(frozen=True)
+class Position:
+    """Shift of the slot shown first, in logits, where the order is known."""
+
+
+@dataclass(frozen=True)
+class Leniency:
+    """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood."""
+
+
+Effect = Reliability | Position | Leniency
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How judgments come about: an outcome family per kind, effects, and a lapse.
+
+    `outcomes` left empty means the families of the kinds present in the data. With `lapse`, an answer is a uniformly random
+    click with an estimated probability, whatever the utilities.
+    """
+
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    effects: tuple[Effect, ...] = (Reliability(), Position(), Leniency())
+    lapse: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "effects", tuple(self.effects))
+        for effect in self.effects:
+            if not isinstance(effect, Reliability | Position | Leniency):
+                raise InvalidSetting("effects", effect, "Use Reliability(), Position() and Leniency().")
+
+    def with_effect(self, kind: type) -> bool:
+        return any(isinstance(effect, kind) for effect in self.effects)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"effects": [type(effect).__name__ for effect in self.effects], "lapse": self.lapse}
+
+
+_FAMILIES: dict[str, type[Any]] = {"Choice": Choice, "Davidson": Davidson, "Strength": Strength, "Rating": Rating, "Thumbs": Thumbs}
+
+
+def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
+    """JSON-ready description of an outcome family; see `outcome_from_dict`."""
+    return {"family": type(outcome).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(outcome).items()}}
+
+
+def outcome_from_dict(record: Mapping[str, Any]) -> Outcome:
+    """The outcome family that `outcome_to_dict` described."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "family"}
+    return _FAMILIES[record["family"]](**values)
+
+
+def lapsed(log_probs: Tensor, log_lapse_odds: Tensor | None) -> Tensor:
+    """Log probabilities mixed with a uniformly random click: log((1 - e) p + e / C), e = sigmoid(log_lapse_odds)."""
+    if log_lapse_odds is None:
+        return log_probs
+    import torch
+
+    sigmoid = torch.nn.functional.logsigmoid
+    uniform = sigmoid(log_lapse_odds) - float(np.log(log_probs.shape[-1]))
+    return torch.logaddexp(log_probs + sigmoid(-log_lapse_odds), uniform.expand_as(log_probs))

@@ -1,0 +1,33 @@
+"""Fixtures that find what a machine may lack: they skip with the reason, and fail under SEAMARK_REQUIRE=all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def _lacking(what: str, remedy: str) -> None:
+    if os.environ.get("SEAMARK_REQUIRE") == "all":
+        pytest.fail(f"{what} is required here (SEAMARK_REQUIRE=all). {remedy}")
+    pytest.skip(f"{what} is not available. {remedy}")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the public data sets of docs/data.md."""
+    folder = os.environ.get("SEAMARK_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        _lacking("real data", "Set SEAMARK_TEST_DATA to a folder with the sets of docs/data.md.")
+    return Path(folder or "")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium."""
+    found = os.environ.get("SEAMARK_CHROMIUM") or shutil.which("chromium")
+    if not found:
+        _lacking("a Chromium", "Install the chromium package or set SEAMARK_CHROMIUM.")
+    return found or ""
