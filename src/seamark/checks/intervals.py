@@ -32,7 +32,8 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     p, z2 = successes / n, Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # at 0 and 1 the bound is exact; rounding would leave 1e-17 behind
+    return float(max(0.0, centre - half)) if p > 0 else 0.0, float(min(1.0, centre + half)) if p < 1 else 1.0
 
 
 def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None, weight: NDArray[np.float64] | None = None) -> Interval:

@@ -88,8 +88,11 @@ def choose_outcomes(feedback: Feedback) -> dict[str, Outcome]:
     return outcomes
 
 
-def build_design(feedback: Feedback, observation: Observation, crowd: Crowd) -> Design:
+def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, known: Mapping[str, Outcome] | None = None) -> Design:
     """The design of all judgments that have a likelihood under this observation.
+
+    `known` are the families of a fit by block name: judgments are then read as that fit reads them (the same grades), and
+    those that it has no family for are left out.
 
     Raises
     ------
@@ -103,6 +106,8 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd) -> 
             "Turn them into preferences with seamark.models.design.costs_as_preferences(feedback), which states the assumption."
         )
     families = dict(observation.outcomes) or choose_outcomes(feedback)
+    if known is not None and "pair" in families:
+        families["pair"] = known.get("pair/strength") or known.get("pair") or families["pair"]
     frame = feedback.judgments.select(
         "kind", "outcome", "responses", "strength", "best", "worst", "ranks", "rating", "scale_low", "scale_high", "thumb", "axis", "order_known", "weight", "label",
         pl.col("rater").cast(pl.Int64).fill_null(feedback.n_raters),
@@ -126,7 +131,7 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd) -> 
                 left_out["none acceptable"] = none
             blocks += _choice_blocks(part.filter(pl.col("outcome") == "answered"), kind, n_groups)
         elif kind == "rating":
-            blocks += _rating_blocks(part.filter(pl.col("outcome") == "answered"), n_groups)
+            blocks += _rating_blocks(part.filter(pl.col("outcome") == "answered"), n_groups, known)
         elif kind == "thumbs":
             for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
                 coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
@@ -134,6 +139,10 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd) -> 
         else:
             raise InvalidSetting("outcomes", kind, "Use pair, choice, ranking, rating or thumbs.")
     blocks = [b for b in blocks if len(b.outcome)]
+    if known is not None:
+        for unread in [b for b in blocks if b.name not in known]:
+            left_out[f"{unread.name}: no family in the fit"] = int(unread.count.sum())
+        blocks = [b for b in blocks if b.name in known]
     total = float(sum(b.count.sum() for b in blocks))
     if not blocks or total == 0:
         raise SeamarkError("no judgment can be fitted: all are unanswered, nominal labels, or of weight 0. Check the outcomes.")
@@ -202,10 +211,10 @@ def _block(name: str, family: Outcome, coded: pl.DataFrame, n_groups: int, slots
         name,
         family,
         shown,
-        cells["code"].cast(pl.Int64).to_numpy(),
-        cells["rater"].to_numpy(),
-        cells["ordered"].to_numpy(),
-        cells["weight"].cast(pl.Float64).to_numpy(),
+        cells["code"].cast(pl.Int64).to_numpy(writable=True),
+        cells["rater"].to_numpy(writable=True),
+        cells["ordered"].to_numpy(writable=True),
+        cells["weight"].cast(pl.Float64).to_numpy(writable=True),
     )
 
 
@@ -260,18 +269,21 @@ def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
     return blocks
 
 
-def _rating_blocks(part: pl.DataFrame, n_groups: int) -> list[Block]:
+def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcome] | None) -> list[Block]:
     blocks = []
     for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
+        scale = f"{axis or ''}[{low}, {high}]" if low is not None else f"{axis or ''}"
+        fitted = known.get(f"rating/{scale}") if known is not None else None
         values = np.sort(rows["rating"].unique().to_numpy())
-        if len(values) < 2:
+        if isinstance(fitted, Rating):
+            edges = np.array(fitted.edges)
+        elif len(values) < 2:
             continue  # one grade only says nothing about utilities
-        if len(values) <= MAX_GRADES:
+        elif len(values) <= MAX_GRADES:
             edges = values[:-1]
         else:
             edges = np.unique(np.quantile(rows["rating"].to_numpy(), np.linspace(0, 1, MAX_GRADES + 1)[1:-1]))
             edges = edges[edges < values[-1]]
-        scale = f"{axis or ''}[{low}, {high}]" if low is not None else f"{axis or ''}"
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
         blocks.append(_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), rows.with_columns(pl.Series("code", codes)), n_groups))
     return blocks

@@ -10,13 +10,15 @@ CSV cells are text as written; an empty cell is "" in a record and null in a fra
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -65,6 +67,9 @@ class Options:
         self.skipped.append(str(error))
 
 
+Reader = Callable[[Options, int], Iterator[Batch]]
+
+
 @dataclass(frozen=True)
 class Table:
     """One stream of records."""
@@ -82,9 +87,8 @@ class Table:
 
     def frame(self) -> pl.DataFrame:
         """The whole table: Parquet with its types, CSV as text, JSON with inferred types."""
-        if self.path.suffix == ".parquet":
-            with _unpacked(self.path):
-                return pl.read_parquet(self.path)
+        if _suffix(self.path) == ".parquet":
+            return _parquet(self.path)
         records = [record for records, _ in self.batches() for record in records]
         if _suffix(self.path) in (".csv", ".tsv"):
             names = list(records[0]) if records else []
@@ -121,8 +125,10 @@ class Format:
 # ---------------------------------------------------------------------------------------------- opening
 
 
-def open_source(path: Path, options: Options) -> Source:
+def open_source(path: Path, options: Options, *, split: str | None = None) -> Source:
     """The tables of a file, or of a folder (hidden files and documentation are passed over).
+
+    With `split`, only the files of a folder that have this word in their name or subfolder.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def open_source(path: Path, options: Options) -> Source:
     """
     try:
         if path.is_dir():
-            return _open_folder(path, options)
+            return _open_folder(path, options, split)
         exists = path.exists()
     except (OSError, ValueError) as error:  # a name too long, or with a null character
         raise UnreadableSource(str(path), f"not a usable path ({error})", "Check the name.") from None
@@ -147,10 +153,13 @@ def open_source(path: Path, options: Options) -> Source:
     return Source(path, {_stem(path): _open_table(path, _stem(path), options, notes)}, (), notes)
 
 
-def _open_folder(folder: Path, options: Options) -> Source:
+def _open_folder(folder: Path, options: Options, split: str | None) -> Source:
     usable = _usable(folder.iterdir())
     if not usable:
         usable = _usable(p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    if split is not None:
+        asked = re.compile(rf"(?:^|[^a-z]){re.escape(split)}(?:[^a-z]|$)")
+        usable = [p for p in usable if asked.search(str(p.relative_to(folder)))]
     tables: dict[str, Table] = {}
     notes: list[str] = []
     for path in (p for p in usable if _suffix(p) in TABLE_SUFFIXES):
@@ -172,27 +181,250 @@ def _usable(paths: Iterable[Path]) -> list[Path]:
 
 
 def _open_table(path: Path, name: str, options: Options, notes: list[str]) -> Table:
-    suffix = _suffix(path)
-    if suffix == ".parquet":
-        with _unpacked(path):
-            sample = pl.scan_parquet(path, glob=False).head(SAMPLE).collect().to_dicts()
-        if not sample:
-            raise UnreadableSource(str(path), "the table has no rows", "Check how it was written.")
-        return Table(name, path, sample, lambda: _parquet_batches(path))
-    with _unpacked(path) as stream:
-        head = stream.peek(4096)[:4096] if isinstance(stream, io.BufferedReader) else b""
-    _check_encoding(path, head, notes)
-    if suffix in (".csv", ".tsv"):
-        read = _csv_reader(path, options, head.removeprefix(_BOM), notes)
+    if not path.stat().st_size:
+        raise UnreadableSource(str(path), "the file is empty", "Check how it was written.")
+    if _suffix(path) == ".parquet":
+        read: Reader = partial(_parquet_batches, path)
     else:
-        read = _json_reader(path, options, head.removeprefix(_BOM), notes)
-    return Table(name, path, _sample(path, read, options), read)
+        with _unpacked(path) as stream:
+            head = stream.read(2**16)
+        if not head.removeprefix(_BOM).strip():
+            raise UnreadableSource(str(path), "the file is empty", "Check how it was written.")
+        _look_at(path, head, notes)
+        read = _csv_reader(path, head.removeprefix(_BOM), notes) if _suffix(path) in (".csv", ".tsv") else _json_reader(path, notes)
+    sample = next(read(Options(on_error="skip"), SAMPLE), ([], []))[0]
+    if not sample:
+        for _ in read(options, BATCH):  # raises at the first bad record, unless these are to be skipped
+            pass
+        raise UnreadableSource(str(path), "there is no record in it", "Check how it was written.")
+    return Table(name, path, sample, partial(read, options, BATCH))
 
 
-def _sample(path: Path, read: Callable[[], Iterator[Batch]], options: Options) -> list[Record]:
-    """The first good records; bad ones are left for the reading proper to report."""
-    before = len(options.skipped)
-    lenient = Options(on_error="skip")
-    records = next(_limited(path, read, lenient), ([], []))[0] if False else []
-    del options.skipped[before:]
-    return records
+def _look_at(path: Path, head: bytes, notes: list[str]) -> None:
+    """Refuse what is not text; note what is odd about it."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UnreadableSource(str(path), "the text is UTF-16", "Save it as UTF-8.")
+    if b"\0" in head[:4096]:
+        raise UnreadableSource(str(path), "this is not text", "Check that the name ends in what the file is.")
+    if head.startswith(_BOM):
+        notes.append(f"{path.name} begins with a byte order mark")
+    if b"\r\n" in head:
+        notes.append(f"{path.name} has Windows line ends")
+
+
+@contextmanager
+def _unpacked(path: Path) -> Generator[IO[bytes]]:
+    """The bytes of a file, decompressed; trouble of any kind names the file."""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as stream:
+                yield io.BufferedReader(stream)  # pyright: ignore[reportArgumentType]: GzipFile is a readable raw stream
+        else:
+            with path.open("rb") as stream:
+                yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UnreadableSource(str(path), f"the compressed file is damaged or cut off ({error})", "Copy or download it again.") from None
+    except OSError as error:
+        raise UnreadableSource(str(path), f"it cannot be read ({error})", "Check the file and its permissions.") from None
+
+
+# ---------------------------------------------------------------------------------------------- JSON
+
+
+def _json_reader(path: Path, notes: list[str]) -> Reader:
+    """JSON lines, or one array, or one object over many lines: told by the first lines, not by the name."""
+    with _unpacked(path) as stream:
+        first_lines = [stream.readline(LONGEST_LINE + 1) for _ in range(5)]
+    first_lines[0] = first_lines[0].removeprefix(_BOM)
+    told = [line for line in first_lines if line.strip()]
+    whole_lines = sum(_is_json(line) for line in told)
+    if not told or len(told[0]) > LONGEST_LINE or whole_lines > 1 or (whole_lines == 1 and not told[0].startswith(b"[")):
+        return partial(_line_batches, path)
+    whole = _whole_json(path)
+    notes.append(f"{path.name} is one JSON {'array' if isinstance(whole, list) else 'object'} instead of lines")
+    return partial(_array_batches, path, whole if isinstance(whole, list) else [whole])
+
+
+def _is_json(raw: bytes) -> bool:
+    """Whether a line is an object or a list by itself; an indented one is part of something larger."""
+    try:
+        return raw[:1] in (b"{", b"[") and orjson.loads(raw) is not None
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _whole_json(path: Path) -> object:
+    with _unpacked(path) as stream:
+        raw = stream.read().removeprefix(_BOM)
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableSource(str(path), f"malformed JSON ({error})", _JSON_REMEDY) from None
+
+
+_JSON_REMEDY = "JSON is UTF-8 text and has no NaN, Infinity or trailing commas; mend it at that place, or write one object per line."
+
+
+def _array_batches(path: Path, records: list[Any], options: Options, size: int) -> Iterator[Batch]:
+    for start in range(0, len(records), size):
+        batch = records[start : start + size]
+        lines = list(range(start + 1, start + len(batch) + 1))
+        if not all(isinstance(record, dict) for record in batch):
+            for record, line in zip(batch, lines, strict=True):
+                if not isinstance(record, dict):
+                    options.fail(InvalidRecord(str(path), line, "record", record, "Every element of the array is an object."))
+            kept = [i for i, record in enumerate(batch) if isinstance(record, dict)]
+            batch, lines = [batch[i] for i in kept], [lines[i] for i in kept]
+        if batch:
+            yield batch, lines
+
+
+def _line_batches(path: Path, options: Options, size: int) -> Iterator[Batch]:
+    records: list[Record] = []
+    lines: list[int] = []
+    line = 0
+    with _unpacked(path) as stream:
+        while raw := stream.readline(LONGEST_LINE + 1):
+            line += 1
+            if line == 1:
+                raw = raw.removeprefix(_BOM)
+            if len(raw) > LONGEST_LINE:
+                remedy = f"A line may have {LONGEST_LINE // 2**20} MB; write one record per line."
+                options.fail(InvalidRecord(str(path), line, "record", _shown(raw), remedy))
+                while raw and not raw.endswith(b"\n"):
+                    raw = stream.readline(LONGEST_LINE)
+                continue
+            if raw.isspace():
+                continue
+            try:
+                record = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                options.fail(_malformed(path, line, raw, error))
+                continue
+            if not isinstance(record, dict):
+                options.fail(InvalidRecord(str(path), line, "record", record, "Every line is one JSON object."))
+                continue
+            records.append(record)
+            lines.append(line)
+            if len(records) == size:
+                yield records, lines
+                records, lines = [], []
+    if records:
+        yield records, lines
+
+
+def _malformed(path: Path, line: int, raw: bytes, error: orjson.JSONDecodeError) -> InvalidRecord:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as wrong:
+        return InvalidRecord(
+            str(path), line, "record", _shown(raw[wrong.start :]), f"Byte {wrong.start + 1} is not UTF-8; save the file as UTF-8."
+        )
+    return InvalidRecord(str(path), line, "record", _shown(raw[max(0, error.pos - 20) :]), f"Not JSON ({error.msg}). {_JSON_REMEDY}")
+
+
+def _shown(raw: bytes) -> str:
+    return raw[:80].decode(errors="replace").strip()
+
+
+# ---------------------------------------------------------------------------------------------- CSV
+
+
+def _csv_reader(path: Path, head: bytes, notes: list[str]) -> Reader:
+    if _suffix(path) == ".tsv":
+        delimiter = "\t"
+    else:
+        header = head.split(b"\n", 1)[0]
+        delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
+        if delimiter != ",":
+            notes.append(f"{path.name} is separated by {delimiter!r} instead of commas")
+    # most TSV has no quoting at all, and then a lone quotation mark must not swallow lines
+    quoted = delimiter != "\t" or re.search(rb'(?:^|\t|\n)"(?:[^"]|"")*(?:""|\n|\t)(?:[^"]|"")*"(?:\t|\r?\n|$)', head) is not None
+    return partial(_csv_batches, path, delimiter, csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+
+
+def _csv_batches(path: Path, delimiter: str, quoting: Literal[0, 3], options: Options, size: int) -> Iterator[Batch]:
+    # process-wide in the csv module; its default of 128 KiB is less than a long dialogue
+    csv.field_size_limit(LONGEST_LINE)
+    records: list[Record] = []
+    lines: list[int] = []
+    with _unpacked(path) as stream:
+        rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter, quoting=quoting)
+        try:
+            names = _header(next(rows))
+            line = rows.line_num + 1
+            for cells in rows:
+                if len(cells) == len(names):
+                    records.append(dict(zip(names, cells, strict=True)))
+                    lines.append(line)
+                elif cells:
+                    remedy = (
+                        f"The header has {len(names)} columns and this row {len(cells)}; quote cells that hold {delimiter!r} or a line end."
+                    )
+                    options.fail(InvalidRecord(str(path), line, "record", delimiter.join(cells), remedy))
+                line = rows.line_num + 1
+                if len(records) == size:
+                    yield records, lines
+                    records, lines = [], []
+        except csv.Error as error:
+            raise UnreadableSource(
+                str(path), f"malformed CSV near line {rows.line_num} ({error})", "Check the quotation marks there."
+            ) from None
+        except UnicodeDecodeError as error:
+            shown = error.object[error.start : error.start + 1].hex()
+            raise UnreadableSource(
+                str(path), f"the text is not UTF-8 (byte 0x{shown} after line {rows.line_num})", "Save it as UTF-8."
+            ) from None
+        except StopIteration:
+            return
+    if records:
+        yield records, lines
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    """Column names; a comment in the last cell is none (Google's MQM files have one), and names that come again get a number."""
+    names = [cell.strip() for cell in (cells[:-1] if cells[-1:] and cells[-1].startswith("# ") else cells)]
+    return [name if names.index(name) == i else f"{name} ({names[: i + 1].count(name)})" for i, name in enumerate(names)]
+
+
+# ---------------------------------------------------------------------------------------------- Parquet
+
+
+def _parquet_batches(path: Path, options: Options, size: int) -> Iterator[Batch]:  # noqa: ARG001 - a Reader; no row is bad by itself
+    start = 1
+    for part in _parquet(path, SAMPLE if size == SAMPLE else None).iter_slices(size):
+        yield part.to_dicts(), list(range(start, start + part.height))
+        start += part.height
+
+
+def _parquet(path: Path, n_rows: int | None = None) -> pl.DataFrame:
+    with _unpacked(path):
+        try:
+            return pl.read_parquet(path, n_rows=n_rows, glob=False)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
+            raise UnreadableSource(str(path), f"this is not a Parquet file ({error})", "Check how it was written.") from None
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def _suffix(path: Path) -> str:
+    """The suffix that tells the container, without .gz."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix if Path(name).suffix == ".gz" else Path(name).suffix
+
+
+def _stem(path: Path) -> str:
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem
+
+
+def _look_alike(path: Path) -> str:
+    """A remedy that names the file probably meant."""
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+
+
+def _known_suffixes() -> str:
+    return f"Give a file or folder with {', '.join(TABLE_SUFFIXES)} (JSON and CSV also as .gz); unpack .zst, .zip and .tar first."

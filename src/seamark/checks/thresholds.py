@@ -1,0 +1,80 @@
+"""`THRESHOLDS`: every number at which a check changes its verdict, in one place, with the reason for its value.
+
+A verdict is a reading aid, not a test: the estimate and its interval are what a finding says. *Blocking* is kept for data or
+models from which nothing sound can be learned without a repair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a finding turns into a notice, a warning or a blocking finding. Shares lie in [0, 1]."""
+
+    # ---- agreement
+    alpha_notice: float = 0.667
+    """Below it a notice: Krippendorff (2004) calls 0.667 the lowest value from which tentative conclusions can be drawn."""
+    alpha_warning: float = 0.1
+    """Warning if the whole interval lies below: answers to the same question are then barely more alike than random ones."""
+    ceiling_warning: float = 0.55
+    """Warning if the whole interval lies below: the other raters then predict an answer hardly better than a coin."""
+    self_notice: float = 0.8
+    """Below it a notice: a rater who answers one in five repeated questions otherwise bounds what any model can reach."""
+
+    # ---- how it was shown
+    position_warning: float = 0.05
+    """Warning if the interval leaves out 0.5 and the share is this far from it: at 5 points, swapping a pair of equal responses
+    changes one answer in ten. An interval without 0.5 alone is a notice."""
+    consistency_notice: float = 0.8
+    """Below it a notice: as `self_notice`, for one rater who saw the same pair in both orders."""
+
+    # ---- how it was written
+    length_warning: float = 0.15
+    """Warning if the interval leaves out 0.5 and the share is this far from it: a rule that only counts characters is then right
+    65% of the time, which is where published reward models start (RewardBench, Lambert et al. 2024)."""
+    style_warning: float = 0.5
+    """Warning if a coefficient's interval lies beyond it, in logits per standard deviation of the difference: one standard
+    deviation of style then moves a coin's toss from 50% to 62%."""
+
+    # ---- what was asked
+    duplicates_warning: float = 0.01
+    """Share of judgments that repeat another: above it intervals that take them as new are too narrow by a visible amount."""
+    near_duplicates_warning: float = 0.05
+    """Share of responses that nearly repeat another one: above it a random split puts the same text on both sides."""
+    near_duplicate_jaccard: float = 0.9
+    """Two texts count as near-duplicates from this Jaccard similarity of their shingles (Lee et al. 2022 used 0.8 on 5-grams for
+    web text; answers to one prompt share more wording, so the stricter value)."""
+    identical_pairs_warning: float = 0.01
+    """Share of pairs whose two texts are the same: they carry no information about value, and above 1% point to a broken export."""
+    leakage_blocking: float = 0.01
+    """Share of held-out judgments whose prompt and responses occur in train: at 1% an accuracy of 0.70 can rest on a whole
+    point of memory, the size of the differences that are usually reported."""
+    leakage_warning: float = 0.01
+    """Share of held-out judgments whose prompt alone, or a near-copy of it, occurs in train."""
+    narrow_notice: float = 0.5
+    """Share of judgments on the largest tenth of prompts above which the data is called narrow (an even spread gives 0.1)."""
+    top_raters_notice: float = 0.5
+    """Share of judgments by the most active tenth of raters above which their standard is said to dominate (MD-Agreement: 0.59)."""
+    few_judgments: int = 5
+    """Raters with fewer judgments than this: their reliability is set by the prior, not by what they did."""
+    intransitive_notice: float = 0.125
+    """Half of the 0.25 that a random tournament gives: above it an order of the responses explains little."""
+    undecided_notice: float = 0.3
+    """Share of ties above which a model without ties throws away a large part of the data."""
+
+    # ---- used by the checks on models
+    raters_at_chance_blocking: float = 0.5
+    """Share of raters whose reliability cannot be told from zero: above one half the majority of answers is noise."""
+    accuracy_margin_blocking: float = 0.0
+    """Blocking if the upper bound of (accuracy - best trivial baseline) lies below: the model then knows less than a rule
+    such as "the longer one"."""
+    direction_accuracy_blocking: float = 0.5
+    """Blocking if the upper bound of held-out accuracy lies below: labels that predict better reversed are reversed."""
+    cut_parts_blocking: int = 2
+    """Blocking if the comparison graph of responses without text falls into this many parts: utilities of different parts have
+    no common zero (Ford 1957), so their order is undefined."""
+
+
+THRESHOLDS = Thresholds()

@@ -1,0 +1,483 @@
+"""The one likelihood: log probability of all judgments, its gradient and curvature, raters integrated out.
+
+Conventions
+-----------
+The parameters form one vector x = [values | shifts | shape]:
+
+    values  w (k * P,): weights of the P columns of the basis, for each of the k values; V = X W, u = V Z'
+    shifts  f (S,): position, then one leniency per rater
+    shape   t (T,): the families' own parameters, block after block, then the log odds of a lapse
+
+For judgment j by rater r with slope b: contrast c_j = b * (K U[shown]) + shift_j. A rater's slope is unknown; it is integrated
+over nodes (R + 1, Q) with log prior weights, the last row standing for judgments whose rater is not known (slope 1). So
+
+    log L(x) = sum_r log sum_q exp(log_prior[r, q] + sum_{j by r} count_j log p(y_j | c_j(b[r, q])))
+
+Curvature comes in two parts (Louis 1982): the expected curvature given the slopes (`information`, positive for all our families,
+the matrix of a Newton step), less the variance of the score over the posterior of the slopes (`missing`), which the covariance needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import block_array, coo_array, csr_array, eye_array, kron
+
+from seamark.models.design import Block, Design
+from seamark.models.observation import Leniency, Observation, Position, lapsed
+from seamark.models.utility import Basis
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = NDArray[np.float64]
+
+_CHUNK = 1_500_000
+"""Elements (nodes x cells) evaluated at once; bounds the memory of the temporaries to about 200 MB."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Where each rater's slope is evaluated."""
+
+    slope: Array
+    """(R + 1, Q)"""
+    log_prior: Array
+    """(R + 1, Q), log of prior mass; -inf switches a node off."""
+
+    @staticmethod
+    def fixed(n_raters: int) -> Nodes:
+        """Every slope is 1."""
+        return Nodes(np.ones((n_raters + 1, 1)), np.zeros((n_raters + 1, 1)))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A block with its Jacobians."""
+
+    block: Block
+    K: Array
+    to_responses: csr_array
+    """(n * d, n_responses): contrast per unit of utility."""
+    to_shifts: csr_array
+    """(n * d, S): contrast per unit of shift."""
+    group: NDArray[np.int64]
+    shape: slice
+    """Where the family's parameters sit in t."""
+
+
+@dataclass
+class Moments:
+    """Per cell, derivatives averaged over the rater's nodes. d is the dimension of the contrast."""
+
+    g1: Array
+    """(n, d) sum_q p count b dlogp/dc"""
+    g0: Array
+    """(n, d) the same without b"""
+    h2: Array
+    """(n, d, d) -sum_q p count b^2 d2logp/dc2"""
+    h1: Array
+    h0: Array
+    cross1: Array
+    """(n, d, T_b) -sum_q p count b d2logp/dc dt"""
+    cross0: Array
+
+
+@dataclass
+class Derivatives:
+    """Gradient (size,) and expected curvature given the slopes, of the log likelihood without priors."""
+
+    gradient: Array
+    information: Any
+    """(size, size) dense array or sparse csr"""
+
+
+@dataclass
+class Likelihood:
+    """The log likelihood of a design under a basis and an observation."""
+
+    design: Design
+    basis: Basis
+    observation: Observation
+    cells: list[Cells] = field(init=False)
+    n_values: int = field(init=False)
+    n_shifts: int = field(init=False)
+    n_shape: int = field(init=False)
+    has_position: bool = field(init=False)
+    has_leniency: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        design, observation = self.design, self.observation
+        self.has_position = observation.with_effect(Position) and any(b.ordered.any() and not b.lenient for b in design.blocks)
+        # a shift per rater needs at least two raters, else it is the cut points under another name
+        known = [np.unique(b.rater[b.rater < design.n_raters]) for b in design.blocks if b.lenient]
+        self.has_leniency = observation.with_effect(Leniency) and bool(known) and len(np.unique(np.concatenate(known))) > 1
+        self.n_values = self.basis.n_columns * design.loadings.shape[1]
+        self.n_shifts = int(self.has_position) + (design.n_raters if self.has_leniency else 0)
+        sizes = [b.family.size for b in design.blocks]
+        self.n_shape = sum(sizes) + int(observation.lapse)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+        self.cells = [self._cells(b, slice(int(starts[i]), int(starts[i + 1]))) for i, b in enumerate(design.blocks)]
+
+    @property
+    def size(self) -> int:
+        return self.n_values + self.n_shifts + self.n_shape
+
+    @property
+    def values(self) -> slice:
+        return slice(0, self.n_values)
+
+    @property
+    def shifts(self) -> slice:
+        return slice(self.n_values, self.n_values + self.n_shifts)
+
+    @property
+    def shape(self) -> slice:
+        return slice(self.n_values + self.n_shifts, self.size)
+
+    @property
+    def leniency(self) -> slice:
+        return slice(self.n_values + int(self.has_position), self.n_values + self.n_shifts)
+
+    def shape_start(self) -> Array:
+        """Start, and centre of the weak prior, of t. A lapse starts at 2%: Wichmann & Hill 2001 find 0-5% usual."""
+        parts = [b.family.start() for b in self.design.blocks]
+        return np.concatenate([*parts, [-4.0] if self.observation.lapse else []])
+
+    def _cells(self, block: Block, shape: slice) -> Cells:
+        n, m = block.shown.shape
+        K = block.family.contrast(m)
+        d = K.shape[0]
+        response = block.shown // self.design.n_groups
+        row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
+        weight = np.broadcast_to(K, (n, d, m))
+        nonzero = weight != 0
+        column = np.broadcast_to(response[:, None, :], (n, d, m))
+        to_responses = coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, self.design.n_responses)).tocsr()
+        rows, cols, vals = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)]
+        if self.has_position and not block.lenient:
+            vals.append((block.ordered[:, None] * K[:, 0]).ravel())
+            rows.append(np.arange(n * d))
+            cols.append(np.zeros(n * d, dtype=int))
+        if self.has_leniency and block.lenient:
+            known = np.flatnonzero(block.rater < self.design.n_raters)
+            rows.append(known)
+            cols.append(int(self.has_position) + block.rater[known])
+            vals.append(np.ones(len(known)))
+        entries = (np.concatenate(vals), (np.concatenate(rows), np.concatenate(cols)))
+        to_shifts = coo_array(entries, shape=(n * d, self.n_shifts)).tocsr()
+        return Cells(block, K, to_responses, to_shifts, block.shown[:, 0] % self.design.n_groups, shape)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def utilities(self, x: Array) -> Array:
+        """(n_responses, n_groups) utility of each response for each group, in logits."""
+        W = x[self.values].reshape(self.design.loadings.shape[1], self.basis.n_columns).T
+        return self.basis.times(W) @ self.design.loadings.T
+
+    def _contrasts(self, x: Array) -> list[tuple[Array, Array]]:
+        """Per block, the part that slopes scale and the part that they do not: (n, d) each."""
+        U = self.utilities(x)
+        f = x[self.shifts]
+        out = []
+        for c in self.cells:
+            n, m = c.block.shown.shape
+            scaled = U[c.block.shown // self.design.n_groups, c.group[:, None]] @ c.K.T
+            shift = (c.to_shifts @ f).reshape(n, -1) if self.n_shifts else np.zeros_like(scaled)
+            out.append((scaled, shift))
+        return out
+
+    def _log_probs(self, c: Cells, contrast: Tensor, t: Tensor, rows: slice) -> Tensor:
+        """(Q, n) log probability of what was answered."""
+        import torch
+
+        family = c.block.family
+        log_probs = family.log_probs(contrast, t[c.shape])
+        log_probs = lapsed(log_probs, t[-1] if self.observation.lapse else None)
+        chosen = torch.from_numpy(c.block.outcome[rows])
+        return log_probs.gather(-1, chosen.expand(log_probs.shape[0], -1)[..., None])[..., 0]
+
+    def _slices(self, c: Cells, q: int) -> list[slice]:
+        n = len(c.block.outcome)
+        step = max(1, _CHUNK // (q * c.K.shape[0]))
+        return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+    def rater_log_likelihood(self, x: Array, nodes: Nodes) -> Array:
+        """(R + 1, Q) log likelihood of each rater's judgments at each node."""
+        import torch
+
+        R, Q = nodes.slope.shape
+        total = torch.zeros((R, Q), dtype=torch.float64)
+        t = torch.from_numpy(x[self.shape])
+        with torch.no_grad():
+            for c, (scaled, shift) in zip(self.cells, self._contrasts(x), strict=True):
+                for rows in self._slices(c, Q):
+                    rater = c.block.rater[rows]
+                    slope = torch.from_numpy(nodes.slope[rater].T[..., None])
+                    contrast = slope * torch.from_numpy(scaled[rows]) + torch.from_numpy(shift[rows])
+                    lp = self._log_probs(c, contrast, t, rows) * torch.from_numpy(c.block.count[rows])
+                    total.index_add_(0, torch.from_numpy(rater), lp.T.contiguous())
+        return total.numpy()
+
+    def contrast_variances(self, factor: Array) -> list[Array]:
+        """Per block, the posterior variance (n, d) of the contrast, from a factor (n_values, r) of the values' covariance."""
+        k, P = self.design.loadings.shape[1], self.basis.n_columns
+        out = [np.zeros((len(c.block.outcome), c.K.shape[0])) for c in self.cells]
+        for g in range(self.design.n_groups):
+            seen = self.basis.times(np.tensordot(self.design.loadings[g], factor.reshape(k, P, -1), 1))
+            for c, variance in zip(self.cells, out, strict=True):
+                rows = np.flatnonzero(c.group == g)
+                step = max(1, 4_000_000 // max(seen.shape[1], 1))
+                for start in range(0, len(rows), step):
+                    part = rows[start : start + step]
+                    shown = c.block.shown[part] // self.design.n_groups
+                    for e, weights in enumerate(c.K):
+                        spread = sum(w * seen[shown[:, slot]] for slot, w in enumerate(weights) if w)
+                        variance[part, e] = (spread**2).sum(1)
+        return out
+
+    def uncertainty_offset(self, x: Array, nodes: Nodes, variances: list[Array]) -> Array:
+        """(R + 1, Q): what a rater's expected log likelihood loses, at each node, to the utilities not being known exactly.
+
+        E_u[log p(y | b u)] - log p(y | b E[u]) with u Gaussian, by 5 Gauss-Hermite nodes. Without it the mode of a product of
+        values and slopes drifts: values shrink without end and slopes grow (mean-field in place of joint MAP; Bishop 2006, 10.1).
+        Contrasts of more than one dimension are left as they are.
+        """
+        import torch
+
+        points, weights = np.polynomial.hermite_e.hermegauss(5)
+        weights = weights / weights.sum()
+        R, Q = nodes.slope.shape
+        total = torch.zeros((R, Q), dtype=torch.float64)
+        t = torch.from_numpy(x[self.shape])
+        with torch.no_grad():
+            for c, (scaled, shift), variance in zip(self.cells, self._contrasts(x), variances, strict=True):
+                if c.K.shape[0] > 1:
+                    continue
+                sd = np.sqrt(variance)
+                for rows in self._slices(c, Q):
+                    rater = c.block.rater[rows]
+                    slope = torch.from_numpy(nodes.slope[rater].T[..., None])
+                    level = torch.from_numpy(shift[rows])
+                    count = torch.from_numpy(c.block.count[rows])
+                    expected = -self._log_probs(c, slope * torch.from_numpy(scaled[rows]) + level, t, rows)
+                    for point, weight in zip(points, weights, strict=True):
+                        moved = slope * torch.from_numpy(scaled[rows] + point * sd[rows]) + level
+                        expected += weight * self._log_probs(c, moved, t, rows)
+                    total.index_add_(0, torch.from_numpy(rater), (expected * count).T.contiguous())
+        return total.numpy()
+
+    def _moments(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[list[Moments], Array, Array]:
+        """Per block moments; gradient (T,) and curvature (T, T) of the shape parameters."""
+        import torch
+
+        Q = nodes.slope.shape[1]
+        gradient_t, hessian_t = np.zeros(self.n_shape), np.zeros((self.n_shape, self.n_shape))
+        out: list[Moments] = []
+        for c, (scaled, shift) in zip(self.cells, self._contrasts(x), strict=True):
+            n, d = scaled.shape
+            mine = list(range(c.shape.start, c.shape.stop)) + ([self.n_shape - 1] if self.observation.lapse else [])
+            T = len(mine)
+            m = Moments(
+                np.zeros((n, d)), np.zeros((n, d)), np.zeros((n, d, d)), np.zeros((n, d, d)), np.zeros((n, d, d)),
+                np.zeros((n, d, T)), np.zeros((n, d, T)),
+            )  # fmt: skip
+            for rows in self._slices(c, Q):
+                rater = c.block.rater[rows]
+                slope = torch.from_numpy(nodes.slope[rater].T.copy())  # (Q, n)
+                weight = torch.from_numpy(posterior[rater].T * c.block.count[rows])
+                contrast = slope[..., None] * torch.from_numpy(scaled[rows]) + torch.from_numpy(shift[rows])
+                contrast.requires_grad_(True)
+                t = torch.from_numpy(x[self.shape].copy()).requires_grad_(True)
+                value = (weight * self._log_probs(c, contrast, t, rows)).sum()
+                inputs = [contrast, t] if self.n_shape else [contrast]
+                first = torch.autograd.grad(value, inputs, create_graph=True)
+                g = first[0]
+                _put(m.g1, m.g0, rows, g, slope)
+                for e in range(d):
+                    (h,) = torch.autograd.grad(g[..., e].sum(), contrast, retain_graph=True)
+                    h = -h
+                    m.h2[rows, e] = _sum(h * slope[..., None] ** 2)
+                    m.h1[rows, e] = _sum(h * slope[..., None])
+                    m.h0[rows, e] = _sum(h)
+                if self.n_shape:
+                    gradient_t += first[1].detach().numpy()
+                    for position, index in enumerate(mine):
+                        if not first[1].requires_grad:
+                            break
+                        second = torch.autograd.grad(first[1][index], [contrast, t], retain_graph=True, allow_unused=True)
+                        if second[0] is not None:
+                            m.cross1[rows, :, position] = _sum(-second[0] * slope[..., None])
+                            m.cross0[rows, :, position] = _sum(-second[0])
+                        if second[1] is not None:
+                            hessian_t[index] -= second[1].numpy()
+            out.append(m)
+        return out, gradient_t, hessian_t
+
+    def derivatives(self, x: Array, nodes: Nodes, posterior: Array, *, sparse: bool) -> Derivatives:
+        """Gradient of log L and the expected curvature, given the posterior of the slopes at x."""
+        moments, gradient_t, hessian_t = self._moments(x, nodes, posterior)
+        design, basis = self.design, self.basis
+        k, G, P, S, T = design.loadings.shape[1], design.n_groups, basis.n_columns, self.n_shifts, self.n_shape
+        Z = design.loadings
+        node_gradient = np.zeros((design.n_responses, G))
+        gradient_f = np.zeros(S)
+        laplacian = [csr_array((design.n_responses, design.n_responses)) for _ in range(G)]
+        to_f = [csr_array((design.n_responses, S)) for _ in range(G)]
+        to_t = np.zeros((G, design.n_responses, T))
+        f_f, f_t = csr_array((S, S)), np.zeros((S, T))
+        for c, m in zip(self.cells, moments, strict=True):
+            mine = list(range(c.shape.start, c.shape.stop)) + ([T - 1] if self.observation.lapse else [])
+            n, d = m.g1.shape
+            D0, D1, D2 = _block_diagonal(m.h0), _block_diagonal(m.h1), _block_diagonal(m.h2)
+            gradient_f += c.to_shifts.T @ m.g0.ravel()
+            f_f = f_f + c.to_shifts.T @ D0 @ c.to_shifts
+            f_t[:, mine] += c.to_shifts.T @ m.cross0.reshape(n * d, -1)
+            for g in range(G):
+                if G == 1:
+                    J, rows = c.to_responses, slice(None)
+                    D1g, D2g, Sg = D1, D2, c.to_shifts
+                else:
+                    rows = np.flatnonzero((c.group == g).repeat(d))
+                    if not len(rows):
+                        continue
+                    J, D1g, D2g, Sg = c.to_responses[rows], D1[rows][:, rows], D2[rows][:, rows], c.to_shifts[rows]
+                node_gradient[:, g] += J.T @ m.g1.ravel()[rows]
+                laplacian[g] = laplacian[g] + J.T @ D2g @ J
+                if S:
+                    to_f[g] = to_f[g] + J.T @ D1g @ Sg
+                if T:
+                    to_t[g][:, mine] += J.T @ m.cross1.reshape(n * d, -1)[rows]
+        gradient = np.concatenate([basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
+        if sparse:
+            # only the identity basis is ever this large
+            w_w = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
+            w_f = sum((kron(Z[g][:, None], to_f[g]) for g in range(G)), start=csr_array((k * P, S)))
+            w_t = csr_array(sum((np.kron(Z[g][:, None], to_t[g]) for g in range(G)), start=np.zeros((k * P, T))))
+            f_t, t_t = csr_array(f_t), csr_array(hessian_t)
+            blocks = [[w_w, w_f, w_t], [w_f.T, f_f, f_t], [w_t.T, f_t.T, t_t]]
+            keep = [i for i, size in enumerate((k * P, S, T)) if size]
+            return Derivatives(gradient, csr_array(block_array([[blocks[i][j] for j in keep] for i in keep])))
+        information = np.zeros((self.size, self.size))
+        vs, fs, ts = self.values, self.shifts, self.shape
+        for g in range(G):
+            curvature = basis.gram(laplacian[g])
+            shifts = basis.transpose_times(to_f[g].toarray()) if S else np.zeros((P, 0))
+            shapes = basis.transpose_times(to_t[g])
+            for a in range(k):
+                if not Z[g, a]:
+                    continue
+                rows = slice(a * P, (a + 1) * P)
+                information[rows, fs] += Z[g, a] * shifts
+                information[rows, ts] += Z[g, a] * shapes
+                for b in range(k):
+                    if Z[g, b]:
+                        information[rows, b * P : (b + 1) * P] += Z[g, a] * Z[g, b] * curvature
+        information[fs, vs], information[ts, vs] = information[vs, fs].T, information[vs, ts].T
+        information[fs, fs] = f_f.toarray()
+        information[fs, ts], information[ts, fs], information[ts, ts] = f_t, f_t.T, hessian_t
+        return Derivatives(gradient, information)
+
+    def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
+        """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
+
+        `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
+        ones by response.
+        """
+        import torch
+
+        design, basis = self.design, self.basis
+        k, G, P = design.loadings.shape[1], design.n_groups, basis.n_columns
+        R, Q = nodes.slope.shape
+        contrasts = self._contrasts(x)
+        t_value = torch.from_numpy(x[self.shape].copy())
+        missing = np.zeros((self.size, self.size))
+        by_rater = cluster is None
+        n_clusters = R - 1 + design.n_responses if by_rater else int(cluster.max()) + 1  # type: ignore[union-attr]  # by_rater says it is not None
+        meat_scores = np.zeros((n_clusters, self.size))
+        keep = posterior > 1e-6
+        for q in range(Q):
+            scores = np.zeros((R - 1 if R > 1 else 0, self.size))
+            for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
+                rater = c.block.rater
+                if not keep[rater, q].any():
+                    continue
+                slope = torch.from_numpy(nodes.slope[rater, q])
+                contrast = (slope[:, None] * torch.from_numpy(scaled) + torch.from_numpy(shift))[None].requires_grad_(True)
+                shape_grad, g = self._cell_scores(c, contrast, t_value)
+                n, d = scaled.shape
+                g = g * c.block.count[:, None]
+                shape_grad = shape_grad * c.block.count[:, None]
+                for codes, total, out in (
+                    (rater, R - 1, scores),
+                    (np.where(rater < R - 1, rater, R - 1 + c.block.shown[:, 0] // G) if by_rater else cluster[c.block.shown[:, 0] // G], n_clusters, meat_scores),  # type: ignore[index]  # by_rater says it is not None
+                ):  # fmt: skip
+                    if out is scores and (Q == 1 or not total):
+                        continue
+                    weight = np.ones(n) if out is scores else posterior[rater, q]
+                    valid = codes < total
+                    pick = csr_array((np.repeat(weight * valid, d), (np.repeat(np.minimum(codes, total - 1), d), np.arange(n * d))), shape=(total, n * d))
+                    for a in range(k):
+                        per_response = csr_array((total, design.n_responses))
+                        for group in range(G):
+                            z = design.loadings[group, a]
+                            if z:
+                                scale = z * (c.group == group).repeat(d) * (nodes.slope[rater, q].repeat(d)) * g.ravel()
+                                per_response = per_response + pick.multiply(scale[None]).tocsr() @ c.to_responses
+                        out[:, a * P : (a + 1) * P] += basis.times_left(per_response)
+                    if self.n_shifts:
+                        out[:, self.shifts] += (pick.multiply(g.ravel()[None]).tocsr() @ c.to_shifts).toarray()
+                    if self.n_shape:
+                        per_cell = csr_array((weight * valid, (np.minimum(codes, total - 1), np.arange(n))), shape=(total, n))
+                        out[:, self.shape] += per_cell @ shape_grad
+            if Q > 1 and R > 1:
+                p = posterior[: R - 1, q]
+                weighted = scores * p[:, None]
+                missing += scores.T @ weighted
+                mean = weighted if q == 0 else mean + weighted  # noqa: F821  # bound at q == 0
+        if Q > 1 and R > 1:
+            missing -= mean.T @ mean  # pyright: ignore[reportPossiblyUnboundVariable]
+        return missing, meat_scores.T @ meat_scores
+
+    def _cell_scores(self, c: Cells, contrast: Tensor, t: Tensor) -> tuple[Array, Array]:
+        """Per cell, the gradient of log p with respect to t (n, T) and to the contrast (n, d)."""
+        import torch
+
+        n = contrast.shape[1]
+        rows = slice(0, n)
+        value = self._log_probs(c, contrast, t, rows)
+        (g,) = torch.autograd.grad(value.sum(), contrast)
+        shape_grad = np.zeros((n, self.n_shape))
+        mine = list(range(c.shape.start, c.shape.stop)) + ([self.n_shape - 1] if self.observation.lapse else [])
+        from torch.autograd import forward_ad
+
+        for index in mine:
+            # a directional derivative per cell: the families take one t for all cells, so reverse mode would sum over them
+            tangent = torch.zeros_like(t)
+            tangent[index] = 1.0
+            with forward_ad.dual_level():
+                along = self._log_probs(c, contrast.detach(), forward_ad.make_dual(t, tangent), rows)[0]
+                shape_grad[:, index] = forward_ad.unpack_dual(along).tangent.numpy()
+        return shape_grad, g[0].detach().numpy()
+
+
+def _sum(values: Tensor) -> Array:
+    return values.detach().sum(0).numpy()
+
+
+def _put(g1: Array, g0: Array, rows: slice, g: Tensor, slope: Tensor) -> None:
+    g1[rows] = _sum(g * slope[..., None])
+    g0[rows] = _sum(g)
+
+
+def _block_diagonal(h: Array) -> csr_array:
+    """(n, d, d) -> (n d, n d) sparse."""
+    n, d, _ = h.shape
+    if d == 1:
+        return csr_array(eye_array(n).multiply(h[:, 0, 0][None]))
+    row = np.arange(n * d).reshape(n, d, 1).repeat(d, 2).ravel()
+    column = np.arange(n * d).reshape(n, 1, d).repeat(d, 1).ravel()
+    return coo_array((h.ravel(), (row, column)), shape=(n * d, n * d)).tocsr()

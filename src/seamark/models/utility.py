@@ -1,0 +1,187 @@
+"""What a response is worth: values as a table, or linear in features of the text.
+
+Conventions
+-----------
+A utility turns feedback into a `Basis`: a matrix X (n_responses, P) such that the values are V = X W. The columns come in
+named parts, each with a prior variance of its own, which the fit estimates. Values are logits of the median careful rater.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from seamark.errors import InvalidSetting, SeamarkError
+from seamark.models.features import HashEncoder, style_features
+from seamark.records import Feedback
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """From texts to columns: learnt on the training responses, applicable to any text."""
+
+    features: str
+    """hash, or the name or path of an encoder."""
+    style_names: tuple[str, ...]
+    style_mean: Array
+    style_sd: Array
+    content_mean: Array
+    """(P_content,) subtracted from the content columns."""
+    hasher: HashEncoder | None = None
+
+    @staticmethod
+    def fit(texts: Sequence[str], *, features: str, style: bool, n_columns: int, seed: int) -> tuple[FeatureMap, Array]:
+        """The map, and the columns of the texts it was learnt on: (n, P) with the style block first."""
+        hasher = HashEncoder.fit(texts, n_columns=n_columns, seed=seed) if features == "hash" else None
+        block = style_features(texts)
+        values = block.values if style else block.values[:, :0]
+        sd = values.std(0)
+        empty = FeatureMap(
+            features, block.names if style else (), values.mean(0), np.where(sd > 1e-9, sd, np.inf), np.zeros(0), hasher
+        )
+        content = empty.content(texts)
+        mean = content.mean(0)
+        content -= mean
+        fitted = FeatureMap(features, empty.style_names, empty.style_mean, empty.style_sd, mean, hasher)
+        return fitted, np.hstack([(values - empty.style_mean) / empty.style_sd, content])
+
+    def content(self, texts: Sequence[str]) -> Array:
+        """(n, P_content) columns before centring."""
+        if self.hasher is not None:
+            return self.hasher.encode(texts).astype(np.float64)
+        from seamark.models.network import encode_texts
+
+        return encode_texts(self.features, texts).astype(np.float64)
+
+    def columns(self, texts: Sequence[str]) -> Array:
+        """(n, P): the standardised style block, then the centred content block."""
+        style = style_features(texts).values[:, : len(self.style_names)]
+        return np.hstack([(style - self.style_mean) / self.style_sd, self.content(texts) - self.content_mean])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        arrays = {"style_mean": self.style_mean, "style_sd": self.style_sd, "content_mean": self.content_mean}
+        if self.hasher is not None:
+            arrays |= {f"hasher.{name}": value for name, value in self.hasher.to_arrays().items()}
+        return arrays
+
+    @staticmethod
+    def from_arrays(features: str, style_names: Sequence[str], arrays: dict[str, NDArray[Any]]) -> FeatureMap:
+        hashed = {name.removeprefix("hasher."): value for name, value in arrays.items() if name.startswith("hasher.")}
+        return FeatureMap(
+            features,
+            tuple(style_names),
+            arrays["style_mean"],
+            arrays["style_sd"],
+            arrays["content_mean"],
+            HashEncoder.from_arrays(hashed) if hashed else None,
+        )
+
+
+@dataclass(frozen=True)
+class Basis:
+    """X, and how to make it for other responses."""
+
+    n_responses: int
+    matrix: Array | None
+    """(n_responses, P); None is the identity."""
+    parts: tuple[tuple[str, slice], ...]
+    """Named column ranges, each with a prior variance of its own."""
+    features: FeatureMap | None = None
+    response_ids: tuple[str, ...] = field(default=(), repr=False)
+    """Content ids of the rows, for the identity."""
+
+    @property
+    def n_columns(self) -> int:
+        return self.n_responses if self.matrix is None else self.matrix.shape[1]
+
+    def times(self, W: Array) -> Array:
+        return W if self.matrix is None else self.matrix @ W
+
+    def transpose_times(self, Y: Array) -> Array:
+        return Y if self.matrix is None else self.matrix.T @ Y
+
+    def times_left(self, A: csr_array) -> Array:
+        """A X, dense."""
+        return A.toarray() if self.matrix is None else A @ self.matrix
+
+    def gram(self, A: csr_array) -> Array:
+        """X' A X, dense."""
+        return A.toarray() if self.matrix is None else self.matrix.T @ (A @ self.matrix)
+
+    def rows_for(self, feedback: Feedback) -> tuple[Array | NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows of X for the responses of any feedback, and which of them are known.
+
+        With features, (n, P) columns; with the identity, (n,) row numbers (0 where not known).
+        """
+        if self.features is not None:
+            texts = feedback.responses["text"]
+            known = texts.is_not_null().to_numpy()
+            return self.features.columns(texts.fill_null("").to_list()), known
+        lookup = {name: row for row, name in enumerate(self.response_ids)}
+        rows = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
+        return np.maximum(rows, 0), rows >= 0
+
+
+class Utility(Protocol):
+    def prepare(self, feedback: Feedback) -> Basis: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A value of its own for each response: a leaderboard, or items judged many times. Says nothing about new responses."""
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        n = feedback.n_responses
+        return Basis(n, None, (("values", slice(0, n)),), response_ids=tuple(feedback.responses["id"].to_list()))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"utility": "Tabular"}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Values linear in features of the text: a content block, and a block of length and style that enters once."""
+
+    features: str = "hash"
+    """hash: hashed word and character n-grams; else the name or path of a sentence-transformers or transformers encoder."""
+    style: bool = True
+    n_columns: int = 1024
+    """Columns of the hash block, at most 1024."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_columns <= 1024:
+            raise InvalidSetting("n_columns", self.n_columns, "Use 1 to 1024.")
+        if self.features != "hash" and self.features.startswith((".", "/", "~")) and not Path(self.features).expanduser().is_dir():
+            raise InvalidSetting("features", self.features, "There is no such folder; use hash, or an encoder's name or path.")
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        texts = feedback.responses["text"]
+        if texts.null_count():
+            raise SeamarkError(
+                f"{texts.null_count()} of {len(texts)} responses have no text, so Linear has no features for them. Use Tabular()."
+            )
+        features, matrix = FeatureMap.fit(
+            texts.to_list(), features=self.features, style=self.style, n_columns=self.n_columns, seed=self.seed
+        )
+        s = len(features.style_names)
+        parts = ((("style", slice(0, s)),) if s else ()) + (("content", slice(s, matrix.shape[1])),)
+        return Basis(feedback.n_responses, matrix, parts, features=features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"utility": "Linear", "features": self.features, "style": self.style, "n_columns": self.n_columns, "seed": self.seed}
+
+
+def default_utility(feedback: Feedback) -> Utility:
+    """Linear on hashed n-grams where the responses have texts, else Tabular."""
+    return Linear() if feedback.responses["text"].null_count() == 0 else Tabular()

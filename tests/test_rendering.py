@@ -1,0 +1,885 @@
+"""The report, the card and findings.json: self-contained, escaped, valid, and drawn by a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seamark import rendering
+from seamark.checks.findings import Finding, Findings
+from seamark.rendering import Report, write_card, write_findings, write_report
+
+NASTY = "</script><script>alert(1)</script><!-- \u2028 & \"' `|` ]] {{ 7*7 }} \udcff"
+"""Every way out of the places where untrusted text stands."""
+
+
+def fake_raters(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Mostly careful raters, 7% at chance and 1% opposed."""
+    rows: list[dict[str, Any]] = []
+    for i in range(n):
+        kind = rng.choice(["careful", "at chance", "opposed"], p=[0.92, 0.07, 0.01])
+        slope = float(
+            {"careful": rng.lognormal(0.0, 0.35), "at chance": rng.normal(0.05, 0.08), "opposed": -rng.lognormal(-0.5, 0.2)}[kind]
+        )
+        judgments = int(rng.integers(8, 400))
+        half = 6.0 / math.sqrt(judgments) * 0.35
+        rows.append(
+            {"rater": f"rater-{i:04d}", "n": judgments, "slope": slope, "low": slope - half, "high": slope + half}
+            | {"p_careless": float(kind == "at chance"), "p_opposed": float(kind == "opposed"), "verdict": kind}
+        )
+    return rows
+
+
+def fake_report(n_raters: int = 1104, seed: int = 0, *, separable: bool = True) -> Report:
+    """A report as a study of a public preference set would give it."""
+    rng = np.random.default_rng(seed)
+    raters = fake_raters(n_raters, rng)
+    counts, edges = np.histogram([row["slope"] for row in raters], bins=24)
+    curve = [
+        {
+            "low": low,
+            "high": high,
+            "share": (s := 0.5 + 0.11 * (i - 3) / 3),
+            "share_low": s - 0.025,
+            "share_high": s + 0.025,
+            "n": 3900 - 300 * abs(i - 3),
+        }
+        for i, (low, high) in enumerate([(None, -400), (-400, -150), (-150, -40), (-40, 40), (40, 150), (150, 400), (400, None)])
+    ]
+    lengths = rng.normal(5.4, 0.8, 800)
+    bins = [
+        {
+            "predicted": p,
+            "observed": p - 0.12 * (p - 0.5),
+            "low": p - 0.12 * (p - 0.5) - 0.03,
+            "high": p - 0.12 * (p - 0.5) + 0.03,
+            "n": int(700 - 800 * abs(p - 0.5)),
+        }
+        for p in np.linspace(0.08, 0.92, 10).tolist()
+    ]
+    shares = (
+        {"noise": 0.61, "disagreement": 0.25, "noise_and_disagreement": None, "ignorance": 0.14}
+        if separable
+        else {"noise": None, "disagreement": None, "noise_and_disagreement": 0.86, "ignorance": 0.14}
+    )
+    by_gap = []
+    for i in range(6):
+        ignorance = 0.3 - 0.04 * i
+        parts = (0.5 * (1 - ignorance) + 0.03 * i, 0.5 * (1 - ignorance) - 0.03 * i)
+        split = dict(zip(("noise", "disagreement"), parts, strict=True)) | {"noise_and_disagreement": None}
+        joint = {"noise": None, "disagreement": None, "noise_and_disagreement": sum(parts)}
+        by_gap.append(
+            {"gap_low": i * 0.5, "gap_high": (i + 1) * 0.5 if i < 5 else None, "ignorance": ignorance, "n": 900 - 100 * i}
+            | (split if separable else joint)
+        )
+    findings = (
+        Finding(
+            code="agreement",
+            title="Raters agree more than chance: Krippendorff's alpha is 0.41 (0.38 to 0.44).",
+            estimate=0.41,
+            low=0.38,
+            high=0.44,
+            n=5120,
+            unit="alpha",
+            verdict="notice",
+            reason="Over 5,120 items judged at least twice; resampled by prompt.",
+            remedy="Have the items with most dissent judged again.",
+            source="Krippendorff 2004",
+            details={
+                "axes": [
+                    {"axis": "helpful", "estimate": 0.44, "low": 0.4, "high": 0.48, "n": 2600},
+                    {"axis": "harmless", "estimate": 0.36, "low": 0.31, "high": 0.41, "n": 2520},
+                ]
+            },
+        ),
+        Finding(
+            code="ceiling",
+            title="A rater predicts another rater's answer 77.4% of the time.",
+            estimate=0.774,
+            low=0.762,
+            high=0.786,
+            n=5120,
+            unit="share",
+            reason="Leave-one-rater-out majority; resampled by prompt.",
+        ),
+        Finding(
+            code="rater-reliability",
+            title="7.2% of raters cannot be told from coins.",
+            estimate=0.072,
+            low=0.055,
+            high=0.089,
+            n=n_raters,
+            unit="share",
+            verdict="warning",
+            reason="Share of raters whose slope's 95% interval holds 0; n counts raters.",
+            remedy="Look at the raters listed as at chance before paying or weighing them.",
+            details={
+                "raters": raters,
+                "histogram": [
+                    {"low": float(a), "high": float(b), "count": int(c)} for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)
+                ],
+            },
+        ),
+        Finding(
+            code="position",
+            title="The first of two responses wins 52.6% of the time, whatever it says.",
+            estimate=0.526,
+            low=0.518,
+            high=0.534,
+            n=28104,
+            unit="share",
+            verdict="notice",
+            reason="Slot effect in the fitted model, as a share for two equal responses.",
+            details={"estimate_share": 0.526},
+        ),
+        Finding(
+            code="length",
+            title="The longer response wins 61.3% of the time (60.2% to 62.4%).",
+            estimate=0.613,
+            low=0.602,
+            high=0.624,
+            n=26120,
+            unit="share",
+            verdict="warning",
+            reason="Pairs whose lengths differ by at least a tenth; clustered by prompt.",
+            remedy="Declare length a taste or a nuisance in the charter; the report prints both answers.",
+            details={
+                "curve": curve,
+                "points": [
+                    {"log_length": float(x), "utility": float(0.5 * (x - 5.4) + e)}
+                    for x, e in zip(lengths, rng.normal(0, 0.8, 800), strict=True)
+                ],
+            },
+        ),
+        Finding(
+            code="style",
+            title="Lists and headings are worth 0.31 logits together.",
+            estimate=0.31,
+            low=0.24,
+            high=0.38,
+            n=28104,
+            unit="logits",
+            verdict="notice",
+            details={
+                "effects": [
+                    {"feature": name, "estimate": e, "low": e - 0.07, "high": e + 0.07}
+                    for name, e in (("log length", 0.42), ("lists", 0.19), ("headings", 0.12), ("bold", 0.03), ("apology", -0.22))
+                ]
+            },
+        ),
+        Finding(
+            code="duplicates", title="0.3% of judgments repeat another.", estimate=0.003, low=0.0024, high=0.0037, n=28104, unit="share"
+        ),
+        Finding(
+            code="identical-pairs", title="No pair shows the same text twice.", estimate=0.0, low=0.0, high=0.0001, n=28104, unit="share"
+        ),
+        Finding(
+            code="leakage",
+            title="1.8% of held-out prompts also occur in train.",
+            estimate=0.018,
+            low=0.014,
+            high=0.023,
+            n=3201,
+            unit="share",
+            verdict="blocking",
+            reason="Prompts compared after folding case and white space.",
+            remedy="Split by prompt: data.split(by='prompt').",
+        ),
+        Finding(
+            code="coverage",
+            title="The largest tenth of prompts holds 31% of the judgments.",
+            estimate=0.31,
+            low=0.29,
+            high=0.33,
+            n=4102,
+            unit="share",
+        ),
+        Finding.not_applicable("intransitivity", "Cycles cannot be counted.", "no three responses were all compared with each other"),
+        Finding(code="ties", title="12.4% of judgments are ties.", estimate=0.124, low=0.12, high=0.128, n=28104, unit="share"),
+        Finding(
+            code="connectivity",
+            title="All responses with text are connected through their features.",
+            estimate=1,
+            n=28104,
+            unit="count",
+            reason="A count; an interval has no meaning.",
+        ),
+        Finding.not_applicable(
+            "missing-fields",
+            "Time per judgment cannot be studied.",
+            "the source has no duration field",
+            remedy="Record when a question was shown and when it was answered.",
+        ),
+        Finding(
+            code="accuracy",
+            title="71.2% of held-out judgments are predicted.",
+            estimate=0.712,
+            low=0.694,
+            high=0.73,
+            n=3201,
+            unit="share",
+            reason="Held-out prompts; ties left out; clustered by prompt.",
+        ),
+        Finding(
+            code="accuracy/new-raters",
+            title="68.9% for raters not seen in training.",
+            estimate=0.689,
+            low=0.65,
+            high=0.728,
+            n=640,
+            unit="share",
+        ),
+        Finding(code="log-loss", title="Log-loss is 0.561 nats.", estimate=0.561, low=0.548, high=0.574, n=3201, unit="nats"),
+        Finding(
+            code="calibration",
+            title="Predictions are 1.7 points too sure on average.",
+            estimate=0.017,
+            low=0.009,
+            high=0.026,
+            n=3201,
+            unit="share",
+            details={"bins": bins},
+        ),
+        Finding(
+            code="baseline/longer",
+            title="Choosing the longer response predicts 61.0%.",
+            estimate=0.61,
+            low=0.592,
+            high=0.628,
+            n=3201,
+            unit="share",
+        ),
+        Finding(
+            code="baseline/first",
+            title="Choosing the first response predicts 52.1%.",
+            estimate=0.521,
+            low=0.503,
+            high=0.539,
+            n=3201,
+            unit="share",
+        ),
+        Finding(
+            code="doubts",
+            title="Most of the doubt is noise.",
+            estimate=0.61,
+            low=0.57,
+            high=0.65,
+            n=3201,
+            unit="share",
+            details={
+                "shares": shares,
+                "logits": {"noise": 1.1, "disagreement": 0.72, "noise_and_disagreement": None, "ignorance": 0.31},
+                "by_gap": by_gap,
+            },
+        ),
+    )
+    return Report(
+        title="oasst_prefs.jsonl",
+        source="/data/oasst_prefs.jsonl",
+        format="seamark",
+        created="2026-03-01T10:20:30+00:00",
+        command="seamark study oasst_prefs.jsonl -o out --seed 0",
+        versions={"seamark": "0.1.0", "torch": "2.9.0", "python": "3.11.2"},
+        seed=seed,
+        data={"n_judgments": 28104, "n_responses": 12011, "n_prompts": 4102, "n_raters": n_raters, "fingerprint": "sha256:" + "ab12" * 16},
+        findings=Findings(findings),
+        charter_toml='version = 1\nname = "default"\n\n[population]\nweights = "one person, one weight"\n\n[rule]\naggregate = "mean"\n',
+        charter_signed=False,
+        fit={
+            "utility": "Linear(hash)",
+            "people": "Same()",
+            "outcomes": ["pair: Davidson"],
+            "effects": ["Reliability", "Position"],
+            "converged": True,
+            "iterations": 14,
+            "decrement": 3.1e-9,
+            "parameters": [
+                {"name": "position", "estimate": 0.104, "low": 0.07, "high": 0.138, "unit": "logits"},
+                {"name": "tie propensity", "estimate": -1.21, "low": -1.25, "high": -1.17, "unit": "logits"},
+                {"name": "lapse", "estimate": 0.031, "low": 0.02, "high": 0.044, "unit": "share"},
+            ],
+            "notes": ["Ridge strength 1.0 chosen by evidence."],
+        },
+        skipped=("probe: no reward model was given",),
+        notes=("612 judgments had no winner and were read as ties.",),
+    )
+
+
+def nasty_report() -> Report:
+    """The same with hostile text in every place that data can reach."""
+    report = fake_report(12)
+    findings = [
+        replace(
+            f,
+            title=f"{f.title} {NASTY}",
+            reason=NASTY,
+            remedy=NASTY,
+            source=NASTY,
+            details=f.details | {"note": NASTY, "rows": [{NASTY: NASTY}]},
+        )
+        for f in report.findings
+    ]
+    raters = [row | {"rater": NASTY + row["rater"]} for row in report.findings[2].details["raters"]]
+    findings[2] = replace(findings[2], details={"raters": raters})
+    return replace(
+        report,
+        title=NASTY,
+        source=NASTY,
+        format=NASTY,
+        command=NASTY,
+        versions={NASTY: NASTY},
+        charter_toml=NASTY,
+        notes=(NASTY,),
+        skipped=(NASTY,),
+        findings=Findings(tuple(findings)),
+        fit=report.fit | {"utility": NASTY, "notes": [NASTY], "parameters": [{"name": NASTY, "estimate": 1.0, "unit": NASTY}]},
+    )
+
+
+def bare_report() -> Report:
+    """A study that could do next to nothing."""
+    return replace(
+        fake_report(3),
+        findings=Findings(()),
+        fit={},
+        skipped=(),
+        notes=(),
+        versions={},
+        charter_toml="",
+        charter_signed=True,
+        data={"n_judgments": 0, "n_responses": 0, "n_prompts": 0, "n_raters": None, "fingerprint": None},
+    )
+
+
+def written(report: Report, folder: Path) -> str:
+    write_report(report, folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def scripts_of(page: str) -> list[tuple[str, str]]:
+    """Attributes and text of each script element, as an HTML parser cuts them: up to the first closing tag."""
+    return re.findall(r"<script([^>]*)>(.*?)</script", page, flags=re.DOTALL)
+
+
+def specs_of(page: str) -> dict[str, dict[str, Any]]:
+    """The charts' specifications by the element they are drawn in."""
+    return {re.findall(r'data-chart="([^"]+)"', head)[0]: json.loads(text) for head, text in scripts_of(page) if "data-chart" in head}
+
+
+def outside_scripts(page: str) -> str:
+    return re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+
+
+# ------------------------------------------------------------------------------------------------------------ findings.json
+
+
+def schema() -> dict[str, Any]:
+    return json.loads((Path(rendering.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("make", [fake_report, nasty_report, bare_report])
+def test_findings_follow_their_schema(make: Any, tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema())
+    write_findings(make(), tmp_path / "findings.json")
+    document = json.loads((tmp_path / "findings.json").read_bytes())
+    jsonschema.Draft202012Validator(schema()).validate(document)
+    assert [f["code"] for f in document["findings"]] == [f.code for f in make().findings]
+
+
+def test_schema_refuses_what_the_contract_forbids(tmp_path: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    write_findings(fake_report(3), tmp_path / "findings.json")
+    document = json.loads((tmp_path / "findings.json").read_bytes())
+    valid = jsonschema.Draft202012Validator(schema()).is_valid
+    assert valid(document)
+    for change in (
+        {"verdict": "fine"},
+        {"estimate": "0.5"},
+        {"code": "Accuracy!"},
+        {"extra": 1},
+        {"verdict": "not_applicable"},
+        {"title": ""},
+    ):
+        assert not valid(document | {"findings": [document["findings"][0] | change]}), change
+    assert not valid(document | {"data": {}})
+    assert not valid(document | {"version": 2})
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [
+        Finding(code="x", title="x", estimate=math.nan),
+        Finding(code="x", title="x", details={"a": [math.inf]}),
+        Finding(code="x", title="x", verdict="fine"),  # type: ignore[arg-type]  # wrong on purpose
+        Finding(code="x", title="x", verdict="not_applicable"),
+    ],
+)
+def test_findings_that_json_or_the_schema_refuse_raise(finding: Finding, tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_findings(replace(bare_report(), findings=Findings((finding,))), tmp_path / "findings.json")
+
+
+# ------------------------------------------------------------------------------------------------------------------- report
+
+
+def test_report_refers_to_nothing_outside(tmp_path: Path) -> None:
+    page = written(fake_report(), tmp_path)
+    markup = outside_scripts(page)
+    for name, value in re.findall(r"""\s(src|href|action|data|poster|srcset|xlink:href|formaction)\s*=\s*["']?([^"'\s>]*)""", markup):
+        assert value.startswith("#"), f"{name}={value}"
+    assert not re.search(r"<(link|iframe|img|object|embed|base|video|audio)\b", markup)
+    style = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)[0]
+    assert not re.search(r"@import|url\(|@font-face", style)
+    assert not any("sourceMappingURL" in text for _, text in scripts_of(page))
+    assert "$schema" not in json.dumps(specs_of(page))
+
+
+def test_policy_allows_the_written_scripts_and_style_by_hash_and_nothing_else(tmp_path: Path) -> None:
+    page = written(fake_report(3), tmp_path)
+    policy = html.unescape(re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[0])
+    rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    code = [text for head, text in scripts_of(page) if "json" not in head]
+    assert rules["script-src"].split() == [source(text) for text in code]
+    assert rules["style-src"] == source(re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)[0])
+    assert not re.search(r"\sstyle\s*=|\son\w+\s*=", outside_scripts(page))
+
+
+@pytest.mark.parametrize("name", rendering._SCRIPTS)
+def test_scripts_can_stand_in_a_script_element(name: str) -> None:
+    text = rendering._read(name)
+    assert "</script" not in text.lower()
+    assert "<!--" not in text
+
+
+def test_untrusted_text_stays_text(tmp_path: Path) -> None:
+    page = written(nasty_report(), tmp_path)
+    assert len(scripts_of(page)) == len(scripts_of(written(fake_report(12), tmp_path)))
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "\u2028" not in "".join(text for _, text in scripts_of(page))
+    assert "{{ 7*7 }}" in page
+    rater = specs_of(page)["chart-rater-slopes-1"]["datasets"]["rows"][0]["rater"]
+    assert rater.startswith(NASTY)
+
+
+def test_no_untrusted_text_in_vega_expressions(tmp_path: Path) -> None:
+    """Data stands in the data sets alone: anywhere else Vega-Lite may write it into an expression."""
+    for spec in specs_of(written(nasty_report(), tmp_path)).values():
+        assert "alert" not in json.dumps({key: value for key, value in spec.items() if key not in ("datasets", "description")})
+
+
+def test_report_stays_small_with_thousands_of_raters(tmp_path: Path) -> None:
+    page = written(fake_report(5000), tmp_path)
+    assert len(page.encode()) < 3_000_000
+    specs = specs_of(page)
+    drawn = specs["chart-rater-slopes-1"]["datasets"]["rows"]
+    assert len(drawn) == rendering.MAX_RATERS
+    assert sum(row["count"] for row in specs["chart-rater-histogram-1"]["datasets"]["rows"]) == 5000
+    kept = min(row["n"] for row in drawn)
+    everyone = next(f for f in fake_report(5000).findings if f.code == "rater-reliability").details["raters"]
+    assert sum(row["n"] > kept for row in everyone) < rendering.MAX_RATERS
+
+
+def test_rendering_is_fast(tmp_path: Path) -> None:
+    report = fake_report(400)
+    written(report, tmp_path)  # imports altair and jinja2
+    start = time.process_time()
+    written(report, tmp_path)
+    assert time.process_time() - start < 1.5
+
+
+@pytest.mark.parametrize("report", [fake_report(), fake_report(24, separable=False)], ids=["many", "few"])
+def test_every_chart_has_a_table_with_the_same_numbers(report: Report, tmp_path: Path) -> None:
+    page = written(report, tmp_path)
+    figures = re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL)
+    assert len(figures) == sum(len(section.charts) for section in rendering._sections(report.findings)) > 8
+    for figure in figures:
+        assert re.search(r"<details class=\"twin\">.*<table>", figure, flags=re.DOTALL)
+    for section in rendering._sections(report.findings):
+        for chart in section.charts:
+            rows = chart.specs[0]["datasets"]["rows"]
+            n_rows = len({row["gap"] for row in rows}) if chart.code == "doubt-gaps" else len(rows)  # a table row holds all its doubts
+            assert len(chart.table.rows) == n_rows, chart.code
+            assert all(len(row) == len(chart.table.columns) for row in chart.table.rows)
+            assert chart.text.endswith(".")
+
+
+def test_charts_are_valid_vega_lite(tmp_path: Path) -> None:
+    import altair as alt
+
+    specs = specs_of(written(fake_report(), tmp_path)) | specs_of(written(fake_report(24, separable=False), tmp_path))
+    for spec in specs.values():
+        (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec, validate=True)
+    alt.Chart.from_dict({"mark": "point", "data": {"values": []}, "config": json.loads(rendering._read("charts.json"))}, validate=True)
+
+
+def test_joined_band_where_noise_and_disagreement_cannot_be_told_apart(tmp_path: Path) -> None:
+    page = written(fake_report(24, separable=False), tmp_path)
+    rows = specs_of(page)["chart-doubt-shares-1"]["datasets"]["rows"]
+    assert [row["doubt"] for row in rows] == ["noise or disagreement 86%", "ignorance 14%"]
+    assert "cannot be told apart" in page
+    assert "86% is noise or disagreement and 14% is ignorance" in page
+
+
+def test_lengths_given_as_log_ratios_are_shown_as_times() -> None:
+    curve = [{"low": 0.0, "high": math.log(2), "share": 0.5, "n": 9}, {"low": math.log(2), "high": math.log(4), "share": 0.7, "n": 9}]
+    finding = Finding(code="length", title="x", details={"curve": curve, "x": "absolute log length ratio"})
+    chart = rendering._draw_length(Findings((finding,)))[0]
+    assert chart is not None
+    assert [row[0] for row in chart.table.rows] == ["1 to 2", "2 to 4"]
+    assert chart.table.columns[0] == "times as long"
+
+
+@pytest.mark.parametrize("code", [f.code for f in fake_report(3).findings])
+def test_report_without_one_finding(code: str, tmp_path: Path) -> None:
+    report = fake_report(3)
+    rest = Findings(tuple(f for f in report.findings if f.code != code))
+    page = written(replace(report, findings=rest), tmp_path)
+    assert f'<code class="code">{code}</code>' not in page
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        None,
+        3,
+        "x",
+        [],
+        {},
+        [None],
+        [{}],
+        [{"slope": math.nan, "estimate": None}],
+        {"noise": "much"},
+        [[1, 2], [3]],
+        [{"low": 1, "high": [2]}],
+    ],
+    ids=repr,
+)
+def test_malformed_details_never_break_the_report(junk: Any, tmp_path: Path) -> None:
+    report = fake_report(3)
+    names = ("raters", "histogram", "curve", "points", "bins", "shares", "logits", "by_gap", "effects", "slices", "other")
+    findings = Findings(tuple(replace(f, details=dict.fromkeys(names, junk)) for f in report.findings))
+    page = written(replace(report, findings=findings), tmp_path)
+    assert "<h2" in page
+
+
+def test_bare_report_says_what_is_missing(tmp_path: Path) -> None:
+    page = written(bare_report(), tmp_path)
+    for text in (
+        "not recorded",
+        "Not checked: how careful the raters are",
+        "Nothing was fitted",
+        "No charter was given",
+        "Nothing: every step ran",
+    ):
+        assert text in page
+    assert 'class="chart"' not in page
+
+
+def test_badge_and_stamp(tmp_path: Path) -> None:
+    page = written(fake_report(3), tmp_path)
+    assert "1 blocking" in page
+    assert "unsigned: not releasable" in page
+    fine = replace(
+        fake_report(3), charter_signed=True, findings=Findings(tuple(f for f in fake_report(3).findings if f.verdict != "blocking"))
+    )
+    page = written(fine, tmp_path)
+    assert re.search(r'class="badge ok">.*?fine</span>', page)
+    assert "not releasable" not in page
+
+
+def test_unconverged_fit_says_so(tmp_path: Path) -> None:
+    report = replace(fake_report(3), fit=fake_report(3).fit | {"converged": False})
+    assert "did NOT converge after 14 iterations" in written(report, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------------ overview
+
+
+def overview(*findings: Finding) -> str:
+    return " ".join(rendering._overview(replace(fake_report(3), findings=Findings(findings))))
+
+
+def test_overview_has_five_to_eight_sentences_made_of_the_estimates() -> None:
+    sentences = rendering._overview(fake_report())
+    assert 5 <= len(sentences) <= 8
+    assert all(sentence.endswith(".") for sentence in sentences)
+    text = " ".join(sentences)
+    for part in (
+        "1,104 raters gave 28,104 judgments",
+        "About 7.2% (5.5% to 8.9%, n = 1,104 raters)",
+        "77.4%",
+        "71.2% (69.4% to 73.0%, n = 3,201)",
+        "(longer) gets 61.0%, clearly less",
+        "61% is noise, 25% is disagreement and 14% is ignorance",
+        "Not computable from this data: intransitivity",
+    ):
+        assert part in text
+
+
+def test_overview_compares_with_the_best_baseline_by_intervals() -> None:
+    fit = Finding(code="accuracy", title="x", estimate=0.6, low=0.55, high=0.65, n=100, unit="share")
+    near, above = (
+        Finding(code="baseline/longer", title="x", estimate=e, low=e - 0.02, high=e + 0.02, n=100, unit="share") for e in (0.58, 0.8)
+    )
+    assert "their intervals overlap" in overview(fit, near)
+    assert "clearly more" in overview(fit, near, above)
+    assert "no baseline was computed" in overview(fit)
+
+
+def test_overview_repeats_the_finding_where_its_unit_is_another() -> None:
+    assert "Mean slope is 0.8." in overview(Finding(code="rater-reliability", title="Mean slope is 0.8", estimate=0.8, unit="logits"))
+    text = overview(Finding.not_applicable("accuracy", "x", "Too few prompts to hold any out. Much detail follows."))
+    assert "accuracy (too few prompts to hold any out)" in text
+
+
+# ------------------------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "low", "high", "text"),
+    [
+        (0.712, "share", 0.694, 0.73, "71.2%"),
+        (0.712, "share", 0.5, 0.9, "71%"),
+        (0.25, "share", None, None, "25%"),
+        (0.0003, "share", None, None, "<0.1%"),
+        (0.9997, "share", 0.9995, 0.9999, ">99.9%"),
+        (0.0, "share", 0.0, 0.01, "0%"),
+        (1.0, "share", 0.98, 1.0, "100%"),
+        (-0.021, "share", -0.04, -0.002, "−2.1%"),
+        (0.41, "alpha", 0.38, 0.44, "0.41"),
+        (0.5612, "nats", 0.5482, 0.5742, "0.561"),
+        (-1.21, "logits", -1.25, -1.17, "−1.21"),
+        (12345.0, "count", None, None, "12,345"),
+        (12345, None, None, None, "12,345"),
+        (1234.5, "seconds", 1100.0, 1300.0, "1,234"),
+        (math.nan, "share", None, None, "–"),
+        (None, None, None, None, "–"),
+        (True, None, None, None, "–"),
+        (0.0, None, None, None, "0.00"),
+    ],
+)
+def test_numbers_read_well(value: Any, unit: str | None, low: float | None, high: float | None, text: str) -> None:
+    assert rendering._figure(value, unit, low, high) == text
+
+
+def test_interval_bars_share_a_scale() -> None:
+    assert rendering._bar(0.5, 0.25, 0.75, "share") == {"low": 26.0, "high": 74.0, "at": 50.0, "zero": 2.0}
+    logits = rendering._bar(0.5, -1.0, 2.0, "logits")
+    assert logits is not None
+    assert logits["zero"] == 50.0
+    assert rendering._bar(0.5, None, 2.0, "logits") is None
+    assert rendering._bar(0.0, 0.0, 0.0, "logits") is None
+
+
+# ---------------------------------------------------------------------------------------------------------------------- card
+
+
+@pytest.mark.parametrize("make", [fake_report, nasty_report, bare_report])
+def test_card_has_front_matter_and_no_empty_field(make: Any, tmp_path: Path) -> None:
+    write_card(make(), tmp_path / "card.md")
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    _, front, body = card.split("---\n", 2)
+    for tag in ("seamark", "reward-model", "rlhf"):
+        assert f"\n- {tag}\n" in front
+    assert "license" not in front
+    tables = [line for line in body.splitlines() if line.startswith("|") and line != "| | |"]
+    assert len(tables) > 10
+    for line in tables:
+        cells = re.split(r"(?<!\\)\|", line)[1:-1]
+        assert all(cell.strip() for cell in cells), line
+    for heading in (
+        "The data",
+        "Whose values, by what rule",
+        "Intended use",
+        "What was fitted",
+        "Limits",
+        "Access",
+        "Findings",
+        "How to get this again",
+    ):
+        text = body.split(f"## {heading}\n")[1].split("\n## ")[0]
+        assert len(text.strip()) > 20, heading
+    for word in ("black-box", "outside-the-box"):
+        assert word in body
+    assert "None" not in body
+    assert card.endswith("\n")
+
+
+def test_card_front_matter_is_yaml_with_the_measured_accuracy(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    write_card(replace(nasty_report(), source="hf://datasets/org/prefs@abc/*.parquet"), tmp_path / "card.md")
+    front = yaml.safe_load((tmp_path / "card.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert front["datasets"] == ["org/prefs"]
+    result = front["model-index"][0]["results"][0]
+    assert result["metrics"][0] == {"type": "accuracy", "value": 0.712, "name": "Held-out accuracy"}
+    assert result["dataset"]["type"] == "org/prefs"
+
+
+def test_card_is_stamped_and_keeps_untrusted_text_as_text(tmp_path: Path) -> None:
+    write_card(nasty_report(), tmp_path / "card.md")
+    body = (tmp_path / "card.md").read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert "Unsigned: not releasable." in body
+    outside_fences = re.sub(r"^```.*?^```$", "", body, flags=re.DOTALL | re.MULTILINE)
+    assert "<script" not in outside_fences
+    report = replace(fake_report(3), charter_toml='x = """\n```\n````\n"""', charter_signed=True)
+    write_card(report, tmp_path / "card.md")
+    card = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "`````toml" in card
+    assert "not releasable" not in card
+
+
+def test_addresses_in_a_card_are_not_links() -> None:
+    assert "https://" not in rendering._md("see https://evil.example")
+    assert rendering._md("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) &lt;f&gt;"
+
+
+# ------------------------------------------------------------------------------------------------------------------- imports
+
+
+def test_slow_libraries_are_imported_only_when_a_report_is_written() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, seamark.rendering; print(sorted({'altair', 'jinja2', 'torch'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------------------------------------- browser
+
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as run:
+        opened = run.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield opened
+        opened.close()
+
+
+class Visit:
+    """A page that was opened, with what it complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.page = browser.new_page(**options)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('.chart')].every(c => c.dataset.drawn || c.classList.contains('failed'))"
+        )
+
+    def colour(self, selector: str, name: str) -> str:
+        return self.page.evaluate("([s, n]) => getComputedStyle(document.querySelector(s))[n]", [selector, name])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("make", "width"), [(fake_report, 1200), (fake_report, 390), (nasty_report, 1200), (bare_report, 800)])
+def test_browser_draws_every_chart_without_a_complaint_or_request(browser: Any, tmp_path: Path, make: Any, width: int, scheme: str) -> None:
+    write_report(make(), tmp_path / "report.html")
+    visit = Visit(browser, tmp_path / "report.html", color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = visit.page
+    page.wait_for_timeout(200)
+    assert visit.complaints == []
+    assert visit.requests == [(tmp_path / "report.html").as_uri()]
+    assert (
+        page.locator(".chart svg").count()
+        == page.locator(".chart").count()
+        == len(specs_of((tmp_path / "report.html").read_text(encoding="utf-8")))
+    )
+    marks = page.evaluate(
+        "() => [...document.querySelectorAll('.chart svg')].map(s => s.querySelectorAll('[role=graphics-symbol] path, path').length)"
+    )
+    assert all(count > 3 for count in marks)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    page.close()
+
+
+def test_browser_colours_follow_scheme_toggle_and_print(browser: Any, tmp_path: Path) -> None:
+    write_report(fake_report(50), tmp_path / "report.html")
+    visit = Visit(browser, tmp_path / "report.html", color_scheme="dark")
+    page, point = visit.page, "#chart-style-effects-1 .mark-symbol path"
+    dark, paper = visit.colour(point, "fill"), visit.colour("body", "backgroundColor")
+    page.click("#theme")  # auto to light
+    light = visit.colour(point, "fill")
+    assert light != dark
+    assert visit.colour("body", "backgroundColor") != paper
+    page.click("#theme")
+    assert (visit.colour(point, "fill"), visit.colour("body", "backgroundColor")) == (dark, paper)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert visit.colour(point, "fill") == light
+    assert visit.colour("body", "backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible()
+    assert len(page.pdf()) > 20_000
+    page.close()
+
+
+def test_browser_policy_stops_foreign_code_and_network(browser: Any, tmp_path: Path) -> None:
+    write_report(fake_report(3), tmp_path / "report.html")
+    visit = Visit(browser, tmp_path / "report.html")
+    visit.page.evaluate("() => { const s = document.createElement('script'); s.textContent = 'window.hit = 1'; document.body.append(s); }")
+    assert visit.page.evaluate("window.hit") is None
+    assert visit.page.evaluate("fetch('http://127.0.0.1:9/').then(() => 'went', () => 'stopped')") == "stopped"
+    assert any("Content Security Policy" in text for text in visit.complaints)
+    visit.page.close()
+
+
+def test_browser_keyboard_reaches_the_tables(browser: Any, tmp_path: Path) -> None:
+    write_report(fake_report(3), tmp_path / "report.html")
+    visit = Visit(browser, tmp_path / "report.html")
+    page = visit.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the overview"
+    summary = page.locator("details.twin summary").first
+    summary.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("details.twin table").first.is_visible()
+    assert page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id).filter((id, i, all) => all.indexOf(id) !== i)") == []
+    page.close()
+
+
+def test_browser_without_scripts_shows_words_and_tables(browser: Any, tmp_path: Path) -> None:
+    write_report(fake_report(3), tmp_path / "report.html")
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.locator(".overview li").count() >= 5
+    assert page.locator("noscript").first.is_visible()
+    assert not page.locator("#theme").is_visible()
+    page.locator("details.twin summary").first.click()
+    assert page.locator("details.twin table").first.is_visible()
+    page.close()
