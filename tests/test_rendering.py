@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,10 @@ def fake_report(n_raters: int = 1104, seed: int = 0, *, separable: bool = True) 
     rng = np.random.default_rng(seed)
     raters = fake_raters(n_raters, rng)
     counts, edges = np.histogram([row["slope"] for row in raters], bins=24)
+    edges_of_length = [0.0, 0.06, 0.13, 0.22, 0.34, 0.5, 0.75, 1.6]
     curve = [
-        {
-            "low": low,
-            "high": high,
-            "share": (s := 0.5 + 0.11 * (i - 3) / 3),
-            "share_low": s - 0.025,
-            "share_high": s + 0.025,
-            "n": 3900 - 300 * abs(i - 3),
-        }
-        for i, (low, high) in enumerate([(None, -400), (-400, -150), (-150, -40), (-40, 40), (40, 150), (150, 400), (400, None)])
+        {"low": low, "high": high, "share": (s := 0.52 + 0.025 * i), "share_low": s - 0.025, "share_high": s + 0.025, "n": 3731}
+        for i, (low, high) in enumerate(pairwise(edges_of_length))
     ]
     lengths = rng.normal(5.4, 0.8, 800)
     bins = [
@@ -157,6 +152,7 @@ def fake_report(n_raters: int = 1104, seed: int = 0, *, separable: bool = True) 
             remedy="Declare length a taste or a nuisance in the charter; the report prints both answers.",
             details={
                 "curve": curve,
+                "x": "absolute log length ratio",
                 "points": [
                     {"log_length": float(x), "utility": float(0.5 * (x - 5.4) + e)}
                     for x, e in zip(lengths, rng.normal(0, 0.8, 800), strict=True)
@@ -604,7 +600,7 @@ def test_badge_and_stamp(tmp_path: Path) -> None:
         fake_report(3), charter_signed=True, findings=Findings(tuple(f for f in fake_report(3).findings if f.verdict != "blocking"))
     )
     page = written(fine, tmp_path)
-    assert re.search(r'class="badge ok">.*?fine</span>', page)
+    assert re.search(r'class="badge ok">.*?fine, 2 warnings</span>', page)
     assert "not releasable" not in page
 
 

@@ -7,9 +7,9 @@ it leaves (Jinja's autoescape for HTML, `_embed` for JSON in HTML, `_md` for Mar
 fetch anything: its Content-Security-Policy allows the scripts and the style it was written with, by hash, and nothing else.
 Colours of charts are CSS variables, so a chart follows light, dark and print without being drawn again.
 
-The overview says sentences of its own where a number can mean one thing only: a share under `ceiling`, `accuracy` and
-`baseline/...` is a share of held-out judgments; under `rater-reliability` it is the share of raters who answer at chance.
-For everything else it repeats the finding's own sentence. Charts come from `Finding.details`; a row that lacks a number or
+The overview says sentences of its own where a number can mean one thing only: a share under `accuracy` and `baseline/...` is the
+share of held-out judgments predicted, under `ceiling` the share of answers that the other raters predict, under
+`rater-reliability` the share of raters who cannot be told from chance; `doubts` has its shares in the details. For everything else it repeats the finding's own sentence. Charts come from `Finding.details`; a row that lacks a number or
 holds one that is not finite is left out, and a chart without rows is left out, so that a half-filled study still gets its report.
 """
 
@@ -99,7 +99,10 @@ class Report:
 
 
 def write_report(report: Report, path: str | Path) -> None:
-    """The report as one self-contained HTML file: no network, light and dark, every chart with a table of the same numbers."""
+    """The report as one self-contained HTML file: no network, light and dark, every chart with a table of the same numbers.
+
+    A picture of it needs no script: chromium --headless --screenshot=report.png --window-size=1200,1400 report.html
+    """
     from markupsafe import Markup
 
     style = _read("report.css")
@@ -220,7 +223,7 @@ def _md(value: Any) -> str:
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|#~$!])", r"\\\1", text)
-    # A renderer turns bare addresses into links; a zero-width joiner breaks that, without changing how they read.
+    # A renderer turns bare addresses into links; an invisible word joiner breaks that, without changing how they read.
     return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])", "\\1\u2060", text)
 
 

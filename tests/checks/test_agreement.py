@@ -90,7 +90,9 @@ def test_alpha_agrees_with_package(metric, n_values, seed):
     truth = rng.integers(1, n_values + 1, 80)
     table = np.where(rng.random((5, 80)) < 0.6, truth, rng.integers(1, n_values + 1, (5, 80))).astype(float)
     table[rng.random(table.shape) < 0.4] = np.nan
-    assert krippendorff_alpha(*long(table), metric=metric) == pytest.approx(krippendorff.alpha(table, level_of_measurement=metric), abs=1e-10)
+    assert krippendorff_alpha(*long(table), metric=metric) == pytest.approx(
+        krippendorff.alpha(table, level_of_measurement=metric), abs=1e-10
+    )
 
 
 def test_alpha_without_variation_or_repeats_is_none():

@@ -291,9 +291,6 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
     clear = [e for e in effects if float(e["low"]) > 0 or float(e["high"]) < 0]  # type: ignore[arg-type]
     beyond = [e for e in effects if max(float(e["low"]), -float(e["high"])) > THRESHOLDS.style_warning]  # type: ignore[arg-type]
     verdict: Verdict = "warning" if beyond else "notice" if clear else "ok"
-    correlation = x.T @ x / len(x)
-    if float(np.linalg.eigvalsh(correlation)[0]) < _COLLINEAR:
-        reason += "Some features go together so closely here that the ridge, not the data, shares the effect out among them. "
     left_out = [features.names[i] for i in range(len(features.names)) if i not in set(enough.tolist())]
     reason = (
         "An association given the other features, not a cause: logistic regression of the winner on differences in style, per standard "
@@ -301,6 +298,9 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         f"by prompt ({n_topics:,}). "
         "`share` is how often the response with more of a feature wins, without regard to the others. "
     )
+    correlation = x.T @ x / len(x)
+    if float(np.linalg.eigvalsh(correlation)[0]) < _COLLINEAR:
+        reason += "Some features go together so closely here that the ridge, not the data, shares the effect out among them. "
     if left_out:
         reason += f"Left out, because they differ in fewer than {_FEW} comparisons: {', '.join(left_out)}. "
     if notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,6 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
     findings += _fitted_effects(fit)
     findings.append(doubts(fit, held_out))
     return Findings(tuple(findings))
-
-
-def _stack(predictions: Sequence[Predicted], pick: Callable[[Predicted], Any]) -> Any:
-    return np.concatenate([pick(p) for p in predictions])
 
 
 def _decided(held_out: Feedback, predictions: Sequence[Predicted]) -> pl.DataFrame:
@@ -112,7 +108,7 @@ def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
         _measured("accuracy", f"On held-out pairs the fit agrees with the rater in {_percent(overall)} of {int(count.sum()):,} decided judgments.", overall, "share",
                   reason=f"interval clustered by {unit} ({overall.n_clusters} of them); ties are left out, an undecided prediction counts half"),
     )  # fmt: skip
-    if overall.high < 0.5:
+    if overall.high < THRESHOLDS.direction_accuracy_blocking:
         findings.append(
             Finding(code="direction", title=f"The fit is wrong more often than right on held-out pairs ({_percent(overall)}): labels of one part look reversed.",
                     estimate=overall.estimate, low=overall.low, high=overall.high, n=overall.n, unit="share", verdict="blocking",
@@ -197,7 +193,7 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
         else f"The fit beats the best trivial rule, '{best_name}', by {margin.estimate:.1%} [{margin.low:.1%}, {margin.high:.1%}]." if not unclear
         else f"The fit is not clearly better than the trivial rule '{best_name}' ({margin.estimate:+.1%} [{margin.low:+.1%}, {margin.high:+.1%}])."
     )  # fmt: skip
-    blocking = below and bool(THRESHOLDS["accuracy_below_baseline"])
+    blocking = margin.high < THRESHOLDS.accuracy_margin_blocking
     findings.insert(
         0,
         Finding(code="baseline", title=title, estimate=best.estimate, low=best.low, high=best.high, n=best.n, unit="share",
@@ -309,7 +305,7 @@ def rater_reliability(fit: Fit) -> Finding:
     sd = float(np.sqrt((careless * (1 - careless)).sum()) / n)
     low, high = max(0.0, min(at_chance.low, at_chance.estimate - 1.96 * sd)), min(1.0, max(at_chance.high, at_chance.estimate + 1.96 * sd))
     verdict: Verdict = (
-        "blocking" if at_chance.estimate > THRESHOLDS["raters_at_chance"] else "warning" if at_chance.estimate > 0.15 else "notice" if at_chance.estimate > 0.05 else "ok"
+        "blocking" if at_chance.estimate > THRESHOLDS.raters_at_chance_blocking else "warning" if at_chance.estimate > 0.15 else "notice" if at_chance.estimate > 0.05 else "ok"
     )
     clear = int((careless > 0.9).sum())
     against = int((opposed > 0.9).sum())

@@ -316,6 +316,22 @@ class Fit:
         value = self._times(rows, (z @ self._kept(without))[:, None])[:, 0]
         return np.where(known, value, np.nan)
 
+    def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
+        """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
+        rows, known = self.basis.rows_for(feedback)
+        seen = self._seen_factor(group_weights, without)
+        return np.where(known, np.sqrt((self._times(rows, seen) ** 2).sum(1)), np.nan)
+
+    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Array:
+        """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
+        z, _ = self._population(group_weights)
+        k, P = self.weights.shape
+        seen = np.tensordot(z, self.factor.reshape(k, P, -1), 1)
+        for name, columns in self.basis.parts:
+            if name in without:
+                seen[columns] = 0.0
+        return seen
+
     def _kept(self, without: tuple[str, ...]) -> Array:
         """W with the columns of the named parts set to 0."""
         weights = self.weights.copy()
@@ -338,17 +354,12 @@ class Fit:
     ) -> Gaps:
         """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
         rows, known = self.basis.rows_for(feedback)
-        z, share = self._population(group_weights)
-        k, P = self.weights.shape
+        _, share = self._population(group_weights)
         kept = self._kept(without)
         named = self.loadings[: len(self.groups)]
         values = self._times(rows, kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
-        keep = np.ones(P, dtype=bool)
-        for name, columns in self.basis.parts:
-            keep[columns] = name not in without
-        # the factor seen by the mean person: (P, r)
-        seen = np.tensordot(z, self.factor.reshape(k, P, -1), 1) * keep[:, None]
+        seen = self._seen_factor(group_weights, without)
         variance = np.empty(len(left))
         for start in range(0, len(left), 20_000):
             part = slice(start, start + 20_000)

@@ -1,0 +1,154 @@
+"""Whose values, how weighted: the charter, and the collective utility it makes of a fit."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seamark.errors import SeamarkError
+from seamark.models.fitting import Fit, Gaps
+from seamark.records import Feedback
+
+
+class InvalidCharter(SeamarkError):
+    """A charter file cannot be used."""
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: {problem}. {remedy}")
+
+
+class Electorate(BaseModel):
+    """Who counts, and how much."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: str = "all"
+    """Which groups count; "all" counts every rater alike, whatever their group."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weight per group; groups not named weigh 0. Empty: each group weighs as many raters as it has."""
+
+
+class Effects(BaseModel):
+    """What is taste and counts, and what is nuisance and is discounted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    position: Literal["discount"] = "discount"
+    """Where a response was shown is never a property of the response."""
+    style: Literal["count", "discount"] = "count"
+    """Whether length, formatting and stock phrases count in the reward. An association may be taste or bias: this is the claim."""
+
+
+class Charter(BaseModel):
+    """How many people's values become one reward. The default is written out in every report; nothing is implied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    title: str = "Default charter"
+    rule: Literal["expected-utility"] = "expected-utility"
+    """How the distribution of utilities over people becomes one: their mean, weighted by the electorate."""
+    ignorance_penalty: float = Field(default=1.0, ge=0)
+    """lambda: a score is the mean minus lambda times the ignorance, in logits. 1 is one posterior standard deviation."""
+    electorate: Electorate = Electorate()
+    effects: Effects = Effects()
+    authors: tuple[str, ...] = ()
+    """Who answers for these choices. Empty: unsigned, not releasable."""
+    date: str = ""
+    rationale: str = "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
+
+    @property
+    def signed(self) -> bool:
+        """Whether somebody put their name to it."""
+        return bool(self.authors)
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+    def without(self) -> tuple[str, ...]:
+        """Parts of the utility that do not count."""
+        return ("style",) if self.effects.style == "discount" else ()
+
+    def group_weights(self, fit: Fit) -> dict[str, float] | None:
+        """Weights for `Fit.gaps` and `Fit.utilities`; None for the groups' own sizes.
+
+        Raises
+        ------
+        InvalidCharter
+            If a group is named that the fit does not have.
+        """
+        if not self.electorate.weights:
+            return None
+        for name in self.electorate.weights:
+            if name not in fit.groups:
+                raise InvalidCharter("charter", f"electorate.weights names group {name!r}", f"The fit has {', '.join(fit.groups)}.")
+        if sum(self.electorate.weights.values()) <= 0:
+            raise InvalidCharter("charter", "the weights of the electorate add up to 0", "Give at least one group a positive weight.")
+        return dict(self.electorate.weights)
+
+    def to_toml(self) -> str:
+        """The charter as a file to edit, every choice written out."""
+        weights = "\n".join(f"{_quoted(name)} = {weight}" for name, weight in sorted(self.electorate.weights.items()))
+        authors = ", ".join(_quoted(a) for a in self.authors)
+        return f"""# Whose values, how weighted, how conflicts are settled. Sign it by naming its authors; unsigned it is not releasable.
+version = {self.version}
+title = {_quoted(self.title)}
+authors = [{authors}]
+date = {_quoted(self.date)}
+rationale = {_quoted(self.rationale)}
+rule = {_quoted(self.rule)}  # mean utility over the electorate
+ignorance_penalty = {self.ignorance_penalty}  # score = mean - penalty x ignorance, in logits
+
+[electorate]
+groups = {_quoted(self.electorate.groups)}  # everyone who answered
+
+[electorate.weights]  # a weight per group; empty: each group weighs as many raters as it has
+{weights}
+
+[effects]
+position = {_quoted(self.effects.position)}  # where a response was shown never counts
+style = {_quoted(self.effects.style)}  # count: length and formatting are taste; discount: they are nuisance
+"""
+
+    @staticmethod
+    def from_toml(path: str | Path) -> Charter:
+        """Read a charter file.
+
+        Raises
+        ------
+        InvalidCharter
+            If it is no TOML, or a key or value is not known; an unknown key names the nearest known one.
+        """
+        path = Path(path)
+        try:
+            record = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidCharter(str(path), str(error), "A charter is a TOML file; seamark charter writes the default one.") from None
+        try:
+            return Charter.model_validate(record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                model = {"electorate": Electorate, "effects": Effects}.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
+                near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1, cutoff=0)
+                raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
+            raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", first["msg"] + ".") from None
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def collective_gaps(fit: Fit, charter: Charter, feedback: Feedback, left: NDArray[np.int64], right: NDArray[np.int64]) -> Gaps:
+    """The gaps of pairs under the charter: its electorate, and only the parts that it counts."""
+    return fit.gaps(feedback, left, right, group_weights=charter.group_weights(fit), without=charter.without())

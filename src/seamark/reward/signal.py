@@ -1,0 +1,181 @@
+"""`Reward`: a bounded, abstaining reward that carries its ignorance; `export_signal`: TRL-ready rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from seamark.aggregation import Charter, collective_gaps
+from seamark.errors import InvalidSetting
+from seamark.models.fitting import Fit
+from seamark.records import Feedback
+
+Array = NDArray[np.float64]
+Text = str | Sequence[dict[str, Any]]
+
+OUT_OF_SUPPORT = 0.05
+"""Below this support the score is an abstention: the data has removed less than a twentieth of the prior variance, so the number
+would be the prior's, not anybody's feedback."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a reward says about n completions, in logits."""
+
+    mean: Array
+    """(n,) utility for the mean person of the charter's electorate, relative to the average training response."""
+    ignorance: Array
+    """(n,) posterior sd of that utility."""
+    support: Array
+    """(n,) share of the prior variance that the data has removed; NaN where the completion cannot be placed."""
+    score: Array
+    """(n,) mean - penalty x ignorance; NaN out of support."""
+
+
+class Reward:
+    """A fitted feedback model as a reward function, under a charter.
+
+    Calling it is TRL's contract: `reward(prompts=..., completions=..., **columns) -> list[float | None]`, None where the
+    completion is out of support. It is a plain callable with a name, so it can be pickled into a trainer's worker by path.
+
+    Parameters
+    ----------
+    fit : a fit, or the folder of one.
+    charter : a charter, the path of one, or None for the written-out default, which is unsigned.
+    """
+
+    def __init__(self, fit: Fit | str | Path, *, charter: Charter | str | Path | None = None) -> None:
+        self.fit = fit if isinstance(fit, Fit) else Fit.load(fit)
+        self.charter = Charter() if charter is None else charter if isinstance(charter, Charter) else Charter.from_toml(charter)
+        self.charter.group_weights(self.fit)  # a charter that names unknown groups fails here, not in training
+        self.__name__ = "seamark_reward"
+
+    def __repr__(self) -> str:
+        return f"Reward({self.fit!r}, charter={self.charter.title!r}{'' if self.charter.signed else ', unsigned: not releasable'})"
+
+    def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float | None]:
+        """One score per completion; the other columns of the trainer are not used."""
+        del columns
+        return [None if np.isnan(s) else float(s) for s in self.score(prompts, completions).score]
+
+    def score(self, prompts: Sequence[Text], completions: Sequence[Text]) -> Scores:
+        """Mean, ignorance, support and score of each completion.
+
+        Raises
+        ------
+        InvalidSetting
+            If there are not as many prompts as completions.
+        """
+        if len(prompts) != len(completions):
+            raise InvalidSetting("prompts", len(prompts), f"There are {len(completions)} completions; give one prompt for each.")
+        if not completions:
+            nothing = np.zeros(0)
+            return Scores(nothing, nothing, nothing, nothing)
+        texts = [_text(c) for c in completions]
+        feedback = Feedback.from_columns(
+            {
+                "kind": ["thumbs"] * len(texts),
+                "outcome": ["skipped"] * len(texts),
+                "prompt": [p if isinstance(p, str) else json.dumps(list(p), ensure_ascii=False) for p in prompts],
+                "prompt_is_messages": [not isinstance(p, str) for p in prompts],
+                "texts": [[t] for t in texts],
+            },
+            source="completions",
+        )
+        code = feedback.judgments["responses"].list.get(0).cast(pl.Int64).to_numpy()
+        weights, without = self.charter.group_weights(self.fit), self.charter.without()
+        mean = self.fit.utilities(feedback, group_weights=weights, without=without)[code]
+        ignorance = self.fit.ignorance(feedback, group_weights=weights, without=without)[code]
+        support = self.fit.support(feedback)[code]
+        score = np.where(support >= OUT_OF_SUPPORT, mean - self.charter.ignorance_penalty * ignorance, np.nan)
+        return Scores(mean, ignorance, support, score)
+
+
+def _text(completion: Text) -> str:
+    """The text of a completion: itself, or the contents of the assistant's messages."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(str(message.get("content", "")) for message in completion if message.get("role", "assistant") == "assistant")
+
+
+def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> int:
+    """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many.
+
+    A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement}: chosen is the response that
+    the charter's electorate prefers in the mean, margin the gap in logits, p_chosen the probability that a person drawn from
+    it prefers chosen, weight the number of judgments on the pair, the doubts as shares of p (1 - p). Where noise and
+    disagreement cannot be told apart both are null and noise_and_disagreement holds their sum. Rankings, choices and ratings
+    give the pairs of responses they compared. Pairs without text, and identical ones, are left out.
+    """
+    charter = charter or Charter()
+    pairs = _judged_pairs(feedback)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left, right = pairs["a"].to_numpy().astype(np.int64), pairs["b"].to_numpy().astype(np.int64)
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        if not len(left):
+            return 0
+        gaps = collective_gaps(fit, charter, feedback, left, right)
+        doubts = fit.doubts(gaps)
+        texts, prompts = feedback.responses["text"].to_list(), feedback.prompts.to_dicts()
+        prompt_of = feedback.responses["prompt"].to_list()
+        total = (doubts["p"] * (1 - doubts["p"])).to_numpy()
+        shares = {c: doubts[c].to_list() for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")}
+        p, weight = doubts["p"].to_numpy(), pairs["weight"].to_numpy()
+        written = 0
+        for i in range(len(left)):
+            a, b = left[i], right[i]
+            if not gaps.known[i] or texts[a] is None or texts[b] is None or texts[a] == texts[b]:
+                continue
+            forward = gaps.mean[i] >= 0
+            chosen, rejected = (a, b) if forward else (b, a)
+            prompt = prompts[prompt_of[a]] if prompt_of[a] is not None else {"text": "", "is_messages": False}
+            row: dict[str, Any]
+            if prompt["is_messages"]:
+                row = {
+                    "prompt": json.loads(prompt["text"]),
+                    "chosen": [{"role": "assistant", "content": texts[chosen]}],
+                    "rejected": [{"role": "assistant", "content": texts[rejected]}],
+                }
+            else:
+                row = {"prompt": prompt["text"] or "", "chosen": texts[chosen], "rejected": texts[rejected]}
+            row |= {
+                "margin": round(abs(float(gaps.mean[i])), 6),
+                "p_chosen": round(float(p[i] if forward else 1 - p[i]), 6),
+                "weight": float(weight[i]),
+            }
+            row |= {name: None if values[i] is None else round(values[i] / total[i], 6) for name, values in shares.items()}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            written += 1
+    return written
+
+
+def _judged_pairs(feedback: Feedback, *, limit_per_prompt: int = 200) -> pl.DataFrame:
+    """Distinct unordered pairs (a < b) that judgments bear on, with their weight.
+
+    Single ratings pair the responses rated under one prompt, at most `limit_per_prompt` of them.
+    """
+    frame = feedback.judgments.with_columns(pl.col("weight").fill_null(1.0)).filter(~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
+    several = frame.filter(pl.col("responses").list.len() > 1).with_row_index("j").select("j", "weight", "responses")
+    slots = several.explode("responses").with_columns(pl.int_range(pl.len()).over("j").alias("slot"))
+    compared = (
+        slots.join(slots, on="j", suffix="_b").filter(pl.col("slot") < pl.col("slot_b")).select(pl.col("responses").alias("x"), pl.col("responses_b").alias("y"), "weight")
+    )
+    single = frame.filter(pl.col("responses").list.len() == 1).select("prompt", pl.col("responses").list.get(0).alias("x")).drop_nulls().unique(maintain_order=True)
+    rated = (
+        single.join(single, on="prompt", suffix="_y")
+        .filter(pl.col("x") < pl.col("x_y"))
+        .group_by("prompt", maintain_order=True)
+        .head(limit_per_prompt)
+        .select("x", pl.col("x_y").alias("y"), pl.lit(1.0).alias("weight"))
+    )
+    both = pl.concat([compared, rated]).filter(pl.col("x") != pl.col("y"))
+    ordered = both.select(pl.min_horizontal("x", "y").alias("a"), pl.max_horizontal("x", "y").alias("b"), "weight")
+    return ordered.group_by("a", "b", maintain_order=True).agg(pl.col("weight").sum())
