@@ -62,7 +62,9 @@ class Charter(BaseModel):
     authors: tuple[str, ...] = ()
     """Who answers for these choices. Empty: unsigned, not releasable."""
     date: str = ""
-    rationale: str = "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
+    rationale: str = (
+        "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
+    )
 
     @property
     def signed(self) -> bool:
@@ -138,7 +140,9 @@ style = {_quoted(self.effects.style)}  # count: length and formatting are taste;
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                model = {"electorate": Electorate, "effects": Effects}.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
+                model = (
+                    {"electorate": Electorate, "effects": Effects}.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
+                )
                 near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
             raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", first["msg"] + ".") from None

@@ -104,7 +104,19 @@ the rater's group at this judgment (it may change); `rater_profile` is a JSON ob
 `strength_levels`; `ranks` has 1 for the best and equal numbers for ties; `seconds` is active time; `measure` says whether a
 number is a preference, a reward or a cost (never mixed in one fit)."""
 
-_CODED = ("line", "prompt", "prompt_is_messages", "prompt_id", "texts", "ids", "acts", "revisions_of", "rater", "rater_kind", "rater_profile")
+_CODED = (
+    "line",
+    "prompt",
+    "prompt_is_messages",
+    "prompt_id",
+    "texts",
+    "ids",
+    "acts",
+    "revisions_of",
+    "rater",
+    "rater_kind",
+    "rater_profile",
+)
 _JUDGMENT_COLUMNS = tuple(name for name in COLUMNS if name not in _CODED)
 
 
@@ -323,21 +335,34 @@ def _problems(frame: pl.DataFrame) -> list[tuple[str, pl.Expr, str]]:
         ("responses", kind.is_in(["rating", "thumbs", "label"]) & (n_shown != 1), "A rating, thumbs or label has exactly one response."),
         ("outcome", (kind == "pair") & answered, "A pair is answered left, right, tie, both_bad, cannot_tell or skipped."),
         ("outcome", (kind != "pair") & outcome.is_in(["left", "right", "tie"]), "left, right and tie are answers to a pair; use answered."),
-        ("outcome", kind.is_in(["rating", "thumbs", "label", "ranking"]) & (outcome == "both_bad"), "both_bad is an answer to a pair or a choice."),
+        (
+            "outcome",
+            kind.is_in(["rating", "thumbs", "label", "ranking"]) & (outcome == "both_bad"),
+            "both_bad is an answer to a pair or a choice.",
+        ),
         ("rating", not_finite("rating"), "A rating is a finite number."),
         ("rating", (kind == "rating") & answered & pl.col("rating").is_null(), "An answered rating needs a number."),
-        ("rating", (pl.col("rating") < pl.col("scale_low")) | (pl.col("rating") > pl.col("scale_high")), "The rating lies outside its scale."),
+        (
+            "rating",
+            (pl.col("rating") < pl.col("scale_low")) | (pl.col("rating") > pl.col("scale_high")),
+            "The rating lies outside its scale.",
+        ),
         ("thumb", (kind == "thumbs") & answered & pl.col("thumb").is_null(), "An answered thumbs needs true or false."),
         ("label", (kind == "label") & answered & pl.col("label").is_null(), "An answered label needs a category."),
         ("best", (kind == "choice") & answered & pl.col("best").is_null(), "An answered choice needs the index of the best response."),
         ("best", outside("best"), "The index must point at a response shown (0 is the first)."),
         ("worst", outside("worst"), "The index must point at a response shown (0 is the first)."),
         ("worst", pl.col("worst").is_not_null() & (pl.col("worst") == pl.col("best")), "Best and worst must differ."),
-        ("ranks", (kind == "ranking") & answered & (pl.col("ranks").list.len().fill_null(0) != n_shown), "An answered ranking needs one rank per response."),
+        (
+            "ranks",
+            (kind == "ranking") & answered & (pl.col("ranks").list.len().fill_null(0) != n_shown),
+            "An answered ranking needs one rank per response.",
+        ),
         ("ranks", pl.col("ranks").is_not_null() & (pl.col("ranks").list.min() < 1), "Ranks start at 1."),
         (
             "strength",
-            pl.col("strength").is_not_null() & ((pl.col("strength") < 1) | (pl.col("strength") > pl.col("strength_levels").fill_null(2**31))),
+            pl.col("strength").is_not_null()
+            & ((pl.col("strength") < 1) | (pl.col("strength") > pl.col("strength_levels").fill_null(2**31))),
             "Strength runs from 1 to strength_levels.",
         ),
         ("weight", not_finite("weight") | (pl.col("weight") < 0), "A weight is a finite number, 0 or more."),
@@ -346,7 +371,12 @@ def _problems(frame: pl.DataFrame) -> list[tuple[str, pl.Expr, str]]:
         ("measure", not_in("measure", MEASURES), f"Use one of {', '.join(MEASURES)}."),
         ("target", not_in("target", TARGETS), f"Use one of {', '.join(TARGETS)}."),
         ("rater_kind", not_in("rater_kind", RATER_KINDS), f"Use one of {', '.join(RATER_KINDS)}."),
-        ("acts", pl.col("acts").is_not_null() & (pl.col("acts").list.set_difference(pl.lit([*ACTS, None], dtype=pl.List(pl.String))).list.len() > 0), f"Use one of {', '.join(ACTS)}."),
+        (
+            "acts",
+            pl.col("acts").is_not_null()
+            & (pl.col("acts").list.set_difference(pl.lit([*ACTS, None], dtype=pl.List(pl.String))).list.len() > 0),
+            f"Use one of {', '.join(ACTS)}.",
+        ),
     ]
 
 
@@ -621,7 +651,9 @@ class Feedback:
         folder.mkdir(parents=True)
         for name in ("judgments", "responses", "prompts", "raters"):
             getattr(self, name).write_parquet(folder / f"{name}.parquet", compression="zstd")
-        (folder / "seamark.json").write_text(json.dumps({"seamark": "feedback", "version": FORMAT_VERSION, "fingerprint": self.fingerprint}))
+        (folder / "seamark.json").write_text(
+            json.dumps({"seamark": "feedback", "version": FORMAT_VERSION, "fingerprint": self.fingerprint})
+        )
 
     @staticmethod
     def from_parquet(folder: str | Path) -> Feedback:
@@ -686,7 +718,10 @@ def _encode(frame: pl.DataFrame, report: LoadReport) -> Feedback:
     prompt_ids = ["", *prompts["id"].to_list()]
     responses = pl.DataFrame(
         {
-            "id": [f"{d:016x}" for d in _digests(f"{prompt_ids[s + 1] if s >= -1 else 'id'}\x1f{c}" for s, c in zip(scope, content, strict=True))],
+            "id": [
+                f"{d:016x}"
+                for d in _digests(f"{prompt_ids[s + 1] if s >= -1 else 'id'}\x1f{c}" for s, c in zip(scope, content, strict=True))
+            ],
             "name": _first(slots["name"], code, n_responses),
             "prompt": pl.Series(np.where(scope >= 0, scope, -1)).replace(-1, None).cast(pl.UInt32),
             "text": texts,
@@ -768,7 +803,11 @@ def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> byte
     """Canonical bytes of a column: null mask, then values; codes and text as content hashes."""
     if series.dtype.base_type() == pl.List:
         lengths = series.list.len().fill_null(0).cast(pl.Int64).to_numpy()
-        return lengths.tobytes() + series.is_null().to_numpy().tobytes() + _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
+        return (
+            lengths.tobytes()
+            + series.is_null().to_numpy().tobytes()
+            + _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
+        )
     mask = series.is_null().to_numpy().tobytes()
     if digests is not None:
         table = np.append(digests, np.uint64(0))

@@ -9,8 +9,9 @@ Colours of charts are CSS variables, so a chart follows light, dark and print wi
 
 The overview says sentences of its own where a number can mean one thing only: a share under `accuracy` and `baseline/...` is the
 share of held-out judgments predicted, under `ceiling` the share of answers that the other raters predict, under
-`rater-reliability` the share of raters who cannot be told from chance; `doubts` has its shares in the details. For everything else it repeats the finding's own sentence. Charts come from `Finding.details`; a row that lacks a number or
-holds one that is not finite is left out, and a chart without rows is left out, so that a half-filled study still gets its report.
+`rater-reliability` the share of raters who cannot be told from chance; `doubts` has its shares in the details. For everything else
+it repeats the finding's own sentence. Charts come from `Finding.details`; a row that lacks a number or holds one that is not
+finite is left out, and a chart without rows is left out, so that a half-filled study still gets its report.
 """
 
 from __future__ import annotations

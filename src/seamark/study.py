@@ -127,7 +127,11 @@ def run_study(
         why = f"{feedback.n_judgments} judgments are too few to hold some out; {_LEAST} are needed"
         held = evaluate(fitted, train, train=train, seed=seed)
         kept = [f for f in held if f.code.split("/")[0] in ("rater-reliability", "doubts") or f.code.endswith("/fitted")]
-        findings = findings + kept + [Finding.not_applicable(c, "Nothing was held out.", why) for c in ("accuracy", "log-loss", "calibration", "baseline")]
+        findings = (
+            findings
+            + kept
+            + [Finding.not_applicable(c, "Nothing was held out.", why) for c in ("accuracy", "log-loss", "calibration", "baseline")]
+        )
     else:
         findings = findings + evaluate(fitted, test_part, train=train, seed=seed)
     if fitted is not None:
@@ -168,7 +172,9 @@ def diagnose_leakage(train: Feedback, held_out: Feedback, seed: int) -> list[Fin
     return check_leakage(train, held_out, seed=seed)
 
 
-def _read(source: str | Path, format: str | None, columns: Mapping[str, str] | None, on_error: Literal["stop", "skip"], seed: int) -> Feedback:
+def _read(
+    source: str | Path, format: str | None, columns: Mapping[str, str] | None, on_error: Literal["stop", "skip"], seed: int
+) -> Feedback:
     if str(source) == DEMO:
         society = demo_society(seed)
         return replace(society.feedback, report=replace(society.feedback.report, source=DEMO, format="simulation"))
@@ -205,7 +211,9 @@ def _choose_model(train: Feedback, utility: Utility | None, people: People | Non
             if 2 <= large.height <= 6:
                 people = Groups("group", min_judgments=int(large["count"].min()))  # type: ignore[arg-type]  # minimum of a non-empty integer column
             elif counts.height >= 2:
-                notes.append(f"{counts.height} groups: one population was fitted, since 2 to 6 groups of 200 judgments or more are needed to compare them")
+                notes.append(
+                    f"{counts.height} groups: one population was fitted, since 2 to 6 groups of 200 judgments or more are needed to compare them"
+                )
     if utility is None:
         utility = default_utility(train)
         if isinstance(utility, Linear):
@@ -274,7 +282,9 @@ def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Char
             fitted.save(folder / "fit")
             export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
         manifest = {k: v for k, v in vars(report).items() if k != "findings"}
-        (folder / "study.json").write_text(json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1), encoding="utf-8")
+        (folder / "study.json").write_text(
+            json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1), encoding="utf-8"
+        )
         if out.exists():
             shutil.move(str(out), str(Path(temporary) / "previous"))
         shutil.move(str(folder), str(out))

@@ -485,8 +485,11 @@ def check_agreement(feedback: Feedback, *, comparisons: Comparisons | None = Non
 def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None, seed: int = 0) -> Finding:
     """How often the majority of the other raters gives the answer of the rater left out."""
     comparisons = compare(feedback, seed=seed) if comparisons is None else comparisons
-    usable = comparisons.where((comparisons.left != comparisons.right) & np.isin(comparisons.kind, (0, 2, 3)))
-    parts: list[tuple[Floats, Codes, Codes, str]] = []
+    kinds = feedback.judgments["kind"].cast(pl.String)
+    thumbs = (kinds == "thumbs").to_numpy()[comparisons.row]  # their answer is up or down, below
+    usable = comparisons.where((comparisons.left != comparisons.right) & np.isin(comparisons.kind, (0, 2, 3)) & ~thumbs)
+    parts: list[tuple[str, Floats, Codes, Codes]] = []  # kind, hit, rater, what repeats
+    repeated = "question"
     if len(usable):
         implied = usable.kind != 0
         across = (usable.kind == 3) & (usable.rater < 0)  # a rating compared with another rater's is nobody's answer
@@ -505,15 +508,17 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
         net = np.bincount(unit, weights=answers.value, minlength=n)[unit] - answers.value
         scored = (answers.value != 0) & (total > 1)
         hit = np.where(net == 0, 0.5, (np.sign(net) == answers.value).astype(np.float64))
-        parts.append((hit[scored], answers.rater[scored], unit[scored], "answers"))
-    categorical = feedback.judgments["kind"].cast(pl.String).is_in(["choice", "thumbs", "label"]).any()
+        if (usable.kind != 0).any():  # pairs implied by one ranking are not independent
+            unit, repeated = answers.cluster, "prompt"
+        parts.append(("order", hit[scored], answers.rater[scored], unit[scored]))
+    categorical = kinds.is_in(["choice", "thumbs", "label"]).any()
     for answers in _answers(feedback, comparisons) if categorical else []:
         if answers.kind not in ("choice", "thumbs", "label"):
             continue
         answers = answers.one_per_rater()
         hit, scored = _left_out_category(answers.value, answers.unit)
-        parts.append((hit[scored], answers.rater[scored], compact(answers.unit)[0][scored], "answers"))
-    parts = [p for p in parts if len(p[0])]
+        parts.append((answers.kind, hit[scored], answers.rater[scored], answers.unit[scored]))
+    parts = [p for p in parts if len(p[1])]
     if not parts:
         return Finding.not_applicable(
             "ceiling",
@@ -521,10 +526,9 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
             "Every question was decided by one rater only, so there is no other rater to predict.",
             remedy="Have a share of the questions answered by three or more raters; without it no accuracy can be called good or bad.",
         )
-    hits = np.concatenate([p[0] for p in parts])
-    rater = np.concatenate([p[1] for p in parts])
-    unit = np.concatenate([combine(np.full(len(p[2]), i), p[2]) + (0 if i == 0 else 2**40 * i) for i, p in enumerate(parts)])
-    interval, clustering = clustered_share(hits, {"rater": rater, "question": unit})
+    hits, rater = np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
+    unit = combine(np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts]), np.concatenate([p[3] for p in parts]))
+    interval, clustering = clustered_share(hits, {"rater": rater, repeated: unit})
     verdict: Verdict = "warning" if interval.high < THRESHOLDS.ceiling_warning else "ok"
     return Finding(
         code="ceiling",
@@ -545,7 +549,10 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
         remedy="Compare a model's held-out accuracy with this figure, not with 100%."
         if verdict == "ok"
         else "Look at the questions and the guideline: the answers are close to a coin's toss.",
-        details={"n_split": int((hits == 0.5).sum()), "n_questions": len(np.unique(unit))},
+        details={
+            "n_split": int((hits == 0.5).sum()),
+            "by_kind": [{"kind": p[0], "share": float(p[1].mean()), "n": len(p[1])} for p in parts],
+        },
     )
 
 

@@ -158,6 +158,11 @@ class Comparisons:
         """A code per comparison for its question: prompt, axis and the two responses in any order."""
         return combine(self.prompt, self.axis, np.minimum(self.left, self.right), np.maximum(self.left, self.right))
 
+    @property
+    def topic_name(self) -> str:
+        """What `topic` is, in words."""
+        return "prompt" if (self.prompt >= 0).all() else "prompt or, without one, pair"
+
     def topic(self) -> Codes:
         """What repeats: the prompt, or the two responses where there is no prompt."""
         if not len(self) or (self.prompt >= 0).all():

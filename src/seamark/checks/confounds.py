@@ -7,6 +7,7 @@ charter decides it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -160,8 +161,8 @@ class _Lengths:
     longer_wins: Floats
     log_ratio: Floats
     topic: Codes
+    topic_name: str
     axis: Codes
-    source: Codes
 
 
 def _lengths(feedback: Feedback, comparisons: Comparisons) -> tuple[_Lengths | None, str]:
@@ -181,7 +182,7 @@ def _lengths(feedback: Feedback, comparisons: Comparisons) -> tuple[_Lengths | N
         return None, "All compared responses have the same length."
     decided, a, b = decided.where(keep), a[keep], b[keep]
     longer_wins = (np.sign(a - b) == decided.sign).astype(np.float64)
-    return _Lengths(longer_wins, np.abs(np.log1p(a) - np.log1p(b)), decided.topic(), decided.axis, decided.kind), ""
+    return _Lengths(longer_wins, np.abs(np.log1p(a) - np.log1p(b)), decided.topic(), decided.topic_name, decided.axis), ""
 
 
 def check_length(feedback: Feedback, *, comparisons: Comparisons | None = None, seed: int = 0) -> list[Finding]:
@@ -200,20 +201,36 @@ def check_length(feedback: Feedback, *, comparisons: Comparisons | None = None, 
             high = float(edges[min(i + 1, len(edges) - 1)])
             curve.append({"low": float(edges[i]), "high": high, "share": s.estimate, "share_low": s.low, "share_high": s.high, "n": s.n})
     findings = [
-        _length_finding("length", found.longer_wins, found.topic, "", comparisons.notes, {"curve": curve, "x": "absolute log length ratio"})
+        _length_finding(
+            "length",
+            found.longer_wins,
+            {found.topic_name: found.topic},
+            "",
+            comparisons.notes,
+            {"curve": curve, "x": "absolute log length ratio"},
+        )
     ]
     if len(comparisons.axes) + bool((found.axis < 0).any()) > 1:
         for axis, name in enumerate(comparisons.axes[:_LARGEST]):
             here = found.axis == axis
             if here.any():
                 findings.append(
-                    _length_finding(f"length/{name}", found.longer_wins[here], found.topic[here], f" on axis {name}", comparisons.notes, {})
+                    _length_finding(
+                        f"length/{name}",
+                        found.longer_wins[here],
+                        {found.topic_name: found.topic[here]},
+                        f" on axis {name}",
+                        comparisons.notes,
+                        {},
+                    )
                 )
     return findings
 
 
-def _length_finding(code: str, hits: Floats, topic: Codes, where: str, notes: tuple[str, ...], details: dict[str, object]) -> Finding:
-    interval, clustering = clustered_share(hits, {"prompt": topic})
+def _length_finding(
+    code: str, hits: Floats, topic: dict[str, Codes], where: str, notes: tuple[str, ...], details: dict[str, object]
+) -> Finding:
+    interval, clustering = clustered_share(hits, topic)
     excludes = interval.low > 0.5 or interval.high < 0.5
     large = abs(interval.estimate - 0.5) >= THRESHOLDS.length_warning
     verdict: Verdict = "warning" if excludes and large else "notice" if excludes else "ok"
@@ -267,7 +284,7 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
     scale = np.sqrt((difference**2).mean(0))
     x = difference[:, enough] / scale[enough]
     beta, se = _clustered_logistic(x, wins, topic)
-    effects: list[dict[str, object]] = []
+    effects: list[dict[str, Any]] = []
     for j, column in enumerate(enough):
         here = np.abs(difference[:, column]) > 1e-12
         more_wins = ((difference[here, column] > 0) == (wins[here] > 0)).astype(np.float64)
@@ -285,11 +302,11 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
                 "unit_difference": float(scale[column]),
             }
         )
-    effects.sort(key=lambda e: -abs(float(e["estimate"])))  # type: ignore[arg-type]  (estimates are floats)
+    effects.sort(key=lambda e: -abs(e["estimate"]))
     top = effects[0]
-    estimate, low, high = (float(top[key]) for key in ("estimate", "low", "high"))  # type: ignore[arg-type]  (as above)
-    clear = [e for e in effects if float(e["low"]) > 0 or float(e["high"]) < 0]  # type: ignore[arg-type]
-    beyond = [e for e in effects if max(float(e["low"]), -float(e["high"])) > THRESHOLDS.style_warning]  # type: ignore[arg-type]
+    estimate, low, high = (top[key] for key in ("estimate", "low", "high"))
+    clear = [e for e in effects if e["low"] > 0 or e["high"] < 0]
+    beyond = [e for e in effects if max(e["low"], -e["high"]) > THRESHOLDS.style_warning]
     verdict: Verdict = "warning" if beyond else "notice" if clear else "ok"
     left_out = [features.names[i] for i in range(len(features.names)) if i not in set(enough.tolist())]
     reason = (

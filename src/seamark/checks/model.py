@@ -78,7 +78,17 @@ def _hits(p: Array, won: NDArray[np.bool_]) -> Array:
 
 
 def _measured(code: str, title: str, interval: Interval, unit: str, verdict: Verdict = "ok", **rest: Any) -> Finding:
-    return Finding(code=code, title=title, estimate=interval.estimate, low=interval.low, high=interval.high, n=interval.n, unit=unit, verdict=verdict, **rest)
+    return Finding(
+        code=code,
+        title=title,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        n=interval.n,
+        unit=unit,
+        verdict=verdict,
+        **rest,
+    )
 
 
 def _percent(interval: Interval) -> str:
@@ -149,7 +159,9 @@ def _spread_over(held_out: Feedback, frame: pl.DataFrame, by: str, p: Array, won
     each = right[total > 0] / total[total > 0]
     result = mean(each)
     low, high = np.quantile(each, [0.1, 0.9])
-    title = f"Averaged over {len(each):,} {by}s, each counting once: {_percent(result)}; a tenth lie below {low:.0%}, a tenth above {high:.0%}."
+    title = (
+        f"Averaged over {len(each):,} {by}s, each counting once: {_percent(result)}; a tenth lie below {low:.0%}, a tenth above {high:.0%}."
+    )
     return [_measured(f"accuracy/{by}", title, result, "share", details={"p10": float(low), "p90": float(high)})]
 
 
@@ -180,7 +192,14 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
         title = f"The rule '{name}' is right in {result.estimate:.1%}; the fit is {gain.estimate:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}] better."
         details = {"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
         findings.append(
-            _measured(f"baseline/{name.replace(' ', '-')}", title, result, "share", details=details, reason=f"paired difference, clustered by {unit}")
+            _measured(
+                f"baseline/{name.replace(' ', '-')}",
+                title,
+                result,
+                "share",
+                details=details,
+                reason=f"paired difference, clustered by {unit}",
+            )
         )
         if best is None or result.estimate > best.estimate:
             best_name, best, margin = name, result, gain
@@ -250,7 +269,9 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
     """
     frame = _decided(held_out, predictions)
     if frame.height < 50:
-        return Finding.not_applicable("calibration", "Calibration cannot be measured.", f"{frame.height} decided held-out pairs; 50 are needed")
+        return Finding.not_applicable(
+            "calibration", "Calibration cannot be measured.", f"{frame.height} decided held-out pairs; 50 are needed"
+        )
     p, won, count = frame["p"].to_numpy(), frame["won"].to_numpy(), frame["count"].to_numpy()
     # orientation is arbitrary where the order is not known: use both, so that the curve is symmetric, and count each once
     chosen = np.maximum(p, 1 - p)
@@ -277,7 +298,15 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
         if mask.any():
             observed = share(hit[mask], cluster=cluster[mask], weight=count[mask])
             predicted = float((count[mask] * chosen[mask]).sum() / count[mask].sum())
-            rows.append({"predicted": predicted, "observed": observed.estimate, "low": observed.low, "high": observed.high, "n": int(count[mask].sum())})
+            rows.append(
+                {
+                    "predicted": predicted,
+                    "observed": observed.estimate,
+                    "low": observed.low,
+                    "high": observed.high,
+                    "n": int(count[mask].sum()),
+                }
+            )
     verdict: Verdict = "warning" if low > max(2 * perfect, 0.05) else "ok"
     return Finding(
         code="calibration", title=f"Predicted and observed shares differ by {estimate:.1%} on average [{low:.1%}, {high:.1%}]; a perfectly calibrated fit would show {perfect:.1%}.",
@@ -296,8 +325,14 @@ def rater_reliability(fit: Fit) -> Finding:
     """How many raters answer at chance, and how many against the majority, by the fit's posterior of each rater's slope."""
     raters = fit.raters.filter(pl.col("n") >= 5)
     if raters.height < 3 or raters["slope"].is_nan().all():
-        why = "raters are not known" if fit.raters.height == 0 else "it needs at least 3 raters with 5 or more judgments each, and the Reliability effect"
-        return Finding.not_applicable("rater-reliability", "The raters' reliability cannot be told.", why, remedy="Record a rater id with every judgment.")
+        why = (
+            "raters are not known"
+            if fit.raters.height == 0
+            else "it needs at least 3 raters with 5 or more judgments each, and the Reliability effect"
+        )
+        return Finding.not_applicable(
+            "rater-reliability", "The raters' reliability cannot be told.", why, remedy="Record a rater id with every judgment."
+        )
     careless, opposed = raters["p_careless"].to_numpy(), raters["p_opposed"].to_numpy()
     n = raters.height
     at_chance = share(careless)
@@ -305,14 +340,26 @@ def rater_reliability(fit: Fit) -> Finding:
     sd = float(np.sqrt((careless * (1 - careless)).sum()) / n)
     low, high = max(0.0, min(at_chance.low, at_chance.estimate - 1.96 * sd)), min(1.0, max(at_chance.high, at_chance.estimate + 1.96 * sd))
     verdict: Verdict = (
-        "blocking" if at_chance.estimate > THRESHOLDS.raters_at_chance_blocking else "warning" if at_chance.estimate > 0.15 else "notice" if at_chance.estimate > 0.05 else "ok"
+        "blocking"
+        if at_chance.estimate > THRESHOLDS.raters_at_chance_blocking
+        else "warning"
+        if at_chance.estimate > 0.15
+        else "notice"
+        if at_chance.estimate > 0.05
+        else "ok"
     )
     clear = int((careless > 0.9).sum())
     against = int((opposed > 0.9).sum())
     title = f"About {at_chance.estimate:.0%} [{low:.0%}, {high:.0%}] of the {n:,} raters with 5 or more judgments answer at chance ({clear:,} clearly so); {against:,} clearly against the majority."
     table = raters.sort("n", descending=True)
-    verdicts = np.where(table["p_careless"].to_numpy() > 0.5, "at chance", np.where(table["p_opposed"].to_numpy() > 0.5, "opposed", "careful"))
-    rows = table.select("rater", "n", "slope", "low", "high", "p_careless", "p_opposed").with_columns(pl.Series("verdict", verdicts)).to_dicts()
+    verdicts = np.where(
+        table["p_careless"].to_numpy() > 0.5, "at chance", np.where(table["p_opposed"].to_numpy() > 0.5, "opposed", "careful")
+    )
+    rows = (
+        table.select("rater", "n", "slope", "low", "high", "p_careless", "p_opposed")
+        .with_columns(pl.Series("verdict", verdicts))
+        .to_dicts()
+    )
     counts, edges = np.histogram(raters["slope"].to_numpy(), bins=30)
     return Finding(
         code="rater-reliability", title=title, estimate=at_chance.estimate, low=low, high=high, n=n, unit="share", verdict=verdict,
@@ -368,13 +415,23 @@ def doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) ->
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         part = table.filter((pl.col("gap") >= low) & (pl.col("gap") <= high))
         if part.height:
-            rows.append({"gap_low": float(low), "gap_high": float(high), "n": part.height} | {c: float(part[c].mean()) if c in columns else None for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")})  # type: ignore[arg-type]  # mean of a non-empty float column is a float
+            rows.append(
+                {"gap_low": float(low), "gap_high": float(high), "n": part.height}
+                | {
+                    c: float(part[c].mean()) if c in columns else None
+                    for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")
+                }
+            )  # type: ignore[arg-type]  # mean of a non-empty float column is a float
     split = (
         f"{shares['noise']:.0%} is noise, {shares['disagreement']:.0%} disagreement between groups and {shares['ignorance']:.0%} ignorance"
         if fit.separates
         else f"{shares['ignorance']:.0%} is ignorance, and {shares['noise_and_disagreement']:.0%} noise and disagreement together"
     )
-    why = None if fit.separates else "noise and disagreement cannot be told apart without groups and several judgments per known rater (or repeats by the same person)"
+    why = (
+        None
+        if fit.separates
+        else "noise and disagreement cannot be told apart without groups and several judgments per known rater (or repeats by the same person)"
+    )
     return Finding(
         code="doubts", title=f"Of the doubt about the next careful judgment, {split}.", estimate=interval.estimate, low=interval.low, high=interval.high,
         n=table.height, unit="share", reason=why or "law of total variance under the people model " + fit.spec["people"]["people"],

@@ -224,9 +224,7 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Blo
     if isinstance(family, Strength):
         k = family.levels
         graded = part.filter(tie | ((left | right) & pl.col("strength").is_not_null()))
-        code = (
-            pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
-        )
+        code = pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
         if graded["strength"].max() is not None and int(graded["strength"].max()) > k:  # type: ignore[arg-type]  # polars types max() loosely
             raise InvalidSetting("Strength(levels=)", k, f"The data has a strength of {graded['strength'].max()}.")
         blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")), n_groups)]
@@ -285,7 +283,9 @@ def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcom
             edges = np.unique(np.quantile(rows["rating"].to_numpy(), np.linspace(0, 1, MAX_GRADES + 1)[1:-1]))
             edges = edges[edges < values[-1]]
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
-        blocks.append(_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), rows.with_columns(pl.Series("code", codes)), n_groups))
+        blocks.append(
+            _block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), rows.with_columns(pl.Series("code", codes)), n_groups)
+        )
     return blocks
 
 

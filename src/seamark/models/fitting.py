@@ -40,7 +40,7 @@ EXACT = 3000
 """Up to this many value parameters the covariance is kept whole; beyond it as DRAWS draws from it (3% error of a sd)."""
 
 DRAWS = 512
-DEBUG=0
+DEBUG = 0
 
 SHARES = ("careful", "at chance", "opposed")
 _PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
@@ -481,7 +481,9 @@ class Fit:
             record = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
             arrays = load_file(folder / "arrays.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
-            raise UnreadableSource(str(folder), f"not a fitted model ({error})", "Give the fit/ folder that seamark fit or study wrote.") from None
+            raise UnreadableSource(
+                str(folder), f"not a fitted model ({error})", "Give the fit/ folder that seamark fit or study wrote."
+            ) from None
         b = record["basis"]
         features = None
         if b["features"] is not None:
@@ -584,7 +586,9 @@ def _check_identified(feedback: Feedback, design: Design, required: bool) -> lis
         shown = ", ".join(str(m) for m in members[:4]) + (f", ... ({len(members)} responses)" if len(members) > 4 else "")
         parts.append("{" + shown + "}")
     if required:
-        raise NotIdentified(parts, "Collect judgments across the parts, or fit each part on its own (require_identified=False sets each to mean 0).")
+        raise NotIdentified(
+            parts, "Collect judgments across the parts, or fit each part on its own (require_identified=False sets each to mean 0)."
+        )
     return [f"the comparison graph is cut in {len(codes)} parts; utilities are comparable within a part only"]
 
 
@@ -655,7 +659,11 @@ def _optimise(
     variances: dict[str, float] = {}
     for name, index in parts:
         # start from utilities of about unit variance
-        scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else float((likelihood.basis.matrix[:, index % likelihood.basis.n_columns] ** 2).sum(1).mean())
+        scale = (
+            1.0
+            if likelihood.basis.matrix is None or name == "leniency"
+            else float((likelihood.basis.matrix[:, index % likelihood.basis.n_columns] ** 2).sum(1).mean())
+        )
         variances[name] = 1.0 / max(scale, 1e-12)
         if "of groups" in name:
             variances[name] *= 0.1
@@ -680,7 +688,8 @@ def _optimise(
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
         if progress is not None:
             progress(iteration, decrement)
-        if DEBUG: print(iteration, decrement, variances, slopes and (slopes.shares, slopes.spread), value)
+        if DEBUG:
+            print(iteration, decrement, variances, slopes and (slopes.shares, slopes.spread), value)
         if frozen and decrement < tolerance:
             break
         length, moved = 1.0, False
@@ -731,7 +740,9 @@ def _optimise(
     )  # fmt: skip
 
 
-def _covariance(likelihood: Likelihood, state: _State, cluster: NDArray[np.int64] | None, rng: np.random.Generator) -> tuple[Array, Array, Array | None, list[str]]:
+def _covariance(
+    likelihood: Likelihood, state: _State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+) -> tuple[Array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
     notes: list[str] = []
     n_values = likelihood.n_values
@@ -856,8 +867,12 @@ def _result(
         prior=prior,
         convergence=state.convergence,
         data={
-            "fingerprint": feedback.fingerprint, "n_judgments": feedback.n_judgments, "n_responses": feedback.n_responses,
-            "n_prompts": feedback.n_prompts, "n_raters": feedback.n_raters, "left_out": dict(design.left_out),
+            "fingerprint": feedback.fingerprint,
+            "n_judgments": feedback.n_judgments,
+            "n_responses": feedback.n_responses,
+            "n_prompts": feedback.n_prompts,
+            "n_raters": feedback.n_raters,
+            "left_out": dict(design.left_out),
             "clustered_by": "rater" if known else "prompt",
         },  # fmt: skip
         separates=isinstance(people, Groups) and repeated,
@@ -884,6 +899,6 @@ def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen
     leniency = state.x[likelihood.leniency] if likelihood.has_leniency else nothing
     leniency_se = se[likelihood.leniency] if likelihood.has_leniency else nothing
     columns = (seen, mean, low, high, careful, careless, opposed, leniency, leniency_se)
-    return pl.DataFrame({"rater": feedback.raters["id"]} | {name: np.asarray(c, dtype=float) for name, c in zip(_RATER_COLUMNS, columns, strict=True)})
-
-
+    return pl.DataFrame(
+        {"rater": feedback.raters["id"]} | {name: np.asarray(c, dtype=float) for name, c in zip(_RATER_COLUMNS, columns, strict=True)}
+    )

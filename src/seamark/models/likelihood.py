@@ -419,7 +419,9 @@ class Likelihood:
                         continue
                     weight = np.ones(n) if out is scores else posterior[rater, q]
                     valid = codes < total
-                    pick = csr_array((np.repeat(weight * valid, d), (np.repeat(np.minimum(codes, total - 1), d), np.arange(n * d))), shape=(total, n * d))
+                    pick = csr_array(
+                        (np.repeat(weight * valid, d), (np.repeat(np.minimum(codes, total - 1), d), np.arange(n * d))), shape=(total, n * d)
+                    )
                     for a in range(k):
                         per_response = csr_array((total, design.n_responses))
                         for group in range(G):

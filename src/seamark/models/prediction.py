@@ -72,7 +72,9 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities.
     """
     placed = fit.basis.rows_for(feedback)[1]
-    usable = feedback.judgments.select(pl.col("responses").list.eval(pl.element().is_in(np.flatnonzero(placed).tolist())).list.all())["responses"]
+    usable = feedback.judgments.select(pl.col("responses").list.eval(pl.element().is_in(np.flatnonzero(placed).tolist())).list.all())[
+        "responses"
+    ]
     if not usable.all():
         feedback = feedback.filter(usable.fill_null(False).to_numpy())
     if feedback.n_judgments == 0:
@@ -114,7 +116,18 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
             first, second = _sides(block.family)
             preference = plain[:, first].sum(1) / (plain[:, first].sum(1) + plain[:, second].sum(1))
         out.append(
-            Predicted(block.name, block.family, probs, block.outcome, block.count, response, block.rater, group, prompts[response[:, 0]], preference)
+            Predicted(
+                block.name,
+                block.family,
+                probs,
+                block.outcome,
+                block.count,
+                response,
+                block.rater,
+                group,
+                prompts[response[:, 0]],
+                preference,
+            )
         )
     return out
 

@@ -44,9 +44,7 @@ class FeatureMap:
         block = style_features(texts)
         values = block.values if style else block.values[:, :0]
         sd = values.std(0)
-        empty = FeatureMap(
-            features, block.names if style else (), values.mean(0), np.where(sd > 1e-9, sd, np.inf), np.zeros(0), hasher
-        )
+        empty = FeatureMap(features, block.names if style else (), values.mean(0), np.where(sd > 1e-9, sd, np.inf), np.zeros(0), hasher)
         content = empty.content(texts)
         mean = content.mean(0)
         content -= mean

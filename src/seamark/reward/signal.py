@@ -166,9 +166,16 @@ def _judged_pairs(feedback: Feedback, *, limit_per_prompt: int = 200) -> pl.Data
     several = frame.filter(pl.col("responses").list.len() > 1).with_row_index("j").select("j", "weight", "responses")
     slots = several.explode("responses").with_columns(pl.int_range(pl.len()).over("j").alias("slot"))
     compared = (
-        slots.join(slots, on="j", suffix="_b").filter(pl.col("slot") < pl.col("slot_b")).select(pl.col("responses").alias("x"), pl.col("responses_b").alias("y"), "weight")
+        slots.join(slots, on="j", suffix="_b")
+        .filter(pl.col("slot") < pl.col("slot_b"))
+        .select(pl.col("responses").alias("x"), pl.col("responses_b").alias("y"), "weight")
     )
-    single = frame.filter(pl.col("responses").list.len() == 1).select("prompt", pl.col("responses").list.get(0).alias("x")).drop_nulls().unique(maintain_order=True)
+    single = (
+        frame.filter(pl.col("responses").list.len() == 1)
+        .select("prompt", pl.col("responses").list.get(0).alias("x"))
+        .drop_nulls()
+        .unique(maintain_order=True)
+    )
     rated = (
         single.join(single, on="prompt", suffix="_y")
         .filter(pl.col("x") < pl.col("x_y"))

@@ -1,0 +1,3 @@
+from seamark.cli import main
+
+main()

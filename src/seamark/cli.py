@@ -1,0 +1,292 @@
+"""The command line: parse, call one public function, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from seamark.errors import InvalidSetting, SeamarkError
+
+if TYPE_CHECKING:
+    from seamark.checks import Findings
+
+app = typer.Typer(
+    name="seamark",
+    help="Turns human feedback into a reward that can be steered by. Start with: seamark study prefs.jsonl -o out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a folder, hf://OWNER/NAME, or demo (a simulated study).")]
+FormatOption = Annotated[str | None, typer.Option("--format", help="The layout of the source; told from its fields where not given.")]
+ColumnsOption = Annotated[
+    str | None, typer.Option("--columns", help="For plain tables: prompt=question,left=answer_a,right=answer_b,outcome=vote")
+]
+OnError = Annotated[str, typer.Option("--on-error", help="stop at the first bad record, or skip it and report it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+UtilityOption = Annotated[
+    str | None,
+    typer.Option("--utility", help="hash, tabular, or the name or path of a text encoder; chosen from the data where not given."),
+]
+GroupsOption = Annotated[str | None, typer.Option("--groups", help="Field that holds the raters' group, or none for one population.")]
+CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter.toml; the written-out default where not given.")]
+AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
+
+
+@app.command()
+def study(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the report, the findings, the fit and the signal.")],
+    format: FormatOption = None,
+    columns: ColumnsOption = None,
+    on_error: OnError = "stop",
+    utility: UtilityOption = None,
+    groups: GroupsOption = None,
+    charter: CharterOption = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Unit of the held-out part: prompt, rater, group, time, source, prompt_cluster, judgment.")
+    ] = None,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="A source of its own to evaluate on.")] = None,
+    axis: AxisOption = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The main job: read, diagnose, fit, evaluate, export and report, in one folder."""
+    from seamark.aggregation import Charter
+    from seamark.study import run_study
+
+    with _progress(quiet=as_json) as say:
+        result = run_study(
+            source, out, format=format, columns=_columns(columns), on_error=_on_error(on_error), utility=_utility(utility), people=_people(groups),
+            charter=Charter.from_toml(charter) if charter else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
+        )  # fmt: skip
+    if as_json:
+        typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"))
+    else:
+        _print_findings(result.findings)
+        typer.echo(f"\nreport: {result.folder / 'report.html'}")
+        typer.echo("next: open the report; then edit " + str(result.folder / "charter.toml") + " and run again with --charter")
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def diagnose(
+    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", seed: Seed = 0, as_json: Json = False,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="A held-out source, to look for leakage.")] = None,
+) -> None:  # fmt: skip
+    """Is this data fit to learn from?"""
+    import seamark.checks
+
+    feedback = _load(source, format, columns, on_error)
+    other = _load(held_out, format, columns, on_error) if held_out else None
+    _finish(seamark.checks.diagnose(feedback, held_out=other, seed=seed), as_json, f"seamark study {source} -o out")
+
+
+@app.command()
+def fit(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the fit.")],
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
+    utility: UtilityOption = None, groups: GroupsOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Fit the feedback model."""
+    import polars as pl
+
+    import seamark.models
+
+    feedback = _load(source, format, columns, on_error)
+    if axis:
+        feedback = feedback.filter(pl.col("axis") == axis)
+    with _progress(quiet=as_json) as say:
+        fitted = seamark.models.fit(
+            feedback, utility=_utility(utility), people=_people(groups), seed=seed, progress=lambda i, _: say("fitting", min(0.95, i / 60))
+        )
+    fitted.save(out)
+    if as_json:
+        typer.echo((out / "fit.json").read_text(encoding="utf-8"))
+        return
+    typer.echo(repr(fitted))
+    for p in fitted.parameters:
+        typer.echo(f"  {p.name:<36} {p.estimate:+8.3f}  [{p.low:+.3f}, {p.high:+.3f}] {p.unit}")
+    for note in fitted.notes:
+        typer.echo(f"  note: {note}")
+    typer.echo(f"next: seamark evaluate {out} HELD_OUT")
+
+
+@app.command()
+def evaluate(
+    fit: Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")],
+    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does the fit predict judgments it has not seen?"""
+    import seamark.checks
+    from seamark.models.fitting import Fit
+
+    fitted = Fit.load(fit)
+    findings = seamark.checks.evaluate(fitted, _load(source, format, columns, on_error), seed=seed)
+    _finish(findings, as_json, f"seamark export {fit} {source} -o signal.jsonl")
+
+
+@app.command()
+def export(
+    fit: Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")],
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows.")],
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", charter: CharterOption = None,
+) -> None:  # fmt: skip
+    """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
+    from seamark.aggregation import Charter
+    from seamark.models.fitting import Fit
+    from seamark.reward import export_signal
+
+    chosen = Charter.from_toml(charter) if charter else Charter()
+    written = export_signal(Fit.load(fit), _load(source, format, columns, on_error), out, charter=chosen)
+    typer.echo(f"{written:,} rows: {out}" + ("" if chosen.signed else "  (charter unsigned: not releasable)"))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a finished study.")]) -> None:
+    """Draw the report and the card of a finished study again."""
+    from seamark.study import rewrite_report
+
+    typer.echo(f"report: {rewrite_report(folder)}")
+
+
+@app.command()
+def charter(out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("charter.toml")) -> None:
+    """Write the default charter, every choice spelled out, as a file to edit and sign."""
+    from seamark.aggregation import Charter
+
+    if out.exists():
+        raise InvalidSetting("--out", str(out), "It exists; a charter is not overwritten. Give another name.")
+    out.write_text(Charter().to_toml(), encoding="utf-8")
+    typer.echo(f"charter: {out}")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
+    judgments: Annotated[int, typer.Option(help="How many judgments.")] = 6000,
+    raters: Annotated[int, typer.Option(help="How many raters.")] = 60,
+    prompts: Annotated[int, typer.Option(help="How many prompts, with 4 responses each.")] = 200,
+    careless: Annotated[float, typer.Option(help="Share of raters who answer at chance.")] = 0.1,
+    position: Annotated[float, typer.Option(help="Advantage of the response shown first, in logits.")] = 0.3,
+    seed: Seed = 0,
+) -> None:
+    """Write the judgments of a simulated society with known truth."""
+    from seamark.simulation import simulate as make
+
+    society = make(n_judgments=judgments, n_raters=raters, n_prompts=prompts, careless=careless, position=position, seed=seed)
+    society.feedback.to_jsonl(out)
+    typer.echo(f"{society!r}: {out}\nnext: seamark study {out} -o out")
+
+
+# ---------------------------------------------------------------------------------------------- parsing and printing
+
+
+def _load(source: str, format: str | None, columns: str | None, on_error: str) -> Any:
+    if source == "demo":
+        from seamark.simulation import demo_society
+
+        return demo_society().feedback
+    from seamark.sources import load
+
+    return load(source, format=format, columns=_columns(columns), on_error=_on_error(on_error))
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    mapping: dict[str, str] = {}
+    for part in text.split(","):
+        ours, sign, theirs = part.partition("=")
+        if not sign or not ours.strip() or not theirs.strip():
+            raise InvalidSetting("--columns", text, "Write it as prompt=question,left=answer_a,right=answer_b,outcome=vote.")
+        mapping[ours.strip()] = theirs.strip()
+    return mapping
+
+
+def _on_error(text: str) -> Literal["stop", "skip"]:
+    if text == "stop" or text == "skip":
+        return text
+    raise InvalidSetting("--on-error", text, "Use stop or skip.")
+
+
+def _utility(text: str | None) -> Any:
+    if text is None:
+        return None
+    from seamark.models.utility import Linear, Tabular
+
+    return Tabular() if text == "tabular" else Linear(text)
+
+
+def _people(text: str | None) -> Any:
+    if text is None:
+        return None
+    from seamark.models.people import Groups, Same
+
+    return Same() if text == "none" else Groups(text)
+
+
+def _finish(findings: Findings, as_json: bool, following: str) -> None:
+    if as_json:
+        typer.echo(json.dumps([f.to_dict() for f in findings], ensure_ascii=False))
+    else:
+        _print_findings(findings)
+        typer.echo(f"\nnext: {following}")
+    raise typer.Exit(1 if findings.blocking else 0)
+
+
+_COLOURS = {"blocking": "bold red", "warning": "yellow", "notice": "cyan", "ok": "green", "not_applicable": "dim"}
+
+
+def _print_findings(findings: Findings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for name in ("verdict", "code", "finding"):
+        table.add_column(name, overflow="fold")
+    for f in findings.by_severity():
+        detail = f.title if f.verdict != "not_applicable" else f"{f.title} {f.reason}"
+        table.add_row(Text(f.verdict.replace("_", " "), style=_COLOURS[f.verdict]), Text(f.code), Text(detail))
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(table)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on a terminal, nothing when piped."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _stage, _share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+
+
+def main() -> None:
+    """Run the command line; a `SeamarkError` is one message on stderr and exit status 2."""
+    try:
+        app()
+    except SeamarkError as error:
+        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
