@@ -641,6 +641,23 @@ def test_overview_compares_with_the_best_baseline_by_intervals() -> None:
     assert "their intervals overlap" in overview(fit, near)
     assert "clearly more" in overview(fit, near, above)
     assert "no baseline was computed" in overview(fit)
+    paired = replace(near, code="baseline", details={"rule": "longer wins", "gain": 0.02, "gain_low": -0.01, "gain_high": 0.05})
+    assert "(longer wins) gets 58.0%, so the fit is +2.0 points better (−1.0 to +5.0)." in overview(fit, paired)
+
+
+def test_overview_calls_human_agreement_a_ceiling_only_where_it_is_one() -> None:
+    ceiling = Finding(code="ceiling", title="x", estimate=0.7, low=0.68, high=0.72, n=100, unit="share")
+    below, above = (Finding(code="accuracy", title="x", estimate=e, low=e - 0.02, high=e + 0.02, n=100, unit="share") for e in (0.6, 0.8))
+    assert "the ceiling that human agreement sets" in overview(ceiling, below)
+    assert "ceiling" not in overview(ceiling, above)
+
+
+def test_best_baseline_is_drawn_once() -> None:
+    codes = ("baseline", "baseline/longer-wins", "accuracy/rater")
+    findings = tuple(Finding(code=code, title="x", estimate=0.6, low=0.5, high=0.7, n=9, unit="share") for code in codes)
+    chart = rendering._draw_accuracy(Findings(findings))[0]
+    assert chart is not None
+    assert [row[0] for row in chart.table.rows] == ["the fit: mean over raters", "baseline: longer wins"]
 
 
 def test_overview_repeats_the_finding_where_its_unit_is_another() -> None:

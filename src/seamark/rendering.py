@@ -8,7 +8,7 @@ fetch anything: its Content-Security-Policy allows the scripts and the style it 
 Colours of charts are CSS variables, so a chart follows light, dark and print without being drawn again.
 
 The overview says sentences of its own where a number can mean one thing only: a share under `accuracy` and `baseline/...` is the
-share of held-out judgments predicted, under `ceiling` the share of answers that the other raters predict, under
+share of held-out judgments predicted, under `ceiling` the share of answers that the other raters' majority gives, under
 `rater-reliability` the share of raters who cannot be told from chance; `doubts` has its shares in the details. For everything else
 it repeats the finding's own sentence. Charts come from `Finding.details`; a row that lacks a number or holds one that is not
 finite is left out, and a chart without rows is left out, so that a half-filled study still gets its report.
@@ -409,10 +409,14 @@ def _say_raters(finding: Finding, _: Findings) -> str | None:
     return f"About {_with_interval(finding, 'raters')} of the raters look random{against}."
 
 
-def _say_ceiling(finding: Finding, _: Findings) -> str | None:
+def _say_ceiling(finding: Finding, findings: Findings) -> str | None:
     if finding.unit != "share" or finding.estimate is None:
         return None
-    return f"The other raters predict a rater's answer {_with_interval(finding)} of the time: the ceiling that human agreement sets."
+    text = f"The majority of the other raters gives a rater's answer {_with_interval(finding)} of the time"
+    fit = findings.get("accuracy")
+    if fit is not None and fit.unit == "share" and (fit.estimate or 0.0) > finding.estimate:
+        return f"{text}; a fit that pools many questions can do better than the few raters of one."
+    return f"{text}: the ceiling that human agreement sets."
 
 
 def _say_accuracy(finding: Finding, findings: Findings) -> str | None:
@@ -423,8 +427,14 @@ def _say_accuracy(finding: Finding, findings: Findings) -> str | None:
     if not baselines:
         return f"{text}; no baseline was computed to compare it with."
     best = max(baselines, key=lambda f: f.estimate or 0.0)
-    name = _words(best.code.partition("/")[2])
+    name = _words(best.code.partition("/")[2]) or str(best.details.get("rule") or "")
     text += f"; the best baseline{f' ({name})' if name else ''} gets {_figure(best.estimate, 'share', best.low, best.high)}"
+    gain, low, high = (best.details.get(key) for key in ("gain", "gain_low", "gain_high"))
+    if (
+        isinstance(gain, float) and isinstance(low, float) and isinstance(high, float)
+    ):  # paired on the same judgments: sharper than two intervals
+        points = f"{100 * gain:+.1f} points better ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−")
+        return f"{text}, so the fit is {points}."
     if finding.low is None or finding.high is None or best.low is None or best.high is None:
         return f"{text}."
     if finding.low > best.high:
@@ -863,13 +873,18 @@ def _draw_accuracy(findings: Findings) -> list[Chart | None]:
     rows: list[Row] = []
     for kind, code in zip(colours, ("ceiling", "accuracy", "baseline"), strict=True):
         found = [f for f in findings if _is(f, code) and f.unit == "share"]
-        rows += [row | {"label": f"{kind}: {row['label']}" if row["label"] else kind, "kind": kind} for row in _estimates(found, code)]
+        if code == "baseline" and len(found) > 1:  # the check's own finding repeats the best of its slices
+            found = [f for f in found if f.code != code]
+        for row in _estimates(found, code):
+            part = {"rater": "mean over raters", "prompt": "mean over prompts"}.get(row["label"], row["label"])
+            rows.append(row | {"label": f"{kind}: {part}" if part else kind, "kind": kind})
         if code == "accuracy" and len(found) == 1:
             words = ("slice", "name", "label", "value")
             slices = _rows(found[0].details, "slices", "estimate", optional=("low", "high", "n"), text=words)
             rows += [row | {"label": f"the fit: {next((row[word] for word in words if row[word]), '?')}", "kind": kind} for row in slices]
     text = (
-        "Share of held-out judgments predicted, with 95% intervals. The ceiling is what people's agreement allows; 50% (dashed) is a coin."
+        "Share of held-out judgments predicted, with 95% intervals; 50% (dashed) is a coin. The human ceiling is how often the majority "
+        "of the other raters gives a rater's answer; with few raters per question, a fit that pools many questions can pass it."
     )
     axis = "share of held-out judgments"
     chart = _draw_intervals(

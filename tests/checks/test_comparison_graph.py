@@ -74,6 +74,18 @@ def test_text_prompts_are_one_component_each():
     assert found(Feedback.from_columns(columns))["connectivity"].verdict == "ok"
 
 
+def test_ids_that_belong_to_one_prompt_are_no_leaderboard():
+    """Answer ids differ from prompt to prompt: one part per prompt is the normal case."""
+    per_prompt = board([(f"q{i}/a", f"q{i}/b", "left") for i in range(5)], prompt_id=[f"q{i}" for i in range(5)])
+    assert found(per_prompt)["connectivity"].verdict == "ok"
+    one_cut = board([("q0/a", "q0/b", "left"), ("q0/c", "q0/d", "left"), ("q1/a", "q1/b", "left")], prompt_id=["q0", "q0", "q1"])
+    assert found(one_cut)["connectivity"].verdict == "warning"
+    one_prompt = board([("a", "b", "left"), ("c", "d", "left")], prompt_id=["q", "q"])
+    assert found(one_prompt)["connectivity"].verdict == "blocking"
+    systems = board([("a", "b", "left"), ("a", "b", "left"), ("c", "d", "left"), ("c", "d", "left")], prompt_id=["p", "q", "p", "q"])
+    assert found(systems)["connectivity"].verdict == "blocking"
+
+
 def test_separation():
     finding = found(board([("a", "b", "left"), ("b", "c", "left"), ("c", "b", "tie"), ("d", "b", "right")]))["connectivity/separation"]
     assert finding.details["n_won"] == 1  # a; c has a tie

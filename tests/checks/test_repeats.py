@@ -143,6 +143,8 @@ def test_planted_duplicates():
     timed = check_duplicates(Feedback.from_columns({**columns, "time": [start + timedelta(hours=i) for i in range(6)]}))
     assert (timed.details["n_repeats"], timed.details["n_asked_again"]) == (0, 2)
     assert timed.verdict == "ok"
+    wrote = check_duplicates(Feedback.from_columns({**columns, "models": [[f"m{i}", "n"] for i in range(6)]}))
+    assert (wrote.details["n_repeats"], wrote.details["n_asked_again"]) == (0, 2)
 
 
 @pytest.mark.parametrize("outcomes", [["left", "left"], ["right", "right"], ["tie", "left"]])

@@ -4,7 +4,7 @@ Conventions
 -----------
 Nodes are (axis, response); every comparison is an edge, ties included. Ratings and thumbs tie all responses that they are
 about to one scale. Responses with text hang together through what their text has in common; responses without, only through
-comparisons.
+comparisons. Responses without text that occur under several prompts, or under none, form a leaderboard.
 """
 
 from __future__ import annotations
@@ -42,6 +42,21 @@ def _rated(feedback: Feedback) -> tuple[Codes, Codes]:
     return code[rows], codes_of(frame["responses"][rows].list.get(0))
 
 
+_LEADERBOARD = -2
+
+
+def _only_prompt(feedback: Feedback) -> Codes:
+    """Per response, the one prompt under which it is judged; `_LEADERBOARD` where there are several, or none is known."""
+    shown = feedback.judgments["responses"]
+    prompt = np.repeat(codes_of(feedback.judgments["prompt"]), shown.list.len().cast(pl.Int64).to_numpy())
+    response = codes_of(shown.explode())
+    low = np.full(feedback.n_responses, np.iinfo(np.int64).max)
+    high = np.full(feedback.n_responses, -1)
+    np.minimum.at(low, response, prompt)
+    np.maximum.at(high, response, prompt)
+    return np.where((low == high) & (low >= 0), low, _LEADERBOARD)
+
+
 def check_connectivity(feedback: Feedback, *, comparisons: Comparisons | None = None, seed: int = 0) -> list[Finding]:
     """Whether all responses that are compared hang together, and which of them won or lost everything."""
     comparisons = compare(feedback, seed=seed) if comparisons is None else comparisons
@@ -68,15 +83,26 @@ def check_connectivity(feedback: Feedback, *, comparisons: Comparisons | None = 
     has_text = feedback.responses["text"].is_not_null().to_numpy()
     textless = ~has_text[response]
     home = codes_of(feedback.responses["prompt"])[response]  # responses with text meet inside their prompt
-    group = combine(axis, np.where(textless, -2, home))
+    if textless.any():
+        home = np.where(textless, _only_prompt(feedback)[response], home)
+        if len(np.unique(home[textless])) == 1:
+            home = np.where(textless, _LEADERBOARD, home)
+    group = combine(axis, home)
     return [
-        _connectivity_finding(feedback, response, part, group, textless, n_judged=len(direct)),
+        _connectivity_finding(feedback, response, part, group, textless, home == _LEADERBOARD, n_judged=len(direct)),
         _separation_finding(feedback, direct, has_text),
     ]
 
 
 def _connectivity_finding(
-    feedback: Feedback, response: Codes, part: Codes, group: Codes, textless: NDArray[np.bool_], *, n_judged: int
+    feedback: Feedback,
+    response: Codes,
+    part: Codes,
+    group: Codes,
+    textless: NDArray[np.bool_],
+    ranked_together: NDArray[np.bool_],
+    *,
+    n_judged: int,
 ) -> Finding:
     """One sentence on how many prompts (or leaderboards) fall apart."""
     n_groups = int(group.max()) + 1
@@ -85,9 +111,11 @@ def _connectivity_finding(
     piece_group[piece] = group
     pieces_per_group = np.bincount(piece_group, minlength=n_groups)
     cut = pieces_per_group > 1
+    group_board = np.zeros(n_groups, dtype=bool)
+    group_board[group] = ranked_together
     group_textless = np.zeros(n_groups, dtype=bool)
-    group_textless[group] = textless
-    blocking = bool((cut & group_textless).any()) and int(pieces_per_group[group_textless].max()) >= THRESHOLDS.cut_parts_blocking
+    group_textless[group[textless]] = True
+    blocking = bool(group_board.any()) and int(pieces_per_group[group_board].max()) >= THRESHOLDS.cut_parts_blocking
     details: dict[str, object] = {
         "n_groups": n_groups,
         "n_cut": int(cut.sum()),
@@ -97,7 +125,7 @@ def _connectivity_finding(
     shown: list[dict[str, Any]] = []
     size = np.bincount(piece)
     order = np.argsort(-size, kind="stable")
-    candidates = order[(cut & group_textless)[piece_group[order]]] if blocking else order[cut[piece_group[order]]]
+    candidates = order[(cut & group_board)[piece_group[order]]] if blocking else order[cut[piece_group[order]]]
     prompt_ids = feedback.prompts["id"].to_list()
     home = codes_of(feedback.responses["prompt"])
     for p in candidates[: _SHOWN * 2]:
@@ -110,7 +138,7 @@ def _connectivity_finding(
     details["parts"] = shown
     reason = "Responses are joined by comparisons (ties included) on the same axis. A count of facts: no interval."
     if blocking:
-        g = np.flatnonzero(cut & group_textless)
+        g = np.flatnonzero(cut & group_board)
         total = int(pieces_per_group[g].max())
         names = "; ".join(", ".join(s["responses"][:3]) + (", ..." if s["size"] > 3 else "") for s in shown[:3])
         return Finding(
@@ -127,14 +155,20 @@ def _connectivity_finding(
         )
     if cut.any():
         n_cut = int(cut.sum())
+        bare = bool((cut & group_textless).any())
         return Finding(
             code="connectivity",
             title=f"{n_cut:,} of {n_groups:,} prompts ({percent(n_cut / n_groups)}) fall into parts that no judgment connects.",
             estimate=n_cut / n_groups,
             n=n_groups,
             unit="share",
-            verdict="notice",
-            reason=reason + " Within such a prompt the parts are tied together only by what a model reads in the texts.",
+            verdict="warning" if bare else "notice",
+            reason=reason
+            + (
+                " Some of these responses have no text: nothing ties the parts of such a prompt together."
+                if bare
+                else " Within such a prompt the parts are tied together only by what a model reads in the texts."
+            ),
             remedy="Compare one response of each part, or fit a utility on features rather than one number per response.",
             details=details,
         )

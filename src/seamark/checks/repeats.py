@@ -279,7 +279,12 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
         return known[mask]
 
     again = repeats(answer)
-    circumstances = [answer]  # asked at another time, or in the other order, is a question asked again on purpose
+    circumstances = [answer]  # asked at another time, or under other circumstances, is a question asked again on purpose
+    for name in ("session", "ui_version", "guideline_version", "assistance"):
+        if feedback.has(name):
+            circumstances.append(code_text(feedback.judgments[name])[0])
+    if feedback.has("models"):  # two models that wrote the same text
+        circumstances.append(code_text(feedback.judgments["models"].list.sort().list.join("|", ignore_nulls=True))[0])
     if feedback.has("time"):
         time = feedback.judgments["time"].dt.epoch("us").fill_null(-1).to_numpy()
         circumstances.append(np.unique(time, return_inverse=True)[1].astype(np.int64))
@@ -291,7 +296,11 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
     later = len(again) - len(exact)
     estimate = len(exact) / len(known)
     verdict: Verdict = "warning" if estimate >= THRESHOLDS.duplicates_warning else "notice" if len(exact) else "ok"
-    more = f" Another {later:,} give the same answer at another time or in the other order, and count as asked again." if later else ""
+    more = (
+        f" Another {later:,} give the same answer under other circumstances (time, order, session, source model), and count as asked again."
+        if later
+        else ""
+    )
     title = f"{len(exact):,} of {len(known):,} judgments ({percent(estimate)}) repeat an earlier one: same rater, question and answer."
     ids = feedback.raters["id"].to_list()
     responses = feedback.responses["id"].to_list()
@@ -310,7 +319,7 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
         n=len(known),
         unit="share",
         verdict=verdict,
-        reason=f"Same rater, prompt, responses in any order, axis, kind and whole answer, and time and order where known; "
+        reason=f"Same rater, prompt, responses in any order, axis, kind and whole answer, and circumstances (time, order, session, source models, ...) where known; "
         f"n counts judgments with a rater id. {_COUNTED}",
         remedy="Remove the repeats if they are an export error; keep them if raters were asked twice." if len(exact) else None,
         details={"n_repeats": len(exact), "n_asked_again": later, "examples": examples},

@@ -40,17 +40,20 @@ EXACT = 3000
 """Up to this many value parameters the covariance is kept whole; beyond it as DRAWS draws from it (3% error of a sd)."""
 
 DRAWS = 512
-DEBUG = 0
 
 SHARES = ("careful", "at chance", "opposed")
 _PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
 """Prior of the three shares, as if five raters had been seen: keeps a share from being exactly 0 or 1 in small data."""
 _SPREAD_PRIOR = (2.0, 0.3)
 """Prior of the spread of careful slopes: as if two raters with spread 0.3 had been seen."""
+_SETTLED = 1.0
+"""Hyperparameters move only while the Newton decrement is below this, in standard errors."""
 _WIDEST_SPREAD = 0.5
 """A careful slope is positive with 97.5%. Wider, the prior is half-normal, which has no preferred scale: the gauge would slide."""
-_GRID = 9
-"""Nodes per branch of slopes, a standard deviation apart: the trapezoid rule is then exact to 1e-8 for a Gaussian."""
+_GRID = 7
+"""Nodes per branch of slopes."""
+_SPACING = 1.2
+"""Distance of the nodes in standard deviations: the trapezoid rule is then exact to 2e-6 for a Gaussian, over +-3.6 of them."""
 
 
 # ---------------------------------------------------------------------------------------------- raters' slopes
@@ -85,7 +88,7 @@ class _Slopes:
 
     def grid(self) -> Array:
         """(R, branches, _GRID) of |slope|; nodes at or below 0 carry no prior."""
-        steps = np.arange(_GRID) - (_GRID - 1) / 2
+        steps = _SPACING * (np.arange(_GRID) - (_GRID - 1) / 2)
         return self.centre[:, :, None] + self.width[:, :, None] * steps
 
     def nodes(self) -> Nodes:
@@ -93,7 +96,7 @@ class _Slopes:
         R, branches, _ = grid.shape
         log_density = -0.5 * ((grid - 1) / self.spread) ** 2 - np.log(self.spread * np.sqrt(2 * np.pi)) - log_ndtr(1 / self.spread)
         share = np.log(np.maximum(self.shares[[0, 2][:branches]], 1e-300))
-        mass = np.where(grid > 0, log_density + np.log(self.width[:, :, None]) + share[None, :, None], -np.inf)
+        mass = np.where(grid > 0, log_density + np.log(_SPACING * self.width[:, :, None]) + share[None, :, None], -np.inf)
         sign = np.array([1.0, -1.0])[:branches]
         slope = np.hstack([np.zeros((R, 1)), (sign[None, :, None] * np.maximum(grid, 0)).reshape(R, -1)])
         prior = np.hstack([np.full((R, 1), np.log(max(self.shares[1], 1e-300))), mass.reshape(R, -1)])
@@ -101,34 +104,53 @@ class _Slopes:
         unknown_prior[0, 0] = 0.0
         return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]))
 
-    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> float:
-        """Move shares, spread and grid towards the posterior; returns the largest change of shares and log spread."""
+    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> tuple[float, float]:
+        """Move shares, spread and grid towards the posterior.
+
+        Returns the largest change of shares and log spread, and the mean slope of careful raters, by which the values are to be
+        scaled: scale and slopes are almost exchangeable, so a Newton step and an EM step in turn would creep along that ridge.
+        """
         R, branches = self.centre.shape
-        joint = log_joint[:R]
-        posterior = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
         grid = self.grid()
-        by_branch = posterior[:, 1:].reshape(R, branches, _GRID)
-        mass = np.array([by_branch[seen, 0].sum(), posterior[seen, 0].sum(), by_branch[seen, 1].sum() if branches == 2 else 0.0])
-        counts = mass + (_PSEUDO_RATERS if branches == 2 else _PSEUDO_RATERS * [1, 1, 0])
-        shares = counts / counts.sum()
+        before = self.shares, self.spread
+        log_prior = self.nodes().log_prior[:R]
+        possible = np.isfinite(log_prior)
+        likelihood = np.where(possible, log_joint[:R] - np.where(possible, log_prior, 0.0), -np.inf)
         n0, s0 = _SPREAD_PRIOR
-        n = mass[0] + mass[2] + n0
-        squares = float((by_branch[seen] * (grid[seen] - 1) ** 2).sum()) + n0 * s0**2
+        pseudo = _PSEUDO_RATERS if branches == 2 else _PSEUDO_RATERS * [1, 1, 0]
+        squares = (grid[seen] - 1) ** 2
+        # EM to its end: given the likelihood at the nodes a round costs nothing
+        for _ in range(100):
+            joint = likelihood + self.nodes().log_prior[:R]
+            posterior = np.exp(joint[seen] - logsumexp(joint[seen], axis=1, keepdims=True))
+            by_branch = posterior[:, 1:].reshape(-1, branches, _GRID)
+            mass = np.array([by_branch[:, 0].sum(), posterior[:, 0].sum(), by_branch[:, 1].sum() if branches == 2 else 0.0])
+            n, total = mass[0] + mass[2] + n0, float((by_branch * squares).sum()) + n0 * s0**2
 
-        def cost(log_spread: float) -> float:
-            return n * (log_spread + log_ndtr(np.exp(-log_spread))) + squares / 2 * np.exp(-2 * log_spread)
+            def cost(log_spread: float, n: float = n, total: float = total) -> float:
+                return n * (log_spread + log_ndtr(np.exp(-log_spread))) + total / 2 * np.exp(-2 * log_spread)
 
-        spread = float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(_WIDEST_SPREAD)), method="bounded").x))
-        change = max(float(np.abs(shares - self.shares).max()), abs(np.log(spread / self.spread)))
-        self.shares, self.spread = shares, spread
+            spread = float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(_WIDEST_SPREAD)), method="bounded").x))
+            shares = (mass + pseudo) / (mass + pseudo).sum()
+            step = max(float(np.abs(shares - self.shares).max()), abs(np.log(spread / self.spread)))
+            self.shares, self.spread = shares, spread
+            if step < 1e-3:
+                break
+        change = max(float(np.abs(self.shares - before[0]).max()), abs(np.log(self.spread / before[1])))
         # the grid follows each branch's own posterior; it shrinks by halves, since a grid that is too coarse cannot see its width
         log_w = joint[:, 1:].reshape(R, branches, _GRID)
         w = np.exp(log_w - logsumexp(log_w, axis=2, keepdims=True))
         centre = (w * grid).sum(2)
         width = np.sqrt((w * (grid - centre[:, :, None]) ** 2).sum(2))
-        self.centre = np.clip(centre, 0.0, 1 + 4 * spread)
-        self.width = np.clip(width, self.width / 2, spread)
-        return change
+        self.centre = np.clip(centre, 0.0, 1 + 4 * self.spread)
+        self.width = np.clip(width, self.width / 2, self.spread)
+        # the mean of a normal cut at 0 lies a little above 1
+        cut = np.exp(-0.5 / self.spread**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(1 / self.spread))
+        # by_branch is the posterior of the raters seen, at the grid before it moved
+        mean = float((by_branch * grid[seen]).sum() / by_branch.sum()) / (1 + self.spread * cut)
+        mean = float(np.clip(mean, 0.5, 2.0)) if by_branch.sum() > 1 else 1.0
+        self.centre, self.width = self.centre / mean, self.width / mean
+        return change, mean
 
 
 # ---------------------------------------------------------------------------------------------- linear algebra
@@ -688,8 +710,6 @@ def _optimise(
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
         if progress is not None:
             progress(iteration, decrement)
-        if DEBUG:
-            print(iteration, decrement, variances, slopes and (slopes.shares, slopes.spread), value)
         if frozen and decrement < tolerance:
             break
         length, moved = 1.0, False
@@ -702,34 +722,37 @@ def _optimise(
             length /= 2
         if not moved:
             break
-        if frozen:
+        if frozen or decrement > _SETTLED and iteration < max_iterations // 2:
+            # prior strengths are read off a mode, not off the way to it
             continue
         change = 0.0
-        factor = curvature.inverse_factor(rng, 32) if iteration % 3 == 0 or size < 500 else None
-        if factor is not None:
-            inverse = (factor**2).sum(1)
-            for name, index in parts:
-                well_determined = float(np.clip(len(index) - inverse[index].sum() / variances[name], 1e-3 * len(index), len(index)))
-                new_variance = float(np.clip((x[index] ** 2).sum() / well_determined, 1e-6, 1e4))
-                change = max(change, abs(np.log(new_variance / variances[name])) if new_variance > 2e-6 else 0.0)
-                variances[name] = new_variance
-                precision[index] = 1 / new_variance
+        factor = curvature.inverse_factor(rng, 32)
+        inverse = (factor**2).sum(1)
+        for name, index in parts:
+            well_determined = float(np.clip(len(index) - inverse[index].sum() / variances[name], 1e-3 * len(index), len(index)))
+            new_variance = float(np.clip((x[index] ** 2).sum() / well_determined, 1e-6, 1e4))
+            change = max(change, abs(np.log(new_variance / variances[name])) if new_variance > 2e-6 else 0.0)
+            variances[name] = new_variance
+            precision[index] = 1 / new_variance
         if slopes is not None:
-            change = max(change, slopes.update(joint, seen))
+            moved_by, mean = slopes.update(joint, seen)
+            change = max(change, moved_by, abs(np.log(mean)))
+            x[likelihood.values] *= mean
+            for name, index in parts:
+                if name != "leniency":
+                    variances[name] *= mean**2
+                    precision[index] = 1 / variances[name]
             if slopes.shares[2] > slopes.shares[0]:
                 # the sign of the scale is the majority's
                 x[likelihood.values] *= -1
                 slopes.shares = slopes.shares[[2, 1, 0]]
                 slopes.centre, slopes.width = slopes.centre[:, ::-1].copy(), slopes.width[:, ::-1].copy()
             nodes = slopes.nodes()
-            if factor is not None:
-                spread = likelihood.contrast_variances(factor[: likelihood.n_values])
-            if iteration >= 3:
-                # the utilities' own uncertainty, as a prior on the nodes; frozen with the other hyperparameters
-                nodes = Nodes(nodes.slope, nodes.log_prior + likelihood.uncertainty_offset(x, nodes, spread))  # pyright: ignore[reportPossiblyUnboundVariable]
+            # the utilities' own uncertainty, as a prior on the nodes; frozen with the other hyperparameters
+            spread = likelihood.contrast_variances(mean * factor[: likelihood.n_values])
+            nodes = Nodes(nodes.slope, nodes.log_prior + likelihood.uncertainty_offset(x, nodes, spread))
         value, posterior, joint = objective(x, nodes)
-        if factor is not None:
-            settled = settled + 1 if change < 0.02 and decrement < 0.5 else 0
+        settled = settled + 1 if change < 0.02 and decrement < 0.5 else 0
         if settled >= 2 or iteration >= max_iterations // 2:
             frozen = True
     # converged only if the loop ended by the first-order condition

@@ -48,9 +48,17 @@ class Outcome(Protocol):
         """K (d, m), which takes the utilities of m slots to the contrast."""
         ...
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
-        """Log probability of every outcome: (..., n, d) -> (..., n, n_outcomes)."""
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
+        """Log probability of the outcomes (n,) that were answered: (..., n, d) -> (..., n)."""
         ...
+
+
+def log_probs(family: Outcome, contrast: Tensor, theta: Tensor) -> Tensor:
+    """Log probability of every outcome of a family: (..., n, d) -> (..., n, n_outcomes)."""
+    import torch
+
+    n = contrast.shape[-2]
+    return torch.stack([family.log_prob(contrast, torch.full((n,), code), theta) for code in range(family.n_outcomes)], -1)
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,13 @@ class Choice:
         sign = -1.0 if self.worst else 1.0
         return sign * (np.array([[1.0, -1.0]]) if m == 2 else np.eye(m))
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002
         import torch
 
         if self.m == 2:
-            gap = contrast[..., 0]
-            return torch.stack([torch.nn.functional.logsigmoid(gap), torch.nn.functional.logsigmoid(-gap)], -1)
-        return torch.log_softmax(contrast, -1)
+            return torch.nn.functional.logsigmoid(contrast[..., 0] * (1 - 2 * outcome))
+        chosen = outcome.expand(contrast.shape[:-1])[..., None]
+        return torch.log_softmax(contrast, -1).gather(-1, chosen)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -122,15 +130,19 @@ class Davidson:
     def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
         return np.array([[1.0, -1.0]])
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
         import torch
 
         half = contrast[..., 0] / 2
-        return torch.log_softmax(torch.stack([half, -half, theta[0].expand_as(half)], -1), -1)
+        # the largest exponent is taken out as a constant: a shift that autograd followed would lose the curvature at 0
+        top = torch.maximum(half.detach().abs(), theta.detach()[0])
+        total = torch.exp(half - top) + torch.exp(-half - top) + torch.exp(theta[0] - top)
+        sign = torch.where(outcome == 2, 0.0, 1.0 - 2.0 * outcome).to(half.dtype)
+        return half * sign + theta[0] * (outcome == 2) - top - torch.log(total)
 
 
-def _interval_log_probs(location: Tensor, cuts: Tensor) -> Tensor:
-    """log P(cut_c-1 < location + noise <= cut_c) for standard logistic noise: (...,) x (C-1,) -> (..., C).
+def _interval_log_prob(location: Tensor, cuts: Tensor, outcome: Tensor) -> Tensor:
+    """log P(cut_c-1 < location + noise <= cut_c) for standard logistic noise: (..., n), (C - 1,), (n,) -> (..., n).
 
     sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) keeps its accuracy far from the cuts, where the
     difference of two sigmoids is zero in floating point.
@@ -138,11 +150,10 @@ def _interval_log_probs(location: Tensor, cuts: Tensor) -> Tensor:
     import torch
 
     far = torch.full_like(cuts[:1], 1e4)
-    upper = torch.cat([cuts, far]) - location[..., None]
-    lower = torch.cat([-far, cuts]) - location[..., None]
     sigmoid = torch.nn.functional.logsigmoid
     width = torch.cat([2 * far, cuts[1:] - cuts[:-1], 2 * far])
-    return sigmoid(upper) + sigmoid(-lower) + torch.log(-torch.expm1(-width))
+    upper, lower = torch.cat([cuts, far])[outcome], torch.cat([-far, cuts])[outcome]
+    return sigmoid(upper - location) + sigmoid(location - lower) + torch.log(-torch.expm1(-width))[outcome]
 
 
 @dataclass(frozen=True)
@@ -176,13 +187,13 @@ class Strength:
     def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
         return np.array([[1.0, -1.0]])
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
         import torch
 
         steps = torch.cumsum(torch.exp(theta), 0)
         middle = theta.new_zeros(0 if self.ties else 1)
         # outcome 0 is the strongest left, so the latent axis runs from right to left: use -gap
-        return _interval_log_probs(-contrast[..., 0], torch.cat([-steps.flip(0), middle, steps]))
+        return _interval_log_prob(-contrast[..., 0], torch.cat([-steps.flip(0), middle, steps]), outcome)
 
 
 @dataclass(frozen=True)
@@ -219,11 +230,11 @@ class Rating:
     def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
         return np.array([[1.0]])
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
         import torch
 
         cuts = theta[0] + torch.cat([theta.new_zeros(1), torch.cumsum(torch.exp(theta[1:]), 0)])
-        return _interval_log_probs(contrast[..., 0], cuts)
+        return _interval_log_prob(contrast[..., 0], cuts, outcome)
 
 
 @dataclass(frozen=True)
@@ -250,11 +261,10 @@ class Thumbs:
     def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
         return np.array([[1.0]])
 
-    def log_probs(self, contrast: Tensor, theta: Tensor) -> Tensor:
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
         import torch
 
-        s = contrast[..., 0] - theta[0]
-        return torch.stack([torch.nn.functional.logsigmoid(s), torch.nn.functional.logsigmoid(-s)], -1)
+        return torch.nn.functional.logsigmoid((contrast[..., 0] - theta[0]) * (1 - 2 * outcome))
 
 
 # ---------------------------------------------------------------------------------------------- effects
@@ -324,12 +334,12 @@ def outcome_from_dict(record: Mapping[str, Any]) -> Outcome:
     return _FAMILIES[record["family"]](**values)
 
 
-def lapsed(log_probs: Tensor, log_lapse_odds: Tensor | None) -> Tensor:
-    """Log probabilities mixed with a uniformly random click: log((1 - e) p + e / C), e = sigmoid(log_lapse_odds)."""
+def lapsed(log_prob: Tensor, n_outcomes: int, log_lapse_odds: Tensor | None) -> Tensor:
+    """Log probability mixed with a uniformly random click: log((1 - e) p + e / C), e = sigmoid(log_lapse_odds)."""
     if log_lapse_odds is None:
-        return log_probs
+        return log_prob
     import torch
 
-    sigmoid = torch.nn.functional.logsigmoid
-    uniform = sigmoid(log_lapse_odds) - float(np.log(log_probs.shape[-1]))
-    return torch.logaddexp(log_probs + sigmoid(-log_lapse_odds), uniform.expand_as(log_probs))
+    lapse = torch.sigmoid(log_lapse_odds)
+    # the sum is at least e / C, so the exponential may underflow without harm
+    return torch.log((1 - lapse) * torch.exp(log_prob) + lapse / n_outcomes)

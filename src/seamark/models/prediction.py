@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seamark.models.design import Block, build_design
 from seamark.models.fitting import Fit
-from seamark.models.observation import Choice, Davidson, Observation, Outcome, Strength, lapsed
+from seamark.models.observation import Choice, Davidson, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Crowd, Groups
 from seamark.records import Feedback
 
@@ -162,6 +162,6 @@ def _integrate(fit: Fit, block: Block, scaled: Array, sd: Array, shift: Array, s
             weight = torch.from_numpy(weights[rows].T[..., None].copy())
             for point, w in zip(points, mass, strict=True):
                 contrast = slope * torch.from_numpy(scaled[rows] + point * sd[rows]) + torch.from_numpy(shift[rows])
-                p = torch.exp(lapsed(family.log_probs(contrast, shape[fit.shapes[block.name]]), lapse))
+                p = torch.exp(lapsed(log_probs(family, contrast, shape[fit.shapes[block.name]]), family.n_outcomes, lapse))
                 out[rows] += w * (weight * p).sum(0).numpy()
     return out

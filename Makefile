@@ -1,0 +1,71 @@
+# One command for everything; CI calls the same targets. `make` = check + test.
+PYTHON ?= python3
+CHROMIUM ?= chromium
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: all demo test test-all check fix docs examples bench picture clean
+.DELETE_ON_ERROR:
+
+all: check test
+
+# ---- the environment: a stamp per step, so that a second call does nothing and needs no network
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch alone and first: the wheel that is there or that the index prefers, before anything else can ask for another
+$(VENV)/.torch: | $(BIN)/python
+	$(PIP) torch==2.13.0
+	@touch $@
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
+	$(PIP) -e ".[lm,hub,excel,dev]"
+	@touch $(VENV)/.core $@
+
+# ---- what it does
+
+demo: $(VENV)/.core  ## the built-in study with known truth
+	$(BIN)/seamark study demo -o demo
+	@echo "The report is $(CURDIR)/demo/report.html"
+
+# ---- is it right
+
+test: $(VENV)/.dev  ## all but the slow statistical runs; ARGS goes to pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+examples: $(VENV)/.dev
+	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+bench: $(VENV)/.dev
+	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done
+
+# ---- what is generated
+
+docs: $(VENV)/.dev  ## docs/cli.md, docs/formats.md and docs/api.md; a test fails when they are stale
+	$(BIN)/python docs/generate.py
+
+picture: demo  ## docs/report.png
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking \
+	  --disable-component-update --disable-sync --disable-quic --hide-scrollbars --window-size=1080,1320 \
+	  --virtual-time-budget=20000 --screenshot=docs/report.png file://$(CURDIR)/demo/report.html
+
+clean:
+	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis
