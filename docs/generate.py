@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import seamark
 from seamark.cli import app
@@ -26,8 +27,9 @@ def help_text(*command: str) -> str:
     # these would make the text depend on where it is printed
     forced = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "CLICOLOR_FORCE")
     env = {k: v for k, v in os.environ.items() if k not in forced} | {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
-    shown = subprocess.run([sys.executable, "-m", "seamark", *command, "--help"], env=env, capture_output=True, text=True, check=True)
-    return "\n".join(line.rstrip() for line in shown.stdout.strip("\n").splitlines())
+    start = "from seamark.cli import app; app(prog_name='seamark')"
+    shown = subprocess.run([sys.executable, "-c", start, *command, "--help"], env=env, capture_output=True, text=True, check=True)
+    return "\n".join(line.rstrip() for line in shown.stdout.splitlines()).strip("\n")
 
 
 def cli() -> str:
@@ -66,25 +68,20 @@ def api() -> str:
     for name in seamark.__all__:
         thing = getattr(seamark, name)
         first = (inspect.getdoc(thing) or "").strip().split("\n\n")[0].replace("\n", " ")
-        try:
-            called = "" if inspect.isclass(thing) and issubclass(thing, Exception) else f"({_arguments(thing)})"
-        except (TypeError, ValueError):
-            called = ""
-        rows.append(f"### `{name}{called}`\n\n{first}\n\nIn `{thing.__module__}`.")
+        rows.append(f"## {name}\n\n`{_called(name, thing)}`\n\n{first}\n\nIn `{thing.__module__}`.")
     return "\n\n".join(["# The Python interface", GENERATED, "`import seamark as sm`: these names, imported on first use.", *rows]) + "\n"
 
 
-def _arguments(thing: object) -> str:
-    """Names of the arguments, those with a default in brackets."""
-    shown = []
-    star = False
-    for p in inspect.signature(thing).parameters.values():  # type: ignore[arg-type]  # callables only come here
-        if p.kind is p.KEYWORD_ONLY and not star:
+def _called(name: str, thing: Any) -> str:
+    """How it is written, with the names of its arguments; results that the library makes have too many to be made by hand."""
+    if inspect.isclass(thing) and (issubclass(thing, Exception) or len(inspect.signature(thing).parameters) > 8):
+        return f"sm.{name}"
+    shown: list[str] = []
+    for p in inspect.signature(thing).parameters.values():
+        if p.kind is p.KEYWORD_ONLY and "*" not in shown:
             shown.append("*")
-            star = True
-        mark = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
-        shown.append(f"{mark}{p.name}" + ("=..." if p.default is not p.empty else ""))
-    return ", ".join(shown)
+        shown.append(p.name if p.default is p.empty else f"{p.name}=")
+    return f"sm.{name}({', '.join(shown)})"
 
 
 PAGES = {"cli.md": cli, "formats.md": formats, "api.md": api}

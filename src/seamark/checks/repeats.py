@@ -319,8 +319,8 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
         n=len(known),
         unit="share",
         verdict=verdict,
-        reason=f"Same rater, prompt, responses in any order, axis, kind and whole answer, and circumstances (time, order, session, source models, ...) where known; "
-        f"n counts judgments with a rater id. {_COUNTED}",
+        reason="Same rater, prompt, responses in any order, axis, kind and whole answer, and circumstances (time, order, session, "
+        f"source models, ...) where known; n counts judgments with a rater id. {_COUNTED}",
         remedy="Remove the repeats if they are an export error; keep them if raters were asked twice." if len(exact) else None,
         details={"n_repeats": len(exact), "n_asked_again": later, "examples": examples},
     )

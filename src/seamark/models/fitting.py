@@ -104,15 +104,13 @@ class _Slopes:
         unknown_prior[0, 0] = 0.0
         return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]))
 
-    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> tuple[float, float]:
+    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> float:
         """Move shares, spread and grid towards the posterior.
 
-        Returns the largest change of shares and log spread, and the mean slope of careful raters, by which the values are to be
-        scaled: scale and slopes are almost exchangeable, so a Newton step and an EM step in turn would creep along that ridge.
+        Returns the mean slope of careful raters, by which the values are to be scaled: scale and slopes are almost exchangeable, so a Newton step and an EM step in turn would creep along that ridge.
         """
         R, branches = self.centre.shape
         grid = self.grid()
-        before = self.shares, self.spread
         log_prior = self.nodes().log_prior[:R]
         possible = np.isfinite(log_prior)
         likelihood = np.where(possible, log_joint[:R] - np.where(possible, log_prior, 0.0), -np.inf)
@@ -136,7 +134,6 @@ class _Slopes:
             self.shares, self.spread = shares, spread
             if step < 1e-3:
                 break
-        change = max(float(np.abs(self.shares - before[0]).max()), abs(np.log(self.spread / before[1])))
         # the grid follows each branch's own posterior; it shrinks by halves, since a grid that is too coarse cannot see its width
         log_w = joint[:, 1:].reshape(R, branches, _GRID)
         w = np.exp(log_w - logsumexp(log_w, axis=2, keepdims=True))
@@ -150,7 +147,7 @@ class _Slopes:
         mean = float((by_branch * grid[seen]).sum() / by_branch.sum()) / (1 + self.spread * cut)
         mean = float(np.clip(mean, 0.5, 2.0)) if by_branch.sum() > 1 else 1.0
         self.centre, self.width = self.centre / mean, self.width / mean
-        return change, mean
+        return mean
 
 
 # ---------------------------------------------------------------------------------------------- linear algebra
@@ -699,7 +696,7 @@ def _optimise(
 
     nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
     value, posterior, joint = objective(x, nodes)
-    frozen, decrement, iteration, settled = False, np.inf, 0, 0
+    frozen, decrement, iteration, settled, hyper = False, np.inf, 0, 0, np.zeros(0)
     curvature = _Curvature(np.eye(1))
     for iteration in range(1, max_iterations + 1):
         d = likelihood.derivatives(x, nodes, posterior, sparse=sparse)
@@ -725,18 +722,15 @@ def _optimise(
         if frozen or decrement > _SETTLED and iteration < max_iterations // 2:
             # prior strengths are read off a mode, not off the way to it
             continue
-        change = 0.0
         factor = curvature.inverse_factor(rng, 32)
         inverse = (factor**2).sum(1)
         for name, index in parts:
             well_determined = float(np.clip(len(index) - inverse[index].sum() / variances[name], 1e-3 * len(index), len(index)))
             new_variance = float(np.clip((x[index] ** 2).sum() / well_determined, 1e-6, 1e4))
-            change = max(change, abs(np.log(new_variance / variances[name])) if new_variance > 2e-6 else 0.0)
             variances[name] = new_variance
             precision[index] = 1 / new_variance
         if slopes is not None:
-            moved_by, mean = slopes.update(joint, seen)
-            change = max(change, moved_by, abs(np.log(mean)))
+            mean = slopes.update(joint, seen)
             x[likelihood.values] *= mean
             for name, index in parts:
                 if name != "leniency":
@@ -752,7 +746,9 @@ def _optimise(
             spread = likelihood.contrast_variances(mean * factor[: likelihood.n_values])
             nodes = Nodes(nodes.slope, nodes.log_prior + likelihood.uncertainty_offset(x, nodes, spread))
         value, posterior, joint = objective(x, nodes)
-        settled = settled + 1 if change < 0.02 and decrement < 0.5 else 0
+        now = [np.log(max(v, 1e-4)) for v in variances.values()] + ([*slopes.shares, np.log(slopes.spread)] if slopes else [])
+        settled = settled + 1 if len(hyper) and np.abs(np.array(now) - hyper).max() < 0.02 and decrement < 0.5 else 0
+        hyper = np.array(now)
         if settled >= 2 or iteration >= max_iterations // 2:
             frozen = True
     # converged only if the loop ended by the first-order condition
