@@ -26,7 +26,12 @@ def help_text(*command: str) -> str:
     """What `seamark COMMAND --help` prints, 100 columns wide and without colour."""
     # these would make the text depend on where it is printed
     forced = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "CLICOLOR_FORCE")
-    env = {k: v for k, v in os.environ.items() if k not in forced} | {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+    env = {k: v for k, v in os.environ.items() if k not in forced} | {
+        "COLUMNS": "100",
+        "TERM": "dumb",
+        "NO_COLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
     start = "from seamark.cli import app; app(prog_name='seamark')"
     shown = subprocess.run([sys.executable, "-c", start, *command, "--help"], env=env, capture_output=True, text=True, check=True)
     return "\n".join(line.rstrip() for line in shown.stdout.splitlines()).strip("\n")

@@ -10,11 +10,12 @@ A record is {"rater", "group", "first", "second", "winner"}: one person saw two 
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 
 NODES = np.concatenate([[0.0], np.linspace(0.1, 2.5, 25)])  # slopes a rater may have; the first is the rater who answers at chance
-GAUSS = np.polynomial.hermite_e.hermegauss(15)[0], np.polynomial.hermite_e.hermegauss(15)[1] / np.sqrt(2 * np.pi)
+GAUSS = np.polynomial.hermite_e.hermegauss(15) / np.array([[1.0], [np.sqrt(2 * np.pi)]])  # nodes and weights of a standard normal
 
 
 def sigmoid(x):
@@ -44,10 +45,10 @@ def design(data, n_things, n_groups):
 def log_prior(share_at_chance, spread):
     """Log mass of the nodes: at chance, and careful around 1."""
     careful = np.exp(-0.5 * ((NODES[1:] - 1) / spread) ** 2)
-    return np.log(np.concatenate([[share_at_chance], (1 - share_at_chance) * careful / careful.sum()]))
+    return np.log(np.append(share_at_chance, (1 - share_at_chance) * careful / careful.sum()))
 
 
-def fit(data, n_things, n_raters, n_groups, rounds=60):
+def fit(data, n_things, n_raters, n_groups, rounds=40):
     """Values with their covariance, the raters' slopes, position; prior strengths by evidence and EM."""
     X, y, rater = design(data, n_things, n_groups), data["y"], data["rater"]
     n_values = X.shape[1]
@@ -126,15 +127,17 @@ def reward(model, penalty=1.0):
 def made_up(n=3000, seed=0):
     """Judgments of eight things by thirty raters of two tastes, three of whom answer at chance and all of whom favour the first."""
     rng = np.random.default_rng(seed)
-    value, slope = rng.normal(size=(2, 8)) * 0.5 + rng.normal(size=8), np.where(np.arange(30) < 3, 0.0, 1.0)
+    value, slope = rng.normal(size=(2, 8)) * 0.8 + rng.normal(size=8), np.where(np.arange(30) < 3, 0.0, 1.0)
     for _ in range(n):
         (a, b), r = rng.choice(8, 2, replace=False), rng.integers(30)
         first = rng.random() < sigmoid(slope[r] * (value[r % 2, a] - value[r % 2, b]) + 0.3)
-        yield json.dumps({"rater": f"r{r:02d}", "group": "AB"[r % 2], "first": f"t{a}", "second": f"t{b}", "winner": f"t{a if first else b}"})
+        yield json.dumps(
+            {"rater": f"r{r:02d}", "group": "AB"[r % 2], "first": f"t{a}", "second": f"t{b}", "winner": f"t{a if first else b}"}
+        )
 
 
-if __name__ == "__main__":
-    data, names = read(open(sys.argv[1], encoding="utf-8") if len(sys.argv) > 1 else made_up())
+def main(lines):
+    data, names = read(lines)
     held = np.arange(len(data["y"])) % 5 == 0
     model = fit({k: v[~held] for k, v in data.items()}, *(len(names[k]) for k in ("thing", "rater", "group")))
     test = {k: v[held] for k, v in data.items()}
@@ -143,9 +146,13 @@ if __name__ == "__main__":
         print(f"{score:+6.2f}  {value:+6.2f}     {sd:5.2f}   {name}")
     print(f"\nshown first: {model['position']:+.2f} logits; at chance: {', '.join(np.array(names['rater'])[model['p_chance'] > 0.5])}")
     p, *parts = doubts(model, test["first"], test["second"])
-    print("doubt:", ", ".join(f"{part.sum() / (p * (1 - p)).sum():.0%} {name}" for part, name in zip(parts, ("noise", "disagreement", "ignorance"))))
+    print("doubt: {:.0%} noise, {:.0%} disagreement, {:.0%} ignorance".format(*(part.sum() / (p * (1 - p)).sum() for part in parts)))
     by_group = gap(model, test["first"], test["second"])[0][np.arange(held.sum()), test["group"]]
     p = sigmoid(model["slope"][test["rater"]] * by_group + model["position"])
     for low in (0.0, 0.25, 0.5, 0.75):
-        use = (p >= low) & (p < low + 0.25)
-        print(f"held out: said {p[use].mean():.0%}, was {test['y'][use].mean():.0%} of {use.sum()}") if use.any() else None
+        if (use := (p >= low) & (p < low + 0.25)).any():
+            print(f"held out: said {p[use].mean():.0%}, was {test['y'][use].mean():.0%} of {use.sum()}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines() if len(sys.argv) > 1 else made_up())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -90,6 +91,13 @@ def run_study(
     say = progress or (lambda _stage, _share: None)
     out = Path(out)
     _require_replaceable(out)
+    command = _command(source, out, {
+        "format": format, "columns": ",".join(f"{k}={v}" for k, v in columns.items()) if columns else None,
+        "on-error": on_error if on_error != "stop" else None,
+        "utility": None if utility is None else utility.features if isinstance(utility, Linear) else "tabular",
+        "groups": None if people is None else people.by if isinstance(people, Groups) else "none",
+        "charter": out / "charter.toml" if charter is not None else None, "split": split, "held-out": held_out, "axis": axis, "seed": seed,
+    })  # fmt: skip
     say("reading", 0.0)
     feedback = _read(source, format, columns, on_error, seed)
     if axis is not None:
@@ -142,7 +150,7 @@ def run_study(
         source=str(source),
         format=feedback.report.format,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=_command(source, out, format, seed),
+        command=command,
         versions=fitted.versions if fitted else {},
         seed=seed,
         data={
@@ -218,7 +226,7 @@ def _choose_model(train: Feedback, utility: Utility | None, people: People | Non
         utility = default_utility(train)
         if isinstance(utility, Linear):
             # beyond one column per response the hash block repeats itself; several groups multiply the columns
-            room = 1024 if isinstance(people, Same) else 384
+            room = 1024 if isinstance(people, Same) else 256
             utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)))
     return utility, people, notes
 
@@ -255,8 +263,13 @@ def _describe(fitted: Fit) -> dict[str, Any]:
     }
 
 
-def _command(source: str | Path, out: Path, format: str | None, seed: int) -> str:
-    return f"seamark study {source} -o {out}" + (f" --format {format}" if format else "") + f" --seed {seed}"
+def _command(source: str | Path, out: Path, options: Mapping[str, Any]) -> str:
+    """The shell command that makes this study again."""
+    words = ["seamark", "study", str(source), "-o", str(out)]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 # ---------------------------------------------------------------------------------------------- files

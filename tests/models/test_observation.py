@@ -361,9 +361,8 @@ def test_golden_bradley_terry_baseball():
     def cost(u: np.ndarray) -> tuple[float, np.ndarray]:
         full = torch.cat([_tensor(u), torch.zeros(1, dtype=torch.float64)]).requires_grad_(True)
         gap = (full[i] - full[j])[:, None]
-        value = -(
-            _tensor(wins[i, j]) * Choice().log_prob(gap, torch.zeros(len(i), dtype=torch.long), torch.zeros(0, dtype=torch.float64))
-        ).sum()
+        won, nothing = torch.zeros(len(i), dtype=torch.long), torch.zeros(0, dtype=torch.float64)
+        value = -(_tensor(wins[i, j]) * Choice().log_prob(gap, won, nothing)).sum()
         (gradient,) = torch.autograd.grad(value, full)
         return float(value.detach()), gradient.numpy()[:-1]
 

@@ -144,7 +144,7 @@ def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
             mask = frame["group"].to_numpy() == code
             if mask.sum() >= 20:
                 part = share(_hits(p[mask], won[mask]), cluster=cluster[mask], weight=count[mask])
-                findings.append(_measured(f"accuracy/group/{name}", f"For group {name}: {_percent(part)}.", part, "share"))
+                findings.append(_measured(f"accuracy/group/{name}", f"Raters of {name}: {_percent(part)}.", part, "share"))
     return findings
 
 
@@ -289,7 +289,9 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
         return float(gap.sum() / total.sum())
 
     estimate = ece(np.ones(len(p)))
-    low, high = bootstrap(ece, cluster, rounds=200)
+    lower, upper = bootstrap(ece, cluster, rounds=200)
+    # the resampled ECE is biased upwards once more: the basic interval reflects the percentiles about the estimate
+    low, high = max(0.0, min(2 * estimate - upper, estimate)), max(2 * estimate - lower, estimate)
     rng = np.random.default_rng(0)
     perfect = float(np.mean([_ece_of(bins, count, chosen, rng.random(len(p)) < chosen) for _ in range(50)]))
     rows = []

@@ -46,6 +46,8 @@ _PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
 """Prior of the three shares, as if five raters had been seen: keeps a share from being exactly 0 or 1 in small data."""
 _SPREAD_PRIOR = (2.0, 0.3)
 """Prior of the spread of careful slopes: as if two raters with spread 0.3 had been seen."""
+_ROUNDS = 30
+"""Most updates of the hyperparameters; they usually settle, to 5% of a variance, in 5 to 15."""
 _SETTLED = 1.0
 """Hyperparameters move only while the Newton decrement is below this, in standard errors."""
 _WIDEST_SPREAD = 0.5
@@ -330,16 +332,20 @@ class Fit:
 
         `without` names parts of the basis (style) that are not to count.
         """
-        rows, known = self.basis.rows_for(feedback)
+        rows = self.basis.rows_for(feedback)
         z, _ = self._population(group_weights)
-        value = self._times(rows, (z @ self._kept(without))[:, None])[:, 0]
-        return np.where(known, value, np.nan)
+        return np.where(rows.known, rows.times((z @ self._kept(without))[:, None])[:, 0], np.nan)
 
     def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
         """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
-        rows, known = self.basis.rows_for(feedback)
-        seen = self._seen_factor(group_weights, without)
-        return np.where(known, np.sqrt((self._times(rows, seen) ** 2).sum(1)), np.nan)
+        rows = self.basis.rows_for(feedback)
+        variance = (rows.times(self._seen_factor(group_weights, without)) ** 2).sum(1) + rows.new * self._new_variance
+        return np.where(rows.known, np.sqrt(variance), np.nan)
+
+    @property
+    def _new_variance(self) -> float:
+        """Variance that a new response has beyond its features."""
+        return self.prior.get("residual_sd", 0.0) ** 2
 
     def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Array:
         """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
@@ -359,9 +365,6 @@ class Fit:
                 weights[:, columns] = 0.0
         return weights
 
-    def _times(self, rows: Array | NDArray[np.int64], W: Array) -> Array:
-        return W[rows] if rows.ndim == 1 else rows @ W
-
     def gaps(
         self,
         feedback: Feedback,
@@ -372,24 +375,21 @@ class Fit:
         without: tuple[str, ...] = (),
     ) -> Gaps:
         """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
-        rows, known = self.basis.rows_for(feedback)
+        rows = self.basis.rows_for(feedback)
         _, share = self._population(group_weights)
         kept = self._kept(without)
         named = self.loadings[: len(self.groups)]
-        values = self._times(rows, kept.T) @ named.T  # (n_responses, G)
+        values = rows.times(kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
         seen = self._seen_factor(group_weights, without)
         variance = np.empty(len(left))
         for start in range(0, len(left), 20_000):
             part = slice(start, start + 20_000)
-            if rows.ndim == 1:
-                spread = seen[rows[left[part]]] - seen[rows[right[part]]]
-            else:
-                spread = (rows[left[part]] - rows[right[part]]) @ seen
-            variance[part] = (spread**2).sum(1)
+            variance[part] = (rows.difference_times(left[part], right[part], seen) ** 2).sum(1)
+        variance += (rows.new[left] + rows.new[right]) * self._new_variance
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
-        return Gaps(mean, np.sqrt(variance), by_group, disagreement, known[left] & known[right])
+        return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right])
 
     def doubts(self, gaps: Gaps) -> pl.DataFrame:
         """The doubt about the next careful judgment of each pair, as shares of variance that add up.
@@ -426,23 +426,20 @@ class Fit:
 
         0 means that nothing in the data bears on it; NaN that the response cannot be placed at all.
         """
-        rows, known = self.basis.rows_for(feedback)
+        rows = self.basis.rows_for(feedback)
         k, P = self.weights.shape
         prior = np.zeros(P)
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
-        shared = self.factor.reshape(k, P, -1)[0]
-        if rows.ndim == 1:
-            posterior, before = (shared[rows] ** 2).sum(1), prior[rows]
-        else:
-            posterior, before = ((rows @ shared) ** 2).sum(1), rows**2 @ prior
-        return np.where(known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan)
+        posterior = (rows.times(self.factor.reshape(k, P, -1)[0]) ** 2).sum(1) + rows.new * self._new_variance
+        before = (prior[rows.index] if rows.columns is None else rows.columns**2 @ prior) + rows.new * self._new_variance
+        return np.where(rows.known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan)
 
     # ------------------------------------------------------------------ files
 
     def save(self, folder: str | Path) -> None:
         """Write fit.json and arrays.safetensors; `Fit.load` gives the same predictions."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -454,7 +451,8 @@ class Fit:
             arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
         if self.basis.features is not None:
             arrays |= {f"features.{name}": value for name, value in self.basis.features.to_arrays().items()}
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, folder / "arrays.safetensors")
+        # written by us, so that the file gets the permissions of its folder's other files
+        (folder / "arrays.safetensors").write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
         features = self.basis.features
         record = {
             "seamark": "fit",
@@ -476,7 +474,7 @@ class Fit:
             "basis": {
                 "n_responses": self.basis.n_responses,
                 "parts": [[name, s.start, s.stop] for name, s in self.basis.parts],
-                "response_ids": self.basis.response_ids if features is None else [],
+                "response_ids": self.basis.response_ids,
                 "features": features.features if features else None,
                 "style_names": features.style_names if features else [],
             },
@@ -649,7 +647,7 @@ def _parts(likelihood: Likelihood) -> list[tuple[str, NDArray[np.int64]]]:
     for name, columns in likelihood.basis.parts:
         index = np.arange(P)[columns]
         parts.append((name, index))
-        if k > 1:
+        if k > 1 and name != "residual":
             parts.append((f"{name} of groups", np.concatenate([a * P + index for a in range(1, k)])))
     if likelihood.has_leniency:
         parts.append(("leniency", np.arange(likelihood.leniency.start, likelihood.leniency.stop)))
@@ -665,7 +663,7 @@ def _optimise(
     rng: np.random.Generator,
     progress: Callable[[int, float], None] | None,
 ) -> _State:
-    size = likelihood.size
+    size, free = likelihood.size, likelihood.free
     sparse = size > DENSE and likelihood.basis.matrix is None
     parts = _parts(likelihood)
     x = np.zeros(size)
@@ -684,7 +682,7 @@ def _optimise(
             else float((likelihood.basis.matrix[:, index % likelihood.basis.n_columns] ** 2).sum(1).mean())
         )
         variances[name] = 1.0 / max(scale, 1e-12)
-        if "of groups" in name:
+        if "of groups" in name or name == "residual":
             variances[name] *= 0.1
         precision[index] = 1 / variances[name]
 
@@ -696,14 +694,15 @@ def _optimise(
 
     nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
     value, posterior, joint = objective(x, nodes)
-    frozen, decrement, iteration, settled, hyper = False, np.inf, 0, 0, np.zeros(0)
+    frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
     curvature = _Curvature(np.eye(1))
     for iteration in range(1, max_iterations + 1):
         d = likelihood.derivatives(x, nodes, posterior, sparse=sparse)
         gradient = d.gradient - precision * (x - centre)
         information = d.information + (diags_array(precision).tocsr() if sparse else np.diag(precision))
-        curvature = _Curvature.of(information)
-        step = curvature.solve(gradient)
+        curvature = _Curvature.of(information if free.all() else information[np.ix_(free, free)])
+        step = np.zeros(size)
+        step[free] = curvature.solve(gradient[free])
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
         if progress is not None:
             progress(iteration, decrement)
@@ -722,7 +721,7 @@ def _optimise(
         if frozen or decrement > _SETTLED and iteration < max_iterations // 2:
             # prior strengths are read off a mode, not off the way to it
             continue
-        factor = curvature.inverse_factor(rng, 32)
+        factor = _spread_rows(curvature.inverse_factor(rng, 32), free)
         inverse = (factor**2).sum(1)
         for name, index in parts:
             well_determined = float(np.clip(len(index) - inverse[index].sum() / variances[name], 1e-3 * len(index), len(index)))
@@ -747,9 +746,10 @@ def _optimise(
             nodes = Nodes(nodes.slope, nodes.log_prior + likelihood.uncertainty_offset(x, nodes, spread))
         value, posterior, joint = objective(x, nodes)
         now = [np.log(max(v, 1e-4)) for v in variances.values()] + ([*slopes.shares, np.log(slopes.spread)] if slopes else [])
-        settled = settled + 1 if len(hyper) and np.abs(np.array(now) - hyper).max() < 0.02 and decrement < 0.5 else 0
+        settled = settled + 1 if len(hyper) and np.abs(np.array(now) - hyper).max() < 0.05 else 0
         hyper = np.array(now)
-        if settled >= 2 or iteration >= max_iterations // 2:
+        rounds += 1
+        if settled >= 2 or rounds >= _ROUNDS or iteration >= max_iterations // 2:
             frozen = True
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
@@ -770,7 +770,9 @@ def _covariance(
         se = np.sqrt((factor**2).sum(1))
         notes.append(f"uncertainty from {DRAWS // 4} draws (too many parameters for a dense covariance); no sandwich")
         return factor[:n_values], se, None, notes
+    free = likelihood.free
     missing, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
+    missing, meat = missing[np.ix_(free, free)], meat[np.ix_(free, free)]
     observed = state.information.matrix - missing
     try:
         lower = np.linalg.cholesky(observed)
@@ -782,11 +784,21 @@ def _covariance(
     se = np.sqrt((factor**2).sum(1))
     covariance_meat = factor @ (factor.T @ meat)
     sandwich = np.sqrt(np.maximum(((covariance_meat @ factor) * factor).sum(1), 0.0))
+    factor, se, sandwich = _spread_rows(factor, free), _spread_rows(se, free), _spread_rows(sandwich, free)
     values = factor[:n_values]
     if n_values > EXACT:
         values = values @ rng.standard_normal((values.shape[1], DRAWS)) / np.sqrt(DRAWS)
         notes.append(f"the covariance of {n_values:,} values is kept as {DRAWS} draws")
     return values, se, sandwich, notes
+
+
+def _spread_rows(values: Array, free: NDArray[np.bool_]) -> Array:
+    """Rows for all parameters from rows for the free ones; fixed parameters have none of the variance."""
+    if free.all():
+        return values
+    out = np.zeros((len(free), *values.shape[1:]))
+    out[free] = values
+    return out
 
 
 def _sampled_factor(A: csr_array, rng: np.random.Generator, draws: int) -> Array:

@@ -127,6 +127,15 @@ class Likelihood:
         return self.n_values + self.n_shifts + self.n_shape
 
     @property
+    def free(self) -> NDArray[np.bool_]:
+        """(size,) parameters that are estimated; a group's residuals stay 0, since groups differ in features only."""
+        free = np.ones(self.size, dtype=bool)
+        if self.basis.residual is not None:
+            for a in range(1, self.design.loadings.shape[1]):
+                free[a * self.basis.n_columns + np.arange(self.basis.n_columns)[self.basis.residual]] = False
+        return free
+
+    @property
     def values(self) -> slice:
         return slice(0, self.n_values)
 
@@ -292,7 +301,7 @@ class Likelihood:
                 t = torch.from_numpy(x[self.shape].copy()).requires_grad_(True)
                 value = (weight * self._log_probs(c, contrast, t, rows)).sum()
                 inputs = [contrast, t] if self.n_shape else [contrast]
-                first = torch.autograd.grad(value, inputs, create_graph=True)
+                first = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
                 g = first[0]
                 _put(m.g1, m.g0, rows, g, slope)
                 for e in range(d):
@@ -301,11 +310,9 @@ class Likelihood:
                     m.h2[rows, e] = _sum(h * slope[..., None] ** 2)
                     m.h1[rows, e] = _sum(h * slope[..., None])
                     m.h0[rows, e] = _sum(h)
-                if self.n_shape:
+                if mine:
                     gradient_t += first[1].detach().numpy()
                     for position, index in enumerate(mine):
-                        if not first[1].requires_grad:
-                            break
                         second = torch.autograd.grad(first[1][index], [contrast, t], retain_graph=True, allow_unused=True)
                         if second[0] is not None:
                             m.cross1[rows, :, position] = _sum(-second[0] * slope[..., None])
@@ -447,20 +454,18 @@ class Likelihood:
         import torch
 
         n = contrast.shape[1]
-        rows = slice(0, n)
-        value = self._log_probs(c, contrast, t, rows)
-        (g,) = torch.autograd.grad(value.sum(), contrast)
+        t = t.detach().clone().requires_grad_(True)
+        value = self._log_probs(c, contrast, t, slice(0, n))[0]
+        (g,) = torch.autograd.grad(value.sum(), contrast, retain_graph=True)
         shape_grad = np.zeros((n, self.n_shape))
         mine = list(range(c.shape.start, c.shape.stop)) + ([self.n_shape - 1] if self.observation.lapse else [])
-        from torch.autograd import forward_ad
-
-        for index in mine:
-            # a directional derivative per cell: the families take one t for all cells, so reverse mode would sum over them
-            tangent = torch.zeros_like(t)
-            tangent[index] = 1.0
-            with forward_ad.dual_level():
-                along = self._log_probs(c, contrast.detach(), forward_ad.make_dual(t, tangent), rows)[0]
-                shape_grad[:, index] = forward_ad.unpack_dual(along).tangent.numpy()
+        if mine:
+            # the families take one t for all cells, so reverse mode sums over them: differentiate that sum by a weight per cell
+            weight = torch.ones(n, dtype=torch.float64, requires_grad=True)
+            (along,) = torch.autograd.grad((value * weight).sum(), t, create_graph=True)
+            for index in mine:
+                (column,) = torch.autograd.grad(along[index], weight, retain_graph=True)
+                shape_grad[:, index] = column.numpy()
         return shape_grad, g[0].detach().numpy()
 
 

@@ -21,8 +21,8 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -193,7 +193,7 @@ def _snapshot(name: str) -> Path:
     try:
         try:
             folder = Path(hub.snapshot_download(name, local_files_only=True))
-        except hub.errors.LocalEntryNotFoundError:
+        except _import("huggingface_hub.errors").LocalEntryNotFoundError:
             folder = None
         if folder is None or not _is_complete(folder):
             folder = Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["onnx/*", "openvino/*"]))
@@ -333,7 +333,7 @@ def _loaded(encoder: _Encoder) -> _Loaded:
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
     tokenizer.padding_side = tokenizer.truncation_side = "right"
-    limits = (encoder.longest, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+    limits = (encoder.longest or tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
     # an absent limit is None or, in a tokenizer, 1e30
     longest = min((n for n in limits if n is not None and 0 < n < 10**6), default=_LONGEST)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -352,7 +352,7 @@ def _dense(name: str, path: Path, tensors: dict[str, Any]) -> tuple[Any, Any, st
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def _quiet(transformers: Any) -> Generator[None]:
     """Without the progress bar and the notes that loading prints."""
     logging = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -392,12 +392,15 @@ class _Store:
                 here = missing & rows.keys()
                 if here:
                     vectors = _read_segment(path, "vectors")
+                    if len(vectors) != len(rows):
+                        raise ValueError(f"{path} is not a segment")
                     found |= {digest: vectors[rows[digest]] for digest in here}
                     missing -= here
-            except FileNotFoundError:  # merged by another process
+            except _DAMAGED:
+                with suppress(OSError):
+                    path.unlink()
+            except OSError:  # merged by another process, or not ours to read
                 continue
-            except _UNREADABLE:
-                path.unlink(missing_ok=True)
         return found
 
     def write(self, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
@@ -419,8 +422,10 @@ class _Store:
         for path in paths:
             try:
                 parts.append((_read_segment(path, "digests"), _read_segment(path, "vectors")))
-            except _UNREADABLE:
+            except (*_DAMAGED, OSError):
                 continue
+        if not parts:
+            return
         digests, vectors = np.concatenate([d for d, _ in parts]), np.concatenate([v for _, v in parts])
         first = np.sort(np.unique(digests, axis=0, return_index=True)[1])
         kept = self._write_segment(digests[first], vectors[first])
@@ -442,12 +447,14 @@ class _Store:
         return path
 
 
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_DAMAGED = (ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
+"""What NumPy and zipfile raise on a file that is cut short, changed, or something else."""
 
 
 def _read_segment(path: Path, part: str) -> NDArray[Any]:
     """Digests or vectors; the checksum of the zip member is checked on the way."""
-    with np.load(path, allow_pickle=False) as arrays:
+    # a stream of our own: np.load leaves its own open when the file is damaged
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         array = arrays[part]
     if array.ndim != 2 or array.dtype != (np.uint8 if part == "digests" else np.float32):
         raise ValueError(f"{path} is not a segment")

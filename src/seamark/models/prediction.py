@@ -71,7 +71,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     The utilities' posterior is integrated out (5 Gauss-Hermite nodes), and so is the rater's slope: over its posterior for
     raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities.
     """
-    placed = fit.basis.rows_for(feedback)[1]
+    placed = fit.basis.rows_for(feedback).known
     usable = feedback.judgments.select(pl.col("responses").list.eval(pl.element().is_in(np.flatnonzero(placed).tolist())).list.all())[
         "responses"
     ]
@@ -79,7 +79,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
         feedback = feedback.filter(usable.fill_null(False).to_numpy())
     if feedback.n_judgments == 0:
         return []
-    rows, _ = fit.basis.rows_for(feedback)
+    rows = fit.basis.rows_for(feedback)
     crowd = _crowd(fit, feedback)
     design = build_design(feedback, Observation(), crowd, known=fit.families)
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
@@ -89,11 +89,11 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     G = len(crowd.names)
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
     out: list[Predicted] = []
-    U = fit._times(rows, fit.weights.T) @ fit.loadings[:G].T  # noqa: SLF001  # prediction is the other half of Fit
+    U = rows.times(fit.weights.T) @ fit.loadings[:G].T
+    new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
     spread = {}
     for g in range(G):
-        factor = np.tensordot(fit.loadings[g], fit.factor.reshape(k, P, -1), 1)
-        spread[g] = factor[rows] if rows.ndim == 1 else rows @ factor
+        spread[g] = rows.times(np.tensordot(fit.loadings[g], fit.factor.reshape(k, P, -1), 1))
     for block in design.blocks:
         response, group = block.shown // G, block.shown[:, 0] % G
         K = block.family.contrast(block.shown.shape[1])
@@ -105,7 +105,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 for start in range(0, len(mine), 20_000):
                     part = mine[start : start + 20_000]
                     difference = sum(w * spread[g][response[part, slot]] for slot, w in enumerate(K[0]))
-                    sd[part, 0] = np.sqrt((difference**2).sum(1))
+                    sd[part, 0] = np.sqrt((difference**2).sum(1) + new_variance[response[part]].sum(1))
         rater = fitted_rater[block.rater]
         shift = (block.ordered[:, None] * K[:, 0]) * fit.position if not block.lenient else leniency[rater][:, None]
         probs = _integrate(fit, block, scaled, sd, shift, fit.slope_nodes[rater], fit.slope_weights[rater])

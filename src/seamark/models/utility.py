@@ -94,7 +94,12 @@ class Basis:
     """Named column ranges, each with a prior variance of its own."""
     features: FeatureMap | None = None
     response_ids: tuple[str, ...] = field(default=(), repr=False)
-    """Content ids of the rows, for the identity."""
+    """Content ids of the rows, for the identity and the residual part."""
+
+    @property
+    def residual(self) -> slice | None:
+        """Columns of the part that gives each training response a value of its own beside its features."""
+        return dict(self.parts).get("residual")
 
     @property
     def n_columns(self) -> int:
@@ -114,18 +119,47 @@ class Basis:
         """X' A X, dense."""
         return A.toarray() if self.matrix is None else self.matrix.T @ (A @ self.matrix)
 
-    def rows_for(self, feedback: Feedback) -> tuple[Array | NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of X for the responses of any feedback, and which of them are known.
-
-        With features, (n, P) columns; with the identity, (n,) row numbers (0 where not known).
-        """
-        if self.features is not None:
-            texts = feedback.responses["text"]
-            known = texts.is_not_null().to_numpy()
-            return self.features.columns(texts.fill_null("").to_list()), known
+    def rows_for(self, feedback: Feedback) -> Rows:
+        """The rows of X for the responses of any feedback."""
         lookup = {name: row for row, name in enumerate(self.response_ids)}
-        rows = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
-        return np.maximum(rows, 0), rows >= 0
+        seen = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
+        if self.features is None:
+            return Rows(None, np.maximum(seen, 0), seen >= 0, np.zeros(len(seen)))
+        texts = feedback.responses["text"]
+        columns = self.features.columns(texts.fill_null("").to_list())
+        known = texts.is_not_null().to_numpy()
+        if self.residual is None:
+            return Rows(columns, seen, known, np.zeros(len(seen)))
+        own = np.zeros((len(seen), len(self.response_ids)))
+        own[np.flatnonzero(seen >= 0), seen[seen >= 0]] = 1.0
+        return Rows(np.hstack([columns, own]), seen, known, (seen < 0).astype(float))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a basis for some responses."""
+
+    columns: Array | None
+    """(n, P); None for the identity, whose rows are `index`."""
+    index: NDArray[np.int64]
+    """(n,) row of each response in the training data."""
+    known: NDArray[np.bool_]
+    """(n,) whether the fit can speak about the response at all."""
+    new: Array
+    """(n,) 1 where the residual part applies to a response that was not in the training data: its value is 0, its variance the prior's."""
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def times(self, W: Array) -> Array:
+        """X W"""
+        return W[self.index] if self.columns is None else self.columns @ W
+
+    def difference_times(self, left: NDArray[np.int64], right: NDArray[np.int64], W: Array) -> Array:
+        """(X[left] - X[right]) W"""
+        if self.columns is None:
+            return W[self.index[left]] - W[self.index[right]]
+        return (self.columns[left] - self.columns[right]) @ W
 
 
 class Utility(Protocol):
@@ -155,6 +189,10 @@ class Linear:
     style: bool = True
     n_columns: int = 1024
     """Columns of the hash block, at most 1024."""
+    residual: bool | None = None
+    """Whether each training response also has a value of its own, for what its features do not say. Without it, judgments of few
+    texts by many people make the fit too sure, and every effect is pulled towards 0. None: where responses are shown 40 times or
+    more on average, and there are at most 1,000 of them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -173,11 +211,16 @@ class Linear:
             texts.to_list(), features=self.features, style=self.style, n_columns=self.n_columns, seed=self.seed
         )
         s = len(features.style_names)
-        parts = ((("style", slice(0, s)),) if s else ()) + (("content", slice(s, matrix.shape[1])),)
-        return Basis(feedback.n_responses, matrix, parts, features=features)
+        P, n = matrix.shape[1], feedback.n_responses
+        parts = ((("style", slice(0, s)),) if s else ()) + (("content", slice(s, P)),)
+        shown = int(feedback.judgments["responses"].list.len().sum())
+        if self.residual or (self.residual is None and n <= 1000 and shown >= 40 * n):
+            ids = tuple(feedback.responses["id"].to_list())
+            return Basis(n, np.hstack([matrix, np.eye(n)]), (*parts, ("residual", slice(P, P + n))), features, ids)
+        return Basis(n, matrix, parts, features=features)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"utility": "Linear", "features": self.features, "style": self.style, "n_columns": self.n_columns, "seed": self.seed}
+        return {"utility": "Linear", "features": self.features, "style": self.style, "n_columns": self.n_columns, "residual": self.residual, "seed": self.seed}
 
 
 def default_utility(feedback: Feedback) -> Utility:

@@ -1,0 +1,159 @@
+"""Who imports whom: the arrows of the house, one file for each heavy library, and a budget for `import seamark`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "seamark"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# from the ground up; a room imports only from rows below its own, or from its own room
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("records",),
+    ("sources", "store", "simulation", "models"),
+    ("aggregation",),
+    ("reward",),
+    ("checks",),
+    ("rendering", "elicit"),
+    ("study",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
+
+MODELS: tuple[tuple[str, ...], ...] = (
+    ("features", "network", "observation", "people"),
+    ("utility", "design"),
+    ("likelihood",),
+    ("fitting",),
+    ("prediction",),
+    ("__init__",),
+)
+MODELS_LEVEL = {name: level for level, names in enumerate(MODELS) for name in names}
+
+ONE_FILE_EACH = ("transformers", "trl", "sqlalchemy", "fastapi", "httpx", "ray", "altair")
+
+
+def _imports(tree: ast.AST, *, top_only: bool = False) -> Iterator[str]:
+    """Full names of the modules imported, also inside functions; with `top_only`, what runs when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield node.module or ""
+        skipped = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        )
+        if not (top_only and skipped):
+            yield from _imports(node, top_only=top_only)
+
+
+def _module(path: Path) -> tuple[str, ...]:
+    return path.relative_to(SOURCE).with_suffix("").parts
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(_module(p)))
+def test_arrows_point_downwards(path: Path) -> None:
+    here = _module(path)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for name in _imports(tree):
+        target = tuple(name.split(".")[1:])
+        if name.split(".")[0] != "seamark":
+            continue
+        assert target, f"{here} imports the whole package"
+        assert target[0] in LEVEL, f"{target[0]} has no place in the house: give it one here and in the architecture"
+        if target[0] == here[0]:
+            if here[0] == "models" and len(target) > 1:
+                assert MODELS_LEVEL[target[1]] < MODELS_LEVEL[here[1]], f"models.{here[1]} imports models.{target[1]}"
+        else:
+            assert LEVEL[target[0]] < LEVEL[here[0]], f"{'.'.join(here)} imports {name}"
+
+
+def test_every_room_has_a_place() -> None:
+    assert {_module(path)[0] for path in FILES} <= set(LEVEL)
+    assert {_module(path)[1] for path in FILES if _module(path)[0] == "models"} <= set(MODELS_LEVEL)
+
+
+def test_the_walk_sees_lazy_imports_and_skips_type_checking() -> None:
+    tree = ast.parse("if TYPE_CHECKING:\n    import torch\ndef f():\n    from seamark.cli import app\nclass A:\n    import trl")
+    assert set(_imports(tree)) == {"torch", "seamark.cli", "trl"}
+    assert set(_imports(tree, top_only=True)) == {"trl"}
+
+
+@pytest.mark.parametrize("library", ONE_FILE_EACH)
+def test_one_file_each(library: str) -> None:
+    used = [p for p in FILES if any(n.split(".")[0] == library for n in _imports(ast.parse(p.read_text(encoding="utf-8"))))]
+    assert len(used) <= 1, used
+
+
+def test_torch_only_in_models_and_reward_and_never_at_import() -> None:
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(name.split(".")[0] == "torch" for name in _imports(tree)):
+            assert _module(path)[0] in ("models", "reward"), path
+        assert not any(name.split(".")[0] == "torch" for name in _imports(tree, top_only=True)), path
+
+
+def test_no_module_and_function_share_a_name() -> None:
+    """With `fit.py` exporting `fit`, `import pkg.fit as m` would yield the function."""
+    import seamark
+
+    assert not {_module(path)[-1] for path in FILES} & (set(seamark.__all__) - {"seamark"})
+
+
+# ---------------------------------------------------------------------------------------------- what an import costs
+
+_MEASURE = """
+import json, resource, sys
+{statement}
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([used.ru_utime, [m for m in ("torch", "transformers", "altair", "scipy", "sklearn", "httpx") if m in sys.modules]]))
+"""
+
+
+def _cost(statement: str, rounds: int = 5) -> tuple[float, list[str]]:
+    """Least user CPU seconds of a fresh interpreter (a busy machine delays it, but does not make it work more), and what it loaded."""
+    runs: list[tuple[float, list[str]]] = []
+    for _ in range(rounds):
+        done = subprocess.run([sys.executable, "-c", _MEASURE.format(statement=statement)], capture_output=True, text=True, check=True)
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    return min(run[0] for run in runs), runs[0][1]
+
+
+_HELP = """
+from seamark.cli import app
+try:
+    app(["--help"], standalone_mode=False)
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("statement", "budget_s"), [("import seamark", 0.2), (_HELP, 0.4)], ids=["import", "help"])
+def test_start_is_light(statement: str, budget_s: float) -> None:
+    bare, _ = _cost("pass")
+    used, loaded = _cost(statement)
+    assert used - bare < budget_s
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import seamark; seamark.load; seamark.Feedback; seamark.simulate",
+        "from seamark.checks.data import diagnose; from seamark.simulation import simulate; "
+        "diagnose(simulate(n_prompts=20, n_raters=10, n_judgments=200).feedback)",
+    ],
+    ids=["load", "diagnose"],
+)
+def test_torch_is_not_imported_before_a_fit(statement: str) -> None:
+    assert "torch" not in _cost(statement, rounds=1)[1]

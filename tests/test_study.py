@@ -1,0 +1,348 @@
+"""The main job on small data: every file is there and agrees with the others, planted defects block, odd data finishes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import polars as pl
+import pytest
+
+import seamark as sm
+from seamark import rendering
+from seamark.aggregation import Electorate
+from seamark.study import Study, rewrite_report, run_study
+
+SCHEMA = json.loads((Path(rendering.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
+SIGNAL_KEYS = {
+    "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
+}  # fmt: skip
+Rows = list[dict[str, Any]]
+
+
+def write(path: Path, rows: Rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def society(**settings: Any) -> sm.Feedback:
+    return sm.simulate(**({"n_prompts": 40, "n_raters": 20, "n_judgments": 900, "seed": 1} | settings)).feedback
+
+
+def saved(feedback: sm.Feedback, path: Path) -> Path:
+    feedback.to_jsonl(path)
+    return path
+
+
+def verdicts(study: Study) -> dict[str, str]:
+    return {f.code: f.verdict for f in study.findings}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(society(), tmp_path_factory.mktemp("data") / "small.jsonl")
+
+
+@pytest.fixture(scope="module")
+def study(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return run_study(small, tmp_path_factory.mktemp("studies") / "out", seed=0)
+
+
+# ---------------------------------------------------------------------------------------------- what a study leaves behind
+
+
+def test_every_file_is_there(study: Study) -> None:
+    found = {str(p.relative_to(study.folder)) for p in study.folder.rglob("*") if p.is_file()}
+    assert found == {
+        "report.html", "findings.json", "card.md", "charter.toml", "study.json",
+        "fit/fit.json", "fit/arrays.safetensors", "signal/train.jsonl",
+    }  # fmt: skip
+
+
+def test_nothing_is_left_beside_it(study: Study) -> None:
+    assert [p.name for p in study.folder.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX here")
+def test_others_may_read_what_the_umask_allows(study: Study) -> None:
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in study.folder.rglob("*") if p.is_file()}
+    assert len(set(modes.values())) == 1, modes
+
+
+def test_findings_keep_to_the_schema(study: Study) -> None:
+    document = json.loads((study.folder / "findings.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, SCHEMA)
+    assert [f["code"] for f in document["findings"]] == [f.code for f in study.findings]
+
+
+def test_codes_are_unique(study: Study) -> None:
+    codes = [f.code for f in study.findings]
+    assert len(codes) == len(set(codes))
+
+
+def test_every_estimate_has_an_interval_and_n_or_says_why(study: Study) -> None:
+    for f in study.findings:
+        if f.estimate is not None:
+            assert f.n is not None, f.code
+            assert f.low is not None or f.reason, f.code
+        else:
+            assert f.reason, f.code
+
+
+def test_report_needs_no_network(study: Study) -> None:
+    page = (study.folder / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 2_000_000
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
+    assert not re.findall(r"""url\(\s*["']?https?:|@import|<link[^>]+stylesheet""", page)
+    assert "</html>" in page
+
+
+def test_fit_predicts_the_same_after_loading(study: Study, small: Path) -> None:
+    feedback = sm.load(small)
+    loaded = sm.Fit.load(study.folder / "fit")
+    assert study.fit is not None
+    assert np.array_equal(loaded.utilities(feedback), study.fit.utilities(feedback))
+    assert np.array_equal(loaded.ignorance(feedback), study.fit.ignorance(feedback))
+    assert loaded.raters.equals(study.fit.raters)
+    assert repr(loaded) == repr(study.fit)
+    from seamark.models import predict
+
+    for before, after in zip(predict(study.fit, feedback), predict(loaded, feedback), strict=True):
+        assert np.array_equal(before.probs, after.probs)
+
+
+def test_signal_rows(study: Study, small: Path) -> None:
+    rows = [json.loads(line) for line in (study.folder / "signal" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    feedback = sm.load(small)
+    pairs = {tuple(sorted(codes)) for codes in feedback.judgments["responses"].to_list()}
+    assert len(rows) == len(pairs)
+    for row in rows:
+        assert set(row) == SIGNAL_KEYS
+        assert row["margin"] >= 0
+        assert 0.5 <= row["p_chosen"] <= 1
+        if row["noise"] is None:
+            assert row["disagreement"] is None
+            parts = row["noise_and_disagreement"]
+        else:
+            assert row["noise_and_disagreement"] is None
+            parts = row["noise"] + row["disagreement"]
+        assert abs(parts + row["ignorance"] - 1) < 1e-5
+    assert sum(row["weight"] for row in rows) == feedback.n_judgments
+
+
+def test_the_same_seed_gives_the_same_study(study: Study, small: Path, tmp_path: Path) -> None:
+    again = run_study(small, tmp_path / "again", seed=0)
+    assert again.findings.to_json() == study.findings.to_json()
+    name = Path("signal") / "train.jsonl"
+    assert (again.folder / name).read_bytes() == (study.folder / name).read_bytes()
+
+
+def test_report_can_be_drawn_again(study: Study) -> None:
+    before = (study.folder / "report.html").read_text(encoding="utf-8")
+    (study.folder / "report.html").unlink()
+    assert rewrite_report(study.folder) == study.folder / "report.html"
+    assert (study.folder / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_progress_goes_up_to_one(small: Path, tmp_path: Path) -> None:
+    said: list[tuple[str, float]] = []
+    run_study(small, tmp_path / "out", utility=sm.Linear(n_columns=16), progress=lambda stage, share: said.append((stage, share)))
+    shares = [share for _, share in said]
+    assert shares == sorted(shares)
+    assert said[0] == ("reading", 0.0)
+    assert said[-1] == ("done", 1.0)
+
+
+def test_the_charter_given_is_the_one_used(small: Path, tmp_path: Path) -> None:
+    charter = sm.Charter(title="Ours", authors=("Ada",), ignorance_penalty=2.0, electorate=Electorate())
+    made = run_study(small, tmp_path / "out", charter=charter, utility=sm.Linear(n_columns=16))
+    assert sm.Charter.from_toml(made.folder / "charter.toml") == charter
+    assert made.report.charter_signed
+
+
+# ---------------------------------------------------------------------------------------------- where it may write
+
+
+def test_an_earlier_study_is_replaced_whole(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = sm.Linear(n_columns=16)
+    run_study(small, out, utility=quick)
+    (out / "stale.txt").write_text("from before", encoding="utf-8")
+    run_study(small, out, utility=quick)
+    assert not (out / "stale.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_not_a_study_is_left_alone(small: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+        (out / "thesis.tex").write_text("years of work", encoding="utf-8")
+    else:
+        out.write_text("years of work", encoding="utf-8")
+    with pytest.raises(sm.SeamarkError, match="not a study"):
+        run_study(small, out)
+    assert "years of work" in (out / "thesis.tex" if kind == "folder" else out).read_text(encoding="utf-8")
+
+
+def test_a_study_that_fails_leaves_the_earlier_one(study: Study, tmp_path: Path) -> None:
+    before = (study.folder / "study.json").read_bytes()
+    with pytest.raises(sm.SeamarkError):
+        run_study(tmp_path / "missing.jsonl", study.folder)
+    assert (study.folder / "study.json").read_bytes() == before
+
+
+# ---------------------------------------------------------------------------------------------- planted defects
+
+
+def reversed_labels(feedback: sm.Feedback) -> sm.Feedback:
+    said = pl.col("outcome").cast(pl.String)
+    turned = feedback.judgments.with_columns(said.replace({"left": "right", "right": "left"}).alias("outcome"))
+    return sm.Feedback(turned, feedback.responses, feedback.prompts, feedback.raters, feedback.report)
+
+
+def _cut(tmp_path: Path) -> dict[str, Any]:
+    return {"source": saved(society(text=False, n_responses=8, n_components=2, n_prompts=30), tmp_path / "cut.jsonl")}
+
+
+def _leaked(tmp_path: Path) -> dict[str, Any]:
+    train, held = society(n_judgments=1500).split(by="judgment", test=0.2, seed=0)
+    return {"source": saved(train, tmp_path / "train.jsonl"), "held_out": saved(held, tmp_path / "held.jsonl")}
+
+
+def _careless(tmp_path: Path) -> dict[str, Any]:
+    feedback = society(careless=0.75, opposed=0.0, n_judgments=4000, n_raters=40, text=False, n_responses=10, tie=None)
+    return {"source": saved(feedback, tmp_path / "careless.jsonl")}
+
+
+def _reversed(tmp_path: Path) -> dict[str, Any]:
+    train, held = society(n_judgments=3000, careless=0.0, opposed=0.0).split(by="prompt", test=0.2, seed=0)
+    return {"source": saved(train, tmp_path / "train.jsonl"), "held_out": saved(reversed_labels(held), tmp_path / "held.jsonl")}
+
+
+def _below_baseline(tmp_path: Path) -> dict[str, Any]:
+    """Trained where the shorter wins and judged where the longer does: a trivial rule knows more."""
+    rng = np.random.default_rng(0)
+
+    def rows(n: int, longer: bool, prefix: str) -> Rows:
+        out: Rows = []
+        for i in range(n):
+            short, long = f"{prefix} answer {i} yes", f"{prefix} answer {i} " + "and then some more of it " * int(rng.integers(2, 6))
+            left_long = bool(rng.random() < 0.5)
+            texts = [long, short] if left_long else [short, long]
+            out.append(
+                {"kind": "pair", "prompt": f"{prefix} question {i}", "responses": [{"text": t} for t in texts], "order_known": True,
+                 "outcome": "left" if left_long == longer else "right", "rater": {"id": f"r{i % 12}"}}
+            )  # fmt: skip
+        return out
+
+    train = write(tmp_path / "train.jsonl", rows(300, False, "train"))
+    # the rule that is learnt from the training part fails as well; where the response was shown does not
+    held = rows(120, True, "held")
+    for row in held:
+        row["responses"] = row["responses"] if row["outcome"] == "left" else row["responses"][::-1]
+        row["outcome"] = "left"
+    return {"source": train, "held_out": write(tmp_path / "held.jsonl", held)}
+
+
+DEFECTS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "cut comparison graph": (_cut, "connectivity"),
+    "held-out leakage": (_leaked, "leakage"),
+    "most raters at chance": (_careless, "rater-reliability"),
+    "reversed held-out labels": (_reversed, "direction"),
+    "below a trivial rule": (_below_baseline, "baseline"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_planted_defect_blocks(defect: str, tmp_path: Path) -> None:
+    plant, code = DEFECTS[defect]
+    made = run_study(**plant(tmp_path), out=tmp_path / "out")
+    assert verdicts(made)[code] == "blocking", made.findings
+    assert made.exit_code == 1
+    blocked = next(f for f in made.findings.blocking if f.code == code)
+    assert blocked.remedy
+
+
+def test_nothing_blocks_without_a_defect(study: Study) -> None:
+    assert not study.findings.blocking, study.findings
+    assert study.exit_code == 0
+
+
+# ---------------------------------------------------------------------------------------------- odd but readable
+
+
+def _pair(i: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "kind": "pair", "prompt": f"question {i % 7}", "responses": [{"text": f"first answer {i % 5}"}, {"text": f"a second one {i % 3}"}],
+        "outcome": "left" if i % 3 else "right",
+    } | fields  # fmt: skip
+
+
+ODD: dict[str, tuple[Rows, tuple[str, ...]]] = {
+    "one judgment": ([_pair(0)], ("agreement", "accuracy", "calibration", "rater-reliability")),
+    "one rater": ([_pair(i, rater={"id": "ann"}) for i in range(60)], ("rater-reliability", "ceiling")),
+    "all ties": ([_pair(i, outcome="tie", rater={"id": f"r{i % 4}"}) for i in range(60)], ("accuracy", "baseline", "calibration")),
+    "id only": (
+        [_pair(i, prompt=None, responses=[{"id": "xyz"[i % 3]}, {"id": "xyz"[(i + 1) % 3]}], rater={"id": f"r{i % 5}"}) for i in range(80)],
+        ("length", "style"),
+    ),
+    "identical pairs": (
+        [_pair(i, responses=[{"text": f"same {i}"}] * 2, rater={"id": f"r{i % 4}"}) for i in range(60)],
+        ("accuracy", "calibration"),
+    ),
+    "nominal labels only": (
+        [
+            {"kind": "label", "prompt": "q", "responses": [{"text": f"a{i % 9}"}], "label": "xyz"[i % 3], "rater": {"id": f"r{i % 4}"}}
+            for i in range(60)
+        ],
+        ("accuracy", "log-loss", "calibration", "baseline", "rater-reliability", "doubts"),
+    ),
+    "all skipped": ([_pair(i, outcome="skipped") for i in range(50)], ("accuracy", "log-loss", "doubts")),
+    "always the same answer": ([_pair(i, outcome="left", rater={"id": f"r{i % 4}"}) for i in range(60)], ()),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_finishes(name: str, tmp_path: Path) -> None:
+    rows, not_applicable = ODD[name]
+    made = run_study(write(tmp_path / "odd.jsonl", rows), tmp_path / "out")
+    assert made.exit_code in (0, 1)
+    found = verdicts(made)
+    for code in not_applicable:
+        assert found[code] == "not_applicable", (code, found[code])
+    document = json.loads((made.folder / "findings.json").read_text(encoding="utf-8"))
+    jsonschema.validate(document, SCHEMA)
+    assert (made.folder / "report.html").is_file()
+    assert (made.folder / "card.md").is_file()
+
+
+# ---------------------------------------------------------------------------------------------- real data
+
+
+def test_hh_rlhf_finishes(real_data: Path, tmp_path: Path) -> None:
+    made = run_study(real_data / "raw" / "hh-rlhf" / "harmless-base-test.jsonl.gz", tmp_path / "out")
+    assert made.report.format == "hh-rlhf"
+    assert made.report.data["n_judgments"] == 2312
+    assert verdicts(made)["rater-reliability"] == "not_applicable"
+
+
+def test_tulu_finishes(real_data: Path, tmp_path: Path) -> None:
+    made = run_study(real_data / "tulu1_human_eval", tmp_path / "out")
+    assert made.report.format == "tulu"
+    assert (made.folder / "signal" / "train.jsonl").stat().st_size
+
+
+@pytest.mark.slow
+def test_ukp_finishes(real_data: Path, tmp_path: Path) -> None:
+    made = run_study(real_data / "ukp_convarg", tmp_path / "out")
+    assert made.report.format == "ukp-convarg"
+    assert verdicts(made)["length"] in ("notice", "warning")
