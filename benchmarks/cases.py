@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ def _recovery(made: data.Set, strength: Array) -> Result:
     return {"correlation": float(np.corrcoef(x, y)[0, 1]), "rmse": float(np.sqrt(((slope * x - y) ** 2).mean())), "scale": float(1 / slope)}
 
 
-def _fitted(prepare: Callable[[data.Set], Any], call: Callable[[Any], Array]) -> Callable[[Path], Result]:
+def _fitted(prepare: Callable[[data.Set], Any], call: Callable[[Any], Array], *modules: str) -> Callable[[Path], Result]:
+    """A case that imports the modules, prepares the input and times the call."""
+
     def case(path: Path) -> Result:
+        for module in modules:
+            import_module(module)
         made = dict(np.load(path))
         given, prepare_s = _clock(lambda: prepare(made))
         strength, seconds = _clock(lambda: call(given))
@@ -139,7 +144,9 @@ def _evalica(name: str) -> Callable[[Any], Array]:
         scores = getattr(evalica, name)(left, right, winners).scores
         out = np.zeros(n_items)
         # scores are positive and multiply; ours are logits
-        out[scores.index.to_numpy()] = np.log(np.maximum(scores.to_numpy(), 1e-300))
+        logits = np.log(np.maximum(scores.to_numpy(), 1e-300))
+        # an item that lost everything has no finite estimate: keep it at the end of the scale
+        out[scores.index.to_numpy()] = np.clip(logits, np.median(logits) - 10, np.median(logits) + 10)
         return out
 
     return call
@@ -205,9 +212,9 @@ def _noisy_bradley_terry(given: Any) -> Array:
 
 
 def _load(path: Path) -> Result:
-    import seamark as sm
+    from seamark import load
 
-    feedback, seconds = _clock(lambda: sm.load(path))
+    feedback, seconds = _clock(lambda: load(path))
     return {"seconds": seconds, "n_responses": feedback.n_responses}
 
 
@@ -247,18 +254,19 @@ def _study(path: Path) -> Result:
     }
 
 
+_OURS = ("torch", "seamark.models.fitting")
 CASES: dict[str, Callable[[Path], Result]] = {
     "load": _load,
     "parse": _read_plain,
-    "seamark": _fitted(_feedback, _seamark_plain),
-    "seamark with raters": _fitted(_feedback, _seamark_full),
-    "choix ilsr": _fitted(_wins, _choix_ilsr),
-    "choix opt": _fitted(_votes, _choix_opt),
-    "evalica bradley_terry": _fitted(_lists, _evalica("bradley_terry")),
-    "evalica newman": _fitted(_lists, _evalica("newman")),
-    "scikit-learn": _fitted(_design, _logistic),
-    "crowd-kit DawidSkene, BT": _fitted(_tasks, _dawid_skene),
-    "crowd-kit NoisyBradleyTerry": _fitted(_labelled, _noisy_bradley_terry),
+    "seamark": _fitted(_feedback, _seamark_plain, *_OURS),
+    "seamark with raters": _fitted(_feedback, _seamark_full, *_OURS),
+    "choix ilsr": _fitted(_wins, _choix_ilsr, "choix"),
+    "choix opt": _fitted(_votes, _choix_opt, "choix"),
+    "evalica bradley_terry": _fitted(_lists, _evalica("bradley_terry"), "evalica"),
+    "evalica newman": _fitted(_lists, _evalica("newman"), "evalica"),
+    "scikit-learn": _fitted(_design, _logistic, "sklearn.linear_model"),
+    "crowd-kit DawidSkene, BT": _fitted(_tasks, _dawid_skene, "crowdkit.aggregation", "sklearn.linear_model"),
+    "crowd-kit NoisyBradleyTerry": _fitted(_labelled, _noisy_bradley_terry, "crowdkit.aggregation"),
     "study": _study,
 }
 

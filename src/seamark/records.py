@@ -130,6 +130,7 @@ def _finite(value: Any) -> Any:
 
 
 _Number = Annotated[float, BeforeValidator(_finite)]
+_Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
 
 class _Record(BaseModel):
@@ -182,11 +183,11 @@ class Judgment(_Record):
     order_known: bool | None = None
     outcome: Literal["left", "right", "tie", "both_bad", "cannot_tell", "skipped", "answered"] = "answered"
     reason: str | None = None
-    strength: int | None = None
-    strength_levels: int | None = None
-    best: int | None = None
-    worst: int | None = None
-    ranks: tuple[int, ...] | None = None
+    strength: _Whole | None = None
+    strength_levels: _Whole | None = None
+    best: _Whole | None = None
+    worst: _Whole | None = None
+    ranks: tuple[_Whole, ...] | None = None
     rating: _Number | None = None
     scale: tuple[_Number, _Number] | None = None
     thumb: bool | None = None
@@ -194,7 +195,7 @@ class Judgment(_Record):
     axis: str | None = None
     measure: Literal["preference", "reward", "cost"] | None = None
     target: Literal["response", "span", "critique", "principle"] | None = None
-    span: tuple[int, int] | None = None
+    span: tuple[_Whole, _Whole] | None = None
     pair_type: str | None = None
     rater: Rater | None = None
     ui_version: str | None = None
@@ -203,7 +204,7 @@ class Judgment(_Record):
     time: datetime | None = None
     seconds: _Number | None = None
     session: str | None = None
-    position: int | None = None
+    position: _Whole | None = None
     confidence: _Number | None = None
     rationale: str | None = None
     assistance: str | None = None
@@ -259,7 +260,8 @@ def parse_judgment(record: object, *, source: str, line: int | None) -> Judgment
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "record"
-        raise InvalidRecord(source, line, name, first.get("input"), first["msg"] + ".") from None
+        value = None if first["type"] == "missing" else first.get("input")
+        raise InvalidRecord(source, line, name, value, first["msg"] + ".") from None
 
 
 # ---------------------------------------------------------------------------------------------- columns
@@ -360,6 +362,13 @@ def _problems(frame: pl.DataFrame) -> list[tuple[str, pl.Expr, str]]:
         ),
         ("ranks", pl.col("ranks").is_not_null() & (pl.col("ranks").list.min() < 1), "Ranks start at 1."),
         (
+            "ranks",
+            pl.col("ranks").is_not_null() & (pl.col("ranks").list.drop_nulls().list.len() < pl.col("ranks").list.len()),
+            "Every response needs a rank.",
+        ),
+        ("scale_low", pl.col("scale_low").is_null() != pl.col("scale_high").is_null(), "Give both ends of the scale, or neither."),
+        ("span_start", pl.col("span_start").is_null() != pl.col("span_end").is_null(), "Give both ends of the span, or neither."),
+        (
             "strength",
             pl.col("strength").is_not_null()
             & ((pl.col("strength") < 1) | (pl.col("strength") > pl.col("strength_levels").fill_null(2**31))),
@@ -390,7 +399,11 @@ def check_frame(frame: pl.DataFrame, *, source: str, on_error: Literal["stop", "
     """
     # a rule about a field that no judgment has cannot fail; "kind", "outcome" and "responses" always run
     absent = {name for name in frame.columns if frame[name].null_count() == frame.height} - {"kind", "outcome"}
-    rules = [rule for rule in _problems(frame) if rule[0] not in absent or rule[0] in ("rating", "thumb", "label", "best", "ranks")]
+    rules = [
+        rule
+        for rule in _problems(frame)
+        if rule[0] not in absent or rule[0] in ("rating", "thumb", "label", "best", "ranks", "scale_low", "span_start")
+    ]
     any_bad = frame.select(pl.any_horizontal(expr.fill_null(False) for _, expr, _ in rules).alias("bad"))["bad"]
     if not any_bad.any():
         return frame, []
@@ -668,10 +681,11 @@ class Feedback:
         try:
             meta = json.loads((folder / "seamark.json").read_text())
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("judgments", "responses", "prompts", "raters")}
-        except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+            fingerprint = meta["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise UnreadableSource(str(folder), f"not a Seamark data folder ({error})", "Write one with Feedback.to_parquet.") from None
         feedback = Feedback(**tables, report=LoadReport(source=str(folder), format="seamark"))
-        if feedback.fingerprint != meta["fingerprint"]:
+        if feedback.fingerprint != fingerprint:
             raise UnreadableSource(str(folder), "the tables do not match their fingerprint", "The folder was changed; write it again.")
         return feedback
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference
-from scipy import integrate
+from scipy import integrate, stats
 from scipy.special import logsumexp
 
 from seamark.models.design import Design, build_design
@@ -223,41 +223,27 @@ def test_nothing_is_missing_when_slopes_are_known():
 
 @pytest.mark.parametrize("by", ["rater", "prompt"])
 def test_meat_is_the_sum_of_outer_products_of_scores(by: str):
-    """Scores of each cluster by finite differences of the reference's log likelihood, slopes at their posterior."""
-    feedback = jumble(8, n=40)
+    """Scores of each cluster by finite differences of the reference's log likelihood, slopes known.
+
+    Clusters are raters (judgments of unknown raters by their first response), or a cluster of the first response. Rankings and
+    worst choices are left out, since their stages are clustered by the first response of the stage.
+    """
+    whole = jumble(8, n=60)
+    feedback = whole.filter((whole.judgments["kind"] != "ranking").to_numpy() & whole.judgments["worst"].is_null().to_numpy())
+    half = np.arange(feedback.n_responses) % 2
     likelihood = _likelihood(feedback, EVERYTHING, groups=False)
     x, nodes = _x(likelihood), Nodes.fixed(feedback.n_raters)
-    rows = feedback.judgments.to_dicts()
-    cluster_of_response = np.arange(feedback.n_responses) % 2
-    if by == "rater":
-        _, meat = likelihood.score_products(x, nodes, np.ones_like(nodes.slope))
-    else:
-        _, meat = likelihood.score_products(x, nodes, np.ones_like(nodes.slope), cluster_of_response)
-
-    def key(slots: list[int], rater: int | None) -> tuple[str, int]:
-        first = slots[0]
-        if by == "prompt":
-            return ("prompt", int(cluster_of_response[first]))
-        return ("response", first) if rater is None else ("rater", rater)
-
-    clusters = sorted({key(row["responses"], row["rater"]) for row in rows})
-    # stages of a ranking belong to the cluster of their own first response: leave rankings and worst choices out of this comparison
-    plain = [row for row in rows if row["kind"] in ("pair", "rating", "thumbs") or (row["kind"] == "choice" and row["worst"] is None)]
-    keep = np.array([row in plain for row in rows])
-    small = feedback.filter(keep)
-    names = small.responses["name"].to_list()
-    # filtering may drop and renumber responses and raters: the comparison needs the same codes
-    assert names == feedback.responses["name"].to_list()
-    assert small.n_raters == feedback.n_raters
-    likelihood = _likelihood(small, EVERYTHING, groups=False)
-    x = _x(likelihood)
-    _, meat = likelihood.score_products(x, nodes, np.ones_like(nodes.slope), None if by == "rater" else cluster_of_response)
+    _, meat = likelihood.score_products(x, nodes, np.ones_like(nodes.slope), None if by == "rater" else half)
+    clusters: dict[tuple[str, int], list[dict]] = {}
+    for row in feedback.judgments.to_dicts():
+        first, rater = row["responses"][0], row["rater"]
+        key = ("half", int(half[first])) if by == "prompt" else ("response", first) if rater is None else ("rater", rater)
+        clusters.setdefault(key, []).append(row)
     expected = np.zeros_like(meat)
-    for name in clusters:
-        mine = [row for row in small.judgments.to_dicts() if key(row["responses"], row["rater"]) == name]
+    for mine in clusters.values():
 
         def value(x: np.ndarray, mine: list[dict] = mine) -> float:
-            return float(reference.rater_log_likelihood(mine, [0] * len(mine), _world(small, likelihood, x, nodes)).sum())
+            return float(reference.rater_log_likelihood(mine, [0] * len(mine), _world(feedback, likelihood, x, nodes)).sum())
 
         score = np.array([(value(x + e) - value(x - e)) / 2e-5 for e in 1e-5 * np.eye(likelihood.size)])
         expected += np.outer(score, score)
@@ -366,23 +352,19 @@ def test_uncertainty_offset_is_what_not_knowing_the_utilities_costs():
 
     Five Gauss-Hermite nodes are exact up to degree 9; at contrast sd 0.5 and slopes up to 2 the rest is below 2e-4 a judgment.
     """
-    feedback = jumble(14, n=50)
+    whole = jumble(14, n=50)
+    feedback = whole.filter(whole.judgments["kind"].is_in(["pair", "rating", "thumbs"]).to_numpy())
     observation = Observation(effects=(Position(), Leniency()), lapse=True)
     likelihood = _likelihood(feedback, observation, groups=False)
-    x = _x(likelihood)
-    nodes = _nodes(np.random.default_rng(13), feedback.n_raters)
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(13), feedback.n_raters)
     nodes = Nodes(np.clip(nodes.slope, -2, 2), nodes.log_prior)
-    variances = [np.full((len(c.block.outcome), c.K.shape[0]), 0.25) for c in likelihood.cells]
-    offset = likelihood.uncertainty_offset(x, nodes, variances)
+    offset = likelihood.uncertainty_offset(x, nodes, [np.full((len(c.block.outcome), 1), 0.25) for c in likelihood.cells])
     world = _world(feedback, likelihood, x, nodes)
-    expected = np.zeros_like(offset)
-    n_each = np.zeros(len(offset))
+    expected, judged = np.zeros_like(offset), np.zeros(len(offset))
     for row in feedback.judgments.to_dicts():
         r = feedback.n_raters if row["rater"] is None else row["rater"]
         weight = 1.0 if row["weight"] is None else row["weight"]
-        if row["kind"] not in ("pair", "rating", "thumbs"):
-            continue
-        n_each[r] += weight
+        judged[r] += weight
         for q, slope in enumerate(nodes.slope[r]):
 
             def log_p(shift: float, row: dict = row, slope: float = slope) -> float:
@@ -391,27 +373,21 @@ def test_uncertainty_offset_is_what_not_knowing_the_utilities_costs():
                 ((p, given),) = reference.answers(row, moved, slope, 0)
                 return float(np.log((1 - world.lapse) * p[given] + world.lapse / len(p)))
 
-            def integrand(z: float) -> float:
-                return log_p(0.5 * z) * float(np.exp(-z * z / 2)) / float(np.sqrt(2 * np.pi))  # used at once
-
-            mean = integrate.quad(integrand, -8, 8, epsabs=1e-9)[0]
+            mean = integrate.quad(lambda z, f=log_p: f(0.5 * z) * stats.norm.pdf(z), -8, 8, epsabs=1e-9)[0]
             expected[r, q] += weight * (mean - log_p(0.0))
-    # choices and rankings of two have a one-dimensional contrast as well: leave raters' sums over them out by a design without them
-    only = feedback.filter(feedback.judgments["kind"].is_in(["pair", "rating", "thumbs"]).to_numpy())
-    assert only.responses["name"].to_list() == feedback.responses["name"].to_list()
-    assert only.raters["id"].to_list() == feedback.raters["id"].to_list()
-    small = _likelihood(only, observation, groups=False)
-    y = np.concatenate([x[likelihood.values], x[likelihood.shifts], _shape_of(small, likelihood, x)])
-    offset = small.uncertainty_offset(y, nodes, [np.full((len(c.block.outcome), 1), 0.25) for c in small.cells])
-    assert np.abs(offset - expected).max() < 2e-4 * n_each.max()
+    assert np.abs(offset - expected).max() < 2e-4 * judged.max()
     assert np.abs(expected).max() > 0.05  # there is something to compare
 
 
-def _shape_of(small: Likelihood, whole: Likelihood, x: np.ndarray) -> np.ndarray:
-    """The shape parameters of `whole` that `small` has, in its order."""
-    t = x[whole.shape]
-    parts = [t[next(w.shape for w in whole.cells if w.block.name == c.block.name)] for c in small.cells]
-    return np.concatenate([*parts, t[-1:]])
+def test_contrasts_of_several_dimensions_have_no_offset():
+    whole = jumble(14, n=50)
+    feedback = whole.filter(whole.judgments["responses"].list.len().to_numpy() > 2)
+    likelihood = _likelihood(feedback, Observation(effects=(), lapse=True), groups=False)
+    several = [c for c in likelihood.cells if c.K.shape[0] > 1]
+    assert several
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(13), feedback.n_raters)
+    variances = [np.full((len(c.block.outcome), c.K.shape[0]), 0.25 if c.K.shape[0] > 1 else 0.0) for c in likelihood.cells]
+    assert np.abs(likelihood.uncertainty_offset(x, nodes, variances)).max() < 1e-12
 
 
 def test_uncertainty_offset_is_nothing_where_utilities_are_known():

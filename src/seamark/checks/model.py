@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,15 +62,38 @@ def _decided(held_out: Feedback, predictions: Sequence[Predicted]) -> pl.DataFra
     return frame.filter(pl.col("left") != pl.col("right"))
 
 
-def _cluster(held_out: Feedback, frame: pl.DataFrame) -> tuple[Codes, str]:
-    """Clusters of the rows, and their name: raters if there are at least ten, else prompts, else pairs of responses."""
-    rater, prompt = frame["rater"].to_numpy(), frame["prompt"].to_numpy()
-    if held_out.n_raters >= 10 and (rater < held_out.n_raters).mean() > 0.5:
-        return rater, "rater"
-    if held_out.n_prompts >= 10:
-        return prompt, "prompt"
-    low, high = np.minimum(frame["left"], frame["right"]), np.maximum(frame["left"], frame["right"])
-    return np.unique(np.stack([low, high]), axis=1, return_inverse=True)[1], "pair of responses"
+@dataclass(frozen=True)
+class _Clusters:
+    """Ways in which judgments hang together. An interval takes the one that makes it widest: new people and new prompts both differ."""
+
+    codes: tuple[tuple[str, Codes], ...]
+
+    def select(self, mask: NDArray[np.bool_]) -> _Clusters:
+        return _Clusters(tuple((name, code[mask]) for name, code in self.codes))
+
+    def widest(self, measure: Callable[[Codes], Interval]) -> tuple[Interval, str]:
+        """The widest interval, and what it is clustered by."""
+        return max(((measure(code), name) for name, code in self.codes), key=lambda found: found[0].high - found[0].low)
+
+    def share(self, hits: Array, weight: Array) -> tuple[Interval, str]:
+        return self.widest(lambda code: share(hits, cluster=code, weight=weight))
+
+    def mean(self, values: Array, weight: Array) -> tuple[Interval, str]:
+        return self.widest(lambda code: mean(values, cluster=code, weight=weight))
+
+
+def _clusters(held_out: Feedback, rater: Codes, prompt: Codes, shown: Codes) -> _Clusters:
+    """By rater and by prompt where there are at least three known, else by the response shown first."""
+    found = [
+        (name, code)
+        for name, code, n in (("rater", rater, held_out.n_raters), ("prompt", prompt, held_out.n_prompts))
+        if (code < n).mean() > 0.5 and len(np.unique(code)) >= 3
+    ]
+    return _Clusters(tuple(found) or (("response", shown),))
+
+
+def _frame_clusters(held_out: Feedback, frame: pl.DataFrame) -> _Clusters:
+    return _clusters(held_out, frame["rater"].to_numpy(), frame["prompt"].to_numpy(), frame["left"].to_numpy())
 
 
 def _hits(p: Array, won: NDArray[np.bool_]) -> Array:
@@ -101,18 +125,17 @@ def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
     rated = [p for p in predictions if not p.is_pair]
     for block in rated[:_SLICES]:
         hit = (block.probs.argmax(1) == block.outcome).astype(float)
-        cluster = block.rater if held_out.n_raters >= 10 else (block.prompt if held_out.n_prompts >= 10 else block.shown[:, 0])
-        result = share(hit, cluster=cluster, weight=block.count)
+        result, unit = _clusters(held_out, block.rater, block.prompt, block.shown[:, 0]).share(hit, block.count)
         findings.append(
             _measured(f"accuracy/{block.name}", f"The likeliest of {block.probs.shape[1]} answers is the one given in {_percent(result)} of held-out {block.name}.",
-                      result, "share", details={"outcomes": int(block.probs.shape[1])})
+                      result, "share", reason=f"interval clustered by {unit}", details={"outcomes": int(block.probs.shape[1])})
         )  # fmt: skip
     if frame.height == 0:
         why = "no held-out pair was decided between responses that the fit can place"
         return [Finding.not_applicable("accuracy", "Held-out pair accuracy cannot be computed.", why), *findings]
     p, won, count = frame["p"].to_numpy(), frame["won"].to_numpy(), frame["count"].to_numpy()
-    cluster, unit = _cluster(held_out, frame)
-    overall = share(_hits(p, won), cluster=cluster, weight=count)
+    clusters = _frame_clusters(held_out, frame)
+    overall, unit = clusters.share(_hits(p, won), count)
     findings.insert(
         0,
         _measured("accuracy", f"On held-out pairs the fit agrees with the rater in {_percent(overall)} of {int(count.sum()):,} decided judgments.", overall, "share",
@@ -135,7 +158,7 @@ def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
     if known.any() and not known.all():
         for name, mask in (("rater/seen", known), ("rater/new", ~known & (frame["rater"].to_numpy() < held_out.n_raters))):
             if mask.sum() >= 20:
-                part = share(_hits(p[mask], won[mask]), cluster=cluster[mask], weight=count[mask])
+                part, _ = clusters.select(mask).share(_hits(p[mask], won[mask]), count[mask])
                 findings.append(_measured(f"accuracy/{name}", f"For {name.split('/')[1]} raters: {_percent(part)}.", part, "share"))
     findings += _spread_over(held_out, frame, "rater", p, won, count)
     findings += _spread_over(held_out, frame, "prompt", p, won, count)
@@ -143,7 +166,7 @@ def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
         for code, name in enumerate(fit.groups):
             mask = frame["group"].to_numpy() == code
             if mask.sum() >= 20:
-                part = share(_hits(p[mask], won[mask]), cluster=cluster[mask], weight=count[mask])
+                part, _ = clusters.select(mask).share(_hits(p[mask], won[mask]), count[mask])
                 findings.append(_measured(f"accuracy/group/{name}", f"Raters of {name}: {_percent(part)}.", part, "share"))
     return findings
 
@@ -171,7 +194,7 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
     if frame.height == 0:
         return [Finding.not_applicable("baseline", "Baselines cannot be computed.", "no decided held-out pair")]
     p, won, count = frame["p"].to_numpy(), frame["won"].to_numpy(), frame["count"].to_numpy()
-    cluster, unit = _cluster(held_out, frame)
+    clusters = _frame_clusters(held_out, frame)
     hits = _hits(p, won)
     rules: dict[str, Array] = {}
     texts = held_out.responses["text"]
@@ -185,10 +208,10 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
         rules["shown first wins"] = won.astype(float)
     rules["coin"] = np.full(len(won), 0.5)
     findings: list[Finding] = []
-    best_name, best, margin = "", None, None
+    best_name, best, margin, best_unit = "", None, None, ""
     for name, rule in rules.items():
-        result = share(rule, cluster=cluster, weight=count) if name != "coin" else Interval(0.5, 0.5, 0.5, len(rule), len(rule))
-        gain = mean(hits - rule, cluster=cluster, weight=count)
+        result = clusters.share(rule, count)[0] if name != "coin" else Interval(0.5, 0.5, 0.5, len(rule), len(rule))
+        gain, unit = clusters.mean(hits - rule, count)
         title = f"The rule '{name}' is right in {result.estimate:.1%}; the fit is {gain.estimate:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}] better."
         details = {"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
         findings.append(
@@ -202,7 +225,7 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
             )
         )
         if best is None or result.estimate > best.estimate:
-            best_name, best, margin = name, result, gain
+            best_name, best, margin, best_unit = name, result, gain, unit
     assert best is not None
     assert margin is not None
     below = margin.high < 0
@@ -217,7 +240,7 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
         0,
         Finding(code="baseline", title=title, estimate=best.estimate, low=best.low, high=best.high, n=best.n, unit="share",
                 verdict="blocking" if blocking else "warning" if unclear else "ok",
-                reason=f"accuracy of the best trivial rule on the same {best.n:,} judgments; the difference is paired and clustered by {unit}",
+                reason=f"accuracy of the best trivial rule on the same {best.n:,} judgments; the difference is paired and clustered by {best_unit}",
                 remedy="Collect more judgments, or features that carry the content (Linear with an encoder)." if blocking or unclear else None,
                 details={"rule": best_name, "gain": margin.estimate, "gain_low": margin.low, "gain_high": margin.high}),
     )  # fmt: skip
@@ -236,7 +259,7 @@ def _length_direction(train: Feedback) -> float:
 def _log_loss(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) -> list[Finding]:
     """Mean negative log probability of what was answered, beside that of the outcomes' overall shares."""
     findings: list[Finding] = []
-    losses, references, counts, clusters = [], [], [], []
+    losses, references, counts, raters, prompts, shown = [], [], [], [], [], []
     for block in predictions:
         loss = -np.log(np.maximum(block.probs[np.arange(len(block.outcome)), block.outcome], 1e-300))
         shares = np.bincount(block.outcome, block.count, block.probs.shape[1]) + 0.5
@@ -244,19 +267,22 @@ def _log_loss(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) ->
         losses.append(loss)
         references.append(reference)
         counts.append(block.count)
-        clusters.append(block.rater if held_out.n_raters >= 10 else block.prompt if held_out.n_prompts >= 10 else block.shown[:, 0])
+        raters.append(block.rater)
+        prompts.append(block.prompt)
+        shown.append(block.shown[:, 0])
     if not losses:
         return [Finding.not_applicable("log-loss", "Log loss cannot be computed.", "the fit can place no held-out judgment")]
-    loss, reference, count, cluster = (np.concatenate(x) for x in (losses, references, counts, clusters))
-    result = mean(loss, cluster=cluster, weight=count)
-    gain = mean(reference - loss, cluster=cluster, weight=count)
+    loss, reference, count = (np.concatenate(x) for x in (losses, references, counts))
+    clusters = _clusters(held_out, *(np.concatenate(x) for x in (raters, prompts, shown)))
+    result, unit = clusters.mean(loss, count)
+    gain, _ = clusters.mean(reference - loss, count)
     title = (
         f"Log loss {result.estimate:.3f} [{result.low:.3f}, {result.high:.3f}] nats a judgment, "
         f"{gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] better than always predicting the overall shares of the answers."
     )
     findings.append(
         _measured("log-loss", title, result, "nats", "warning" if gain.high < 0 else "ok",
-                  reason="all outcomes of the kinds fitted, ties included; the reference knows the held-out shares",
+                  reason=f"all outcomes of the kinds fitted, ties included; the reference knows the held-out shares; clustered by {unit}",
                   details={"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high})
     )  # fmt: skip
     return findings
@@ -280,7 +306,7 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
     bins = np.empty(len(order), dtype=np.int64)
     reached = np.cumsum(count[order])
     bins[order] = np.minimum((reached / reached[-1] * 10).astype(int), 9)
-    cluster, unit = _cluster(held_out, frame)
+    clusters = _frame_clusters(held_out, frame)
 
     def ece(weight: Array) -> float:
         w = weight * count
@@ -289,7 +315,8 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
         return float(gap.sum() / total.sum())
 
     estimate = ece(np.ones(len(p)))
-    lower, upper = bootstrap(ece, cluster, rounds=200)
+    spans = [(bootstrap(ece, code, rounds=200), name) for name, code in clusters.codes]
+    (lower, upper), unit = max(spans, key=lambda found: found[0][1] - found[0][0])
     # the resampled ECE is biased upwards once more: the basic interval reflects the percentiles about the estimate
     low, high = max(0.0, min(2 * estimate - upper, estimate)), max(2 * estimate - lower, estimate)
     rng = np.random.default_rng(0)
@@ -298,7 +325,7 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
     for b in range(10):
         mask = bins == b
         if mask.any():
-            observed = share(hit[mask], cluster=cluster[mask], weight=count[mask])
+            observed, _ = clusters.select(mask).share(hit[mask], count[mask])
             predicted = float((count[mask] * chosen[mask]).sum() / count[mask].sum())
             rows.append(
                 {

@@ -220,7 +220,14 @@ class Linear:
         return Basis(n, matrix, parts, features=features)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"utility": "Linear", "features": self.features, "style": self.style, "n_columns": self.n_columns, "residual": self.residual, "seed": self.seed}
+        return {
+            "utility": "Linear",
+            "features": self.features,
+            "style": self.style,
+            "n_columns": self.n_columns,
+            "residual": self.residual,
+            "seed": self.seed,
+        }
 
 
 def default_utility(feedback: Feedback) -> Utility:

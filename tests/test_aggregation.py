@@ -1,0 +1,209 @@
+"""The charter: written out whole, read back equal, refused with the nearest key where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from seamark.aggregation import Charter, Effects, Electorate, InvalidCharter, collective_gaps
+from seamark.errors import SeamarkError
+from seamark.models import Fit, Groups, Linear, Observation, Position, fit
+from seamark.simulation import Society, simulate
+
+PLAIN = Observation(effects=(Position(),), lapse=False)
+# TOML cannot hold lone surrogates, and neither can UTF-8
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+POSITIVE = st.floats(min_value=0, max_value=1e6, allow_nan=False)
+
+
+@pytest.fixture(scope="module")
+def divided() -> tuple[Society, Fit]:
+    apart: dict[str, Any] = {"careless": 0.0, "opposed": 0.0, "n_raters": 20, "group_shares": (0.75, 0.25), "disagreement": 1.0}
+    society = simulate(text=False, n_prompts=10, n_responses=10, n_judgments=900, **apart, seed=1)
+    return society, fit(society.feedback, people=Groups(), observation=PLAIN)
+
+
+def _read(text: str, folder: Path) -> Charter:
+    path = folder / "charter.toml"
+    path.write_text(text, encoding="utf-8")
+    return Charter.from_toml(path)
+
+
+# ------------------------------------------------------------------------------------ files
+
+
+def test_the_default_is_written_out(tmp_path: Path):
+    text = Charter().to_toml()
+    for key in (*Charter.model_fields, *Electorate.model_fields, *Effects.model_fields):
+        assert key in text
+    assert _read(text, tmp_path) == Charter()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    title=TEXT,
+    rationale=TEXT,
+    date=TEXT,
+    authors=st.lists(TEXT, max_size=3),
+    weights=st.dictionaries(TEXT, POSITIVE, max_size=3),
+    penalty=POSITIVE,
+    version=st.integers(0, 100),
+    style=st.sampled_from(["count", "discount"]),
+)
+def test_charter_round_trip(tmp_path_factory: pytest.TempPathFactory, **fields: Any):
+    """Any text in any place: quotes, backslashes, newlines, control characters."""
+    charter = Charter(
+        title=fields["title"],
+        rationale=fields["rationale"],
+        date=fields["date"],
+        authors=tuple(fields["authors"]),
+        version=fields["version"],
+        ignorance_penalty=fields["penalty"],
+        electorate=Electorate(weights=fields["weights"]),
+        effects=Effects(style=fields["style"]),
+    )
+    read = _read(charter.to_toml(), tmp_path_factory.getbasetemp())
+    assert read == charter
+    assert read.hash == charter.hash
+
+
+@pytest.mark.parametrize("character", ["\x00", "\t", "\n", "\r", "\x1f", '"', "\\", "\x7f", "\x85", "\u2028", "é", "🌊"])
+def test_every_kind_of_character_survives(character: str, tmp_path: Path):
+    charter = Charter(title=f"a{character}b", authors=(character,), electorate=Electorate(weights={character: 1.0}))
+    assert _read(charter.to_toml(), tmp_path) == charter
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path):
+    with pytest.raises(InvalidCharter, match=r"unknown key ignorance_penality.*nearest known key is ignorance_penalty"):
+        _read("ignorance_penality = 2", tmp_path)
+    with pytest.raises(InvalidCharter, match=r"unknown key electorate\.weigths.*nearest known key is weights"):
+        _read("[electorate]\nweigths = {}", tmp_path)
+    with pytest.raises(InvalidCharter, match=r"unknown key effects\.stile.*nearest known key is style"):
+        _read('[effects]\nstile = "count"', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("ignorance_penalty = -1", "ignorance_penalty is -1"),
+        ('rule = "majority"', "rule is 'majority'"),
+        ('[effects]\nposition = "count"', r"effects\.position is 'count'"),
+        ('[electorate.weights]\nA = "much"', r"electorate\.weights\.A is 'much'"),
+        ("version = [", "charter.toml"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(text: str, named: str, tmp_path: Path):
+    with pytest.raises(InvalidCharter, match=named) as caught:
+        _read(text, tmp_path)
+    assert "charter.toml" in str(caught.value)
+    assert isinstance(caught.value, SeamarkError)
+
+
+@pytest.mark.parametrize("text", ["ignorance_penalty = inf", "[electorate.weights]\nA = -1.0\nB = 3.0", "[electorate.weights]\nA = nan"])
+def test_numbers_without_a_meaning_are_refused(text: str, tmp_path: Path):
+    """A negative or undefined weight is no electorate; an infinite penalty makes every score -inf."""
+    with pytest.raises(InvalidCharter):
+        _read(text, tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(InvalidCharter, match=r"nowhere\.toml"):
+        Charter.from_toml(tmp_path / "nowhere.toml")
+
+
+# ------------------------------------------------------------------------------------ signature and identity
+
+
+def test_unsigned_until_somebody_answers_for_it():
+    assert not Charter().signed
+    assert Charter(authors=("A. Person",)).signed
+
+
+def test_the_hash_is_of_the_content():
+    """Equal charters have equal hashes, and every choice changes it."""
+    one = Charter(electorate=Electorate(weights={"a": 1.0, "b": 2.0}))
+    two = Charter(electorate=Electorate(weights={"b": 2.0, "a": 1.0}))
+    assert one.hash == two.hash
+    assert len(one.hash) == 64
+    others = [
+        Charter(),
+        Charter(ignorance_penalty=2.0),
+        Charter(effects=Effects(style="discount")),
+        Charter(authors=("x",)),
+        Charter(title="y"),
+        Charter(date="2026-01-01"),
+        Charter(version=2),
+        one,
+    ]
+    assert len({c.hash for c in others}) == len(others)
+
+
+def test_a_charter_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Charter().title = "another"  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------ what it does
+
+
+def test_no_weights_are_the_groups_own_sizes(divided: tuple[Society, Fit]):
+    _, result = divided
+    assert Charter().group_weights(result) is None
+    assert result.group_share.tolist() == [0.75, 0.25]
+
+
+def test_weights_move_the_collective_to_the_group(divided: tuple[Society, Fit]):
+    """The gap is linear in the weights, whatever their sum."""
+    society, result = divided
+    left, right = np.arange(9), np.arange(1, 10)
+    A, B = result.groups
+
+    def gap(**weights: float) -> np.ndarray:
+        charter = Charter(electorate=Electorate(weights={A: weights.get("a", 0.0), B: weights.get("b", 0.0)}))
+        return collective_gaps(result, charter, society.feedback, left, right).mean
+
+    default = collective_gaps(result, Charter(), society.feedback, left, right)
+    assert np.abs(gap(a=1) - default.by_group[:, 0]).max() < 1e-12
+    assert np.abs(gap(b=7) - default.by_group[:, 1]).max() < 1e-12
+    assert np.abs(gap(a=3, b=1) - default.mean).max() < 1e-12
+    assert np.abs(gap(a=2, b=2) - (gap(a=1) + gap(b=1)) / 2).max() < 1e-12
+    assert np.abs(gap(a=1) - gap(b=1)).max() > 0.5  # there is something to weigh
+
+
+def test_an_unknown_group_is_named(divided: tuple[Society, Fit]):
+    _, result = divided
+    with pytest.raises(InvalidCharter, match=r"names group 'group C'.*group A, group B"):
+        Charter(electorate=Electorate(weights={"group C": 1.0})).group_weights(result)
+
+
+def test_weights_of_nothing_are_refused(divided: tuple[Society, Fit]):
+    _, result = divided
+    with pytest.raises(InvalidCharter, match="add up to 0"):
+        Charter(electorate=Electorate(weights={"group A": 0.0})).group_weights(result)
+
+
+def test_discounted_style_does_not_count():
+    """Two texts that differ in length alone: with style discounted their gap has no style part."""
+    society = simulate(
+        n_prompts=40, n_raters=10, n_judgments=800, groups=1, disagreement=0.0, careless=0.0, opposed=0.0, length=1.0, seed=2
+    )
+    result = fit(society.feedback, utility=Linear(n_columns=64), observation=PLAIN)
+    assert Charter().without() == ()
+    assert Charter(effects=Effects(style="discount")).without() == ("style",)
+    n = society.feedback.n_responses
+    left, right = np.arange(n - 1), np.arange(1, n)
+    counted, discounted = (
+        collective_gaps(result, Charter(effects=Effects(style=style)), society.feedback, left, right) for style in ("count", "discount")
+    )
+    columns = dict(result.basis.parts)["style"]
+    assert result.basis.matrix is not None
+    style = result.basis.matrix[:, columns] @ result.weights[0, columns]
+    assert np.abs(counted.mean - discounted.mean - (style[left] - style[right])).max() < 1e-9
+    assert np.abs(style[left] - style[right]).mean() > 0.3
+    assert not np.array_equal(counted.ignorance, discounted.ignorance)
