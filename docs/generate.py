@@ -1,4 +1,4 @@
-"""Write docs/cli.md, docs/formats.md, docs/api.md and the thresholds in docs/findings.md from the code.
+"""Write docs/cli.md, docs/formats.md, docs/api.md, the thresholds in docs/findings.md and what the README prints.
 
 `make docs` runs it; tests/test_docs.py fails when a page is stale.
 """
@@ -9,8 +9,11 @@ import ast
 import inspect
 import itertools
 import os
+import re
+import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +31,17 @@ def commands() -> list[str]:
     return [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
 
 
+def _plain() -> dict[str, str]:
+    """The environment, without what would make printed text depend on where it is printed."""
+    forced = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "CLICOLOR_FORCE")
+    kept = {name: value for name, value in os.environ.items() if name not in forced}
+    return kept | {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+
+
 def help_text(*command: str) -> str:
     """What `seamark COMMAND --help` prints, 100 columns wide and without colour."""
-    # these would make the text depend on where it is printed
-    forced = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH", "CLICOLOR_FORCE")
-    env = {k: v for k, v in os.environ.items() if k not in forced} | {
-        "COLUMNS": "100",
-        "TERM": "dumb",
-        "NO_COLOR": "1",
-        "LC_ALL": "C.UTF-8",
-    }
     start = "from seamark.cli import app; app(prog_name='seamark')"
-    shown = subprocess.run([sys.executable, "-c", start, *command, "--help"], env=env, capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-c", start, *command, "--help"], env=_plain(), capture_output=True, text=True, check=True)
     return "\n".join(line.rstrip() for line in shown.stdout.splitlines()).strip("\n")
 
 
@@ -108,9 +110,43 @@ def findings() -> str:
     return page[: page.index(start) + len(start)] + "\n" + "\n".join(rows) + "\n" + page[page.index(end) :]
 
 
-PAGES = {"cli.md": cli, "formats.md": formats, "api.md": api, "findings.md": findings}
+def readme() -> str:
+    """README.md with its blocks run in order in an empty folder, and what they print put in place.
+
+    A `csv` block is a file (named in its first line), a `python` block prints what the `text` block after it shows, and in a
+    `console` block each line after `$ ` is a command with its output beneath. Blocks of other kinds are not run.
+    """
+    page = (HERE.parent / "README.md").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(*command: str) -> str:
+            done = subprocess.run([sys.executable, *command], cwd=folder, env=_plain(), capture_output=True, text=True)
+            if done.returncode > 1:
+                raise RuntimeError(f"{command}: {done.stderr}")
+            return "\n".join(line.rstrip() for line in done.stdout.rstrip("\n").splitlines())
+
+        def block(match: re.Match[str]) -> str:
+            kind, body = match["kind"], match["body"]
+            if kind == "csv":
+                name, _, rows = body.partition("\n")
+                Path(folder, name.removeprefix("# ")).write_text(rows, encoding="utf-8")
+            elif kind == "python":
+                outputs.append(run("-c", body))
+            elif kind == "text" and outputs:
+                return f"```text\n{outputs.pop()}\n```"
+            elif kind == "console":
+                commands = [line for line in body.splitlines() if line.startswith("$ ")]
+                shown = [f"{line}\n{run('-m', *shlex.split(line.removeprefix('$ ')))}" for line in commands]
+                return "```console\n" + "\n".join(shown) + "\n```"
+            return match[0]
+
+        outputs: list[str] = []
+        return re.sub(r"^```(?P<kind>\w+)\n(?P<body>.*?)^```", block, page, flags=re.MULTILINE | re.DOTALL)
+
+
+PAGES = {"cli.md": cli, "formats.md": formats, "api.md": api, "findings.md": findings, "../README.md": readme}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (HERE / name).write_text(page(), encoding="utf-8")
-        print(f"docs/{name}")
+        print((HERE / name).resolve().relative_to(HERE.parent.resolve()))

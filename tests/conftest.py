@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# as the command line does: torch's waiting threads must not starve the rest of the machine
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def _lacking(what: str, remedy: str) -> None:
     if os.environ.get("SEAMARK_REQUIRE") == "all":

@@ -272,6 +272,14 @@ def test_planted_defect_blocks(defect: str, tmp_path: Path) -> None:
     assert blocked.remedy
 
 
+def test_a_clean_leaderboard_does_not_block(tmp_path: Path) -> None:
+    """Without text it is split by judgment: the same questions are on both sides on purpose."""
+    feedback = society(text=False, n_responses=8, n_prompts=30, n_judgments=1500)
+    made = run_study(saved(feedback, tmp_path / "board.jsonl"), tmp_path / "out")
+    assert not made.findings.blocking, made.findings
+    assert verdicts(made)["accuracy"] == "ok"
+
+
 def test_nothing_blocks_without_a_defect(study: Study) -> None:
     assert not study.findings.blocking, study.findings
     assert study.exit_code == 0

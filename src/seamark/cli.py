@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -281,6 +282,8 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
 
 def main() -> None:
     """Run the command line; a `SeamarkError` is one message on stderr and exit status 2."""
+    # torch's threads spin while they wait; on a machine that does other work too that made a fit 20 times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except SeamarkError as error:

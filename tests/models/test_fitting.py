@@ -7,6 +7,7 @@ Chi-square statistics use the posterior covariance of the gaps, so that correlat
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from scipy import optimize, stats
 from scipy.special import expit, log_expit
 
 from seamark.errors import NotConverged, NotIdentified, SeamarkError, UnreadableSource
-from seamark.models import Choice, Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Same, Tabular, fit, predict
+from seamark.models import Choice, Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Same, Tabular, fit, fitting, predict
 from seamark.models.design import build_design, costs_as_preferences
 from seamark.models.fitting import Parameter
 from seamark.models.likelihood import Likelihood, Nodes
@@ -173,48 +174,93 @@ def test_linear_beats_longer_wins_on_held_out_prompts(texts: tuple[Society, Feed
 # ------------------------------------------------------------------------------------ intervals
 
 
-def _coverage(seeds: range, level: float, **settings: Any) -> tuple[int, int]:
-    """How many of the disjoint gaps 0-1, 2-3, ... lie within their interval, and of how many."""
-    z = stats.norm.ppf(0.5 + level / 2)
-    hit = total = 0
-    for seed in seeds:
-        observation = settings.get("observation", SHOWN)
-        society = leaderboard(seed, **{k: v for k, v in settings.items() if k != "observation"})
-        result = fit(society.feedback, observation=observation)
-        left = np.arange(0, society.feedback.n_responses, 2)
-        gaps = result.gaps(society.feedback, left, left + 1)
-        truth = society.truth.value[left] - society.truth.value[left + 1]
-        hit += int((np.abs(gaps.mean - truth) < z * gaps.ignorance).sum())
-        total += len(left)
-    return hit, total
+def _textbook(seed: int, n_judgments: int, n: int = 12) -> tuple[Feedback, np.ndarray]:
+    """Pairs exactly by the model: values N(0, 1.2^2), Davidson ties at -1, position 0.3; values by response code.
+
+    Societies of `simulate` also have raters of different slopes, which fits without Reliability do not know about.
+    """
+    rng = np.random.default_rng(seed)
+    u = rng.normal(0, 1.2, n)
+    shown = np.array([rng.permutation(n)[:2] for _ in range(n_judgments)])
+    gap = u[shown[:, 0]] - u[shown[:, 1]] + 0.3
+    weight = np.stack([np.exp(gap / 2), np.exp(-gap / 2), np.full(len(gap), np.exp(-1.0))], 1)
+    drawn = (rng.random((len(gap), 1)) * weight.sum(1, keepdims=True) > np.cumsum(weight, 1)).sum(1)
+    feedback = Feedback.from_columns(
+        {
+            "kind": ["pair"] * n_judgments,
+            "ids": [[f"r{a}", f"r{b}"] for a, b in shown],
+            "outcome": np.array(["left", "right", "tie"])[drawn].tolist(),
+            "order_known": [True] * n_judgments,
+        }
+    )
+    return feedback, u[[int(name[1:]) for name in feedback.responses["name"].to_list()]]
+
+
+def _covered(feedback: Feedback, truth: np.ndarray, observation: Observation, levels: Sequence[float]) -> tuple[np.ndarray, int]:
+    """How many of the disjoint gaps 0-1, 2-3, ... lie within their interval at each level, and of how many."""
+    left = np.arange(0, len(truth) - 1, 2)
+    gaps = fit(feedback, observation=observation).gaps(feedback, left, left + 1)
+    z = np.abs(gaps.mean - (truth[left] - truth[left + 1])) / gaps.ignorance
+    return np.array([(z < stats.norm.ppf(0.5 + level / 2)).sum() for level in levels]), len(left)
+
+
+def _within_binomial(hit: int, total: int, level: float, *, slack: float = 0.0) -> bool:
+    """Whether the count lies in the central 99.9% of a binomial, widened by a share of the total."""
+    low, high = stats.binom.interval(0.999, total, level)
+    return bool(low - slack * total <= hit <= high + slack * total)
 
 
 def test_gap_intervals_cover():
     """20 fits of 6 disjoint gaps: 80% intervals cover 80%, within binomial bounds; false alarms 1e-3."""
-    hit, total = _coverage(range(20), 0.8, n_judgments=300)
-    low, high = stats.binom.interval(0.999, total, 0.8)
+    results = [_covered(*_textbook(seed, 300), SHOWN, [0.8]) for seed in range(20)]
+    hit, total = sum(int(h[0]) for h, _ in results), sum(n for _, n in results)
     print(f"80% intervals cover {hit} of {total}")
-    assert low <= hit <= high
+    assert _within_binomial(hit, total, 0.8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
-@pytest.mark.parametrize("kind", ["plain", "reliability"])
-def test_gap_intervals_cover_in_many_fits(level: float, kind: str):
-    """100 (50 with raters' reliability) fits of 6 disjoint gaps at three levels; false alarms 1e-3 each.
+def test_gap_intervals_cover_in_many_fits():
+    """200 fits of 6 disjoint gaps; false alarms 1e-3 at each of three levels."""
+    levels = (0.5, 0.8, 0.95)
+    results = [_covered(*_textbook(seed, 300), SHOWN, levels) for seed in range(1000, 1200)]
+    total = sum(n for _, n in results)
+    for level, hit in zip(levels, sum(h for h, _ in results), strict=True):
+        print(f"{level:.0%} intervals cover {hit / total:.1%} of {total}")
+        assert _within_binomial(int(hit), total, level)
 
-    With reliability the gauge (logits of the median careful rater) is itself estimated: 3 points of coverage are allowed for it.
+
+@pytest.mark.slow
+def test_gap_intervals_cover_with_raters_of_all_kinds():
+    """60 fits with raters' slopes estimated; false alarms 1e-3 at each of three levels.
+
+    The gauge (logits of the median careful rater) is estimated as well, and log-normal slopes are taken for normal ones: 3 points
+    of coverage are allowed for that.
     """
-    if kind == "plain":
-        hit, total = _coverage(range(1000, 1100), level)
-        slack = 0.0
-    else:
-        settings = {"n_raters": 30, "n_judgments": 1200, "careless": 0.2, "opposed": 0.05, "lapse": 0.02, "observation": Observation()}
-        hit, total = _coverage(range(1000, 1050), level, **settings)
-        slack = 0.03
-    low, high = stats.binom.interval(0.999, total, level)
-    print(f"{kind}: {level:.0%} intervals cover {hit / total:.1%} of {total}")
-    assert low - slack * total <= hit <= high + slack * total
+    levels = (0.5, 0.8, 0.95)
+    results = []
+    for seed in range(1000, 1060):
+        society = leaderboard(seed, n_raters=30, n_judgments=1200, careless=0.2, opposed=0.05, lapse=0.02)
+        results.append(_covered(society.feedback, society.truth.value, Observation(), levels))
+    total = sum(n for _, n in results)
+    for level, hit in zip(levels, sum(h for h, _ in results), strict=True):
+        print(f"{level:.0%} intervals cover {hit / total:.1%} of {total}")
+        assert _within_binomial(int(hit), total, level, slack=0.03)
+
+
+@pytest.mark.slow
+def test_effects_are_calibrated_in_many_fits():
+    """Position and tie over 200 fits: standardised errors of mean 0 within 3.3 / sqrt(200) and of sd 1 within 17% (3.3 x 1 / sqrt(400))."""
+    errors: dict[str, list[float]] = {"position": [], "pair: log_tie": []}
+    for seed in range(2000, 2200):
+        feedback, _ = _textbook(seed, 300)
+        result = fit(feedback, observation=SHOWN)
+        for name, truth in (("position", 0.3), ("pair: log_tie", -1.0)):
+            p = _number(result, name)
+            errors[name].append((p.estimate - truth) / p.se)
+    for name, z in errors.items():
+        print(f"{name}: standardised errors have mean {np.mean(z):+.2f}, sd {np.std(z):.2f}")
+        assert abs(np.mean(z)) < 3.3 / np.sqrt(200) + 0.1  # 0.1: the prior pulls position (sd 1) and tie (sd 2) a little
+        assert np.std(z) == pytest.approx(1, abs=0.17)
 
 
 def test_the_intervals_use_the_wider_standard_error():
@@ -398,6 +444,44 @@ def test_a_single_judgment_can_be_fitted():
     _finite(result)
     gaps = result.gaps(feedback, np.array([0]), np.array([1]))
     assert 0 < gaps.mean[0] < gaps.ignorance[0] * 2
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        pytest.param(Same(), id="same"),
+        pytest.param(
+            Groups(),
+            id="groups",
+            marks=pytest.mark.xfail(reason="draws of the sparse covariance suppose a Laplacian, which groups are not", strict=True),
+        ),
+    ],
+)
+def test_the_sparse_path_agrees_with_the_dense_one(people: Same | Groups, monkeypatch: pytest.MonkeyPatch):
+    """Beyond DENSE parameters: conjugate gradients and 128 draws. A sd from 128 draws errs by 1 / sqrt(256) = 6%, a mean of 199 by less."""
+    settings: dict[str, Any] = {"groups": 2, "disagreement": 0.5} if isinstance(people, Groups) else {}
+    society = leaderboard(71, n_responses=200, n_judgments=2000, n_raters=40, **settings)
+    dense = fit(society.feedback, observation=SHOWN, people=people)
+    monkeypatch.setattr(fitting, "DENSE", 5)
+    monkeypatch.setattr(fitting, "SPARSE", 5, raising=False)
+    sparse = fit(society.feedback, observation=SHOWN, people=people)
+    assert any("draws" in note for note in sparse.notes)
+    one, two = _gaps_of(society.feedback, dense), _gaps_of(society.feedback, sparse)
+    for name in ("values_sd", *(["values of groups_sd"] if isinstance(people, Groups) else [])):
+        assert sparse.prior[name] == pytest.approx(dense.prior[name], rel=0.1)
+    assert np.sqrt(np.mean((one.mean - two.mean) ** 2)) < 0.2 * one.ignorance.mean()
+    assert (two.ignorance / one.ignorance).mean() == pytest.approx(1, abs=0.05)
+
+
+def test_draws_of_the_covariance_keep_its_size(monkeypatch: pytest.MonkeyPatch):
+    """Beyond EXACT values the covariance is 512 draws: 3% error of each sd, here within 3.3 of that."""
+    feedback, _ = _textbook(72, 400)
+    whole = fit(feedback, observation=SHOWN)
+    monkeypatch.setattr(fitting, "EXACT", 5)
+    drawn = fit(feedback, observation=SHOWN)
+    assert np.abs(whole.weights - drawn.weights).max() == 0
+    ratio = _gaps_of(feedback, drawn).ignorance / _gaps_of(feedback, whole).ignorance
+    assert np.abs(ratio - 1).max() < 0.11
 
 
 def test_repeating_the_fit_repeats_it_exactly():
@@ -603,6 +687,31 @@ def test_a_group_weighs_as_many_raters_as_it_has():
     everyone = result.utilities(society.feedback)
     alone = [result.utilities(society.feedback, group_weights={name: 1.0}) for name in result.groups]
     assert np.abs(everyone - (0.8 * alone[0] + 0.2 * alone[1])).max() < 1e-12
+
+
+def test_groups_differ_in_features_and_not_in_residuals():
+    """With texts judged often, each has a value of its own beside its features; a group has none."""
+    society = simulate(n_prompts=15, n_raters=20, n_judgments=900, groups=2, disagreement=1.0, careless=0.0, opposed=0.0, seed=24)
+    result = fit(society.feedback, utility=Linear(n_columns=32, residual=True), people=Groups(), observation=SHOWN)
+    _finite(result)
+    own = dict(result.basis.parts)["residual"]
+    assert np.abs(result.weights[1:, own]).max() == 0
+    assert np.abs(result.weights[0, own]).max() > 0
+    factor = result.factor.reshape(*result.weights.shape, -1)
+    assert np.abs(factor[1:, own]).max() == 0
+    support = result.support(society.feedback)
+    assert ((support > 0) & (support <= 1)).all()
+
+
+def test_a_new_response_has_the_residual_variance():
+    """What its features do not say about a new text is not known: its ignorance holds the residual's variance whole."""
+    society = simulate(n_prompts=20, n_raters=10, n_judgments=900, groups=1, disagreement=0.0, careless=0.0, opposed=0.0, seed=25)
+    result = fit(society.feedback, utility=Linear(n_columns=32, residual=True), observation=SHOWN)
+    text = society.feedback.responses["text"][0]
+    new = Feedback.from_columns({"kind": ["thumbs"], "outcome": ["skipped"], "prompt": ["another prompt"], "texts": [[text]]})
+    assert result.prior["residual_sd"] > 0.05
+    assert result.ignorance(new)[0] >= result.prior["residual_sd"]
+    assert result.ignorance(society.feedback)[0] < result.ignorance(new)[0]
 
 
 # ------------------------------------------------------------------------------------ kinds of judgment

@@ -34,7 +34,9 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 
 DENSE = 6000
-"""Up to this many parameters the curvature is one dense matrix; beyond it (Tabular only) sparse, solved by conjugate gradients."""
+"""Up to this many parameters the covariance comes from one dense matrix; beyond it (Tabular only) from draws."""
+SPARSE = 1500
+"""From this many parameters the steps of a Tabular fit solve a sparse system by conjugate gradients."""
 
 EXACT = 3000
 """Up to this many value parameters the covariance is kept whole; beyond it as DRAWS draws from it (3% error of a sd)."""
@@ -664,7 +666,7 @@ def _optimise(
     progress: Callable[[int, float], None] | None,
 ) -> _State:
     size, free = likelihood.size, likelihood.free
-    sparse = size > DENSE and likelihood.basis.matrix is None
+    sparse = size > SPARSE and likelihood.basis.matrix is None
     parts = _parts(likelihood)
     x = np.zeros(size)
     centre = np.zeros(size)
@@ -765,25 +767,32 @@ def _covariance(
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
     notes: list[str] = []
     n_values = likelihood.n_values
-    if not isinstance(state.information.matrix, np.ndarray):
+    if likelihood.size > DENSE and likelihood.basis.matrix is None:
         factor = _sampled_factor(state.information.matrix, rng, DRAWS // 4)
         se = np.sqrt((factor**2).sum(1))
         notes.append(f"uncertainty from {DRAWS // 4} draws (too many parameters for a dense covariance); no sandwich")
         return factor[:n_values], se, None, notes
     free = likelihood.free
-    missing, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
-    missing, meat = missing[np.ix_(free, free)], meat[np.ix_(free, free)]
-    observed = state.information.matrix - missing
+    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
+    expected = likelihood.derivatives(state.x, state.nodes, state.posterior, sparse=False).information
+    if not free.all():
+        observed, meat, expected = observed[np.ix_(free, free)], meat[np.ix_(free, free)], expected[np.ix_(free, free)]
+    expected[np.diag_indices_from(expected)] += state.precision[free]
+    np.subtract(expected, observed, out=observed)
     try:
         lower = np.linalg.cholesky(observed)
     except np.linalg.LinAlgError:
         notes.append("the observed information is not positive definite; intervals use the expected one, which is too sure")
-        lower = np.linalg.cholesky(state.information.matrix)
+        lower = np.linalg.cholesky(expected)
+    del observed, expected
     # cov = L^-T L^-1, so L^-T is a factor of it
-    factor = solve_triangular(lower, np.eye(len(lower)), lower=True).T
+    factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
+    del lower
     se = np.sqrt((factor**2).sum(1))
-    covariance_meat = factor @ (factor.T @ meat)
-    sandwich = np.sqrt(np.maximum(((covariance_meat @ factor) * factor).sum(1), 0.0))
+    # diag(F (F' M F) F')
+    inner = factor.T @ meat @ factor
+    sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
+    del inner, meat
     factor, se, sandwich = _spread_rows(factor, free), _spread_rows(se, free), _spread_rows(sandwich, free)
     values = factor[:n_values]
     if n_values > EXACT:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array, kron
+from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron
 
 from seamark.models.design import Block, Design
 from seamark.models.observation import Leniency, Observation, Position, lapsed
@@ -84,6 +84,17 @@ class Moments:
     cross1: Array
     """(n, d, T_b) -sum_q p count b d2logp/dc dt"""
     cross0: Array
+
+
+@dataclass
+class _CellGradient:
+    """Per cell of a block at one node: the slope, and the gradient by contrast (n, d) and by shape (n, T), times the count."""
+
+    slope: Array
+    contrast: Array
+    shape: Array
+    weight: Array
+    """(n,) what each cell counts for in a sum."""
 
 
 @dataclass
@@ -361,9 +372,10 @@ class Likelihood:
             # only the identity basis is ever this large
             w_w = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
             w_f = sum((kron(Z[g][:, None], to_f[g]) for g in range(G)), start=csr_array((k * P, S)))
-            w_t = csr_array(sum((np.kron(Z[g][:, None], to_t[g]) for g in range(G)), start=np.zeros((k * P, T))))
-            f_t, t_t = csr_array(f_t), csr_array(hessian_t)
-            blocks = [[w_w, w_f, w_t], [w_f.T, f_f, f_t], [w_t.T, f_t.T, t_t]]
+            # the few shape parameters step by themselves, along |curvature|: a sparse system has no Cholesky to tell it is indefinite
+            curve, axes = np.linalg.eigh(hessian_t)
+            t_t = csr_array((axes * np.maximum(np.abs(curve), 1e-6)) @ axes.T)
+            blocks = [[w_w, w_f, None], [w_f.T, f_f, None], [None, None, t_t]]
             keep = [i for i, size in enumerate((k * P, S, T)) if size]
             return Derivatives(gradient, csr_array(block_array([[blocks[i][j] for j in keep] for i in keep])))
         information = np.zeros((self.size, self.size))
@@ -392,62 +404,74 @@ class Likelihood:
         `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
         ones by response.
         """
+        R, Q = nodes.slope.shape
+        known = R - 1
+        contrasts = self._contrasts(x)
+        missing = np.zeros((self.size, self.size))
+        mean: Any = 0.0
+        meat: Any = 0.0
+        for q in range(Q):
+            gradients = self._node_gradients(x, nodes, posterior, contrasts, q)
+            if Q > 1 and known:
+                codes = [np.where(c.block.rater < known, c.block.rater, -1) for c in self.cells]
+                scores = self._summed_scores(gradients, codes, known)
+                weighted = _scaled_rows(scores, posterior[:known, q])
+                missing += _dense(scores.T @ weighted)
+                mean = mean + weighted
+            if cluster is None:
+                codes = [np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells]
+                total = known + self.design.n_responses
+            else:
+                codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
+                total = int(cluster.max()) + 1
+            for c, gradient in zip(self.cells, gradients, strict=True):
+                gradient.weight = posterior[c.block.rater, q]
+            meat = meat + self._summed_scores(gradients, codes, total)
+        if Q > 1 and known:
+            missing -= _dense(mean.T @ mean)
+        return missing, _dense(meat.T @ meat)
+
+    def _node_gradients(self, x: Array, nodes: Nodes, posterior: Array, contrasts: list[tuple[Array, Array]], q: int) -> list[_CellGradient]:
+        """Per block, the gradient of each cell's log probability at one node of the slopes."""
         import torch
 
-        design, basis = self.design, self.basis
-        k, G, P = design.loadings.shape[1], design.n_groups, basis.n_columns
-        R, Q = nodes.slope.shape
-        contrasts = self._contrasts(x)
-        t_value = torch.from_numpy(x[self.shape].copy())
-        missing = np.zeros((self.size, self.size))
-        by_rater = cluster is None
-        n_clusters = R - 1 + design.n_responses if by_rater else int(cluster.max()) + 1  # type: ignore[union-attr]  # by_rater says it is not None
-        meat_scores = np.zeros((n_clusters, self.size))
-        keep = posterior > 1e-6
-        for q in range(Q):
-            scores = np.zeros((R - 1 if R > 1 else 0, self.size))
-            for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
-                rater = c.block.rater
-                if not keep[rater, q].any():
-                    continue
-                slope = torch.from_numpy(nodes.slope[rater, q])
-                contrast = (slope[:, None] * torch.from_numpy(scaled) + torch.from_numpy(shift))[None].requires_grad_(True)
-                shape_grad, g = self._cell_scores(c, contrast, t_value)
-                n, d = scaled.shape
-                g = g * c.block.count[:, None]
-                shape_grad = shape_grad * c.block.count[:, None]
-                for codes, total, out in (
-                    (rater, R - 1, scores),
-                    (np.where(rater < R - 1, rater, R - 1 + c.block.shown[:, 0] // G) if by_rater else cluster[c.block.shown[:, 0] // G], n_clusters, meat_scores),  # type: ignore[index]  # by_rater says it is not None
-                ):  # fmt: skip
-                    if out is scores and (Q == 1 or not total):
-                        continue
-                    weight = np.ones(n) if out is scores else posterior[rater, q]
-                    valid = codes < total
-                    pick = csr_array(
-                        (np.repeat(weight * valid, d), (np.repeat(np.minimum(codes, total - 1), d), np.arange(n * d))), shape=(total, n * d)
-                    )
-                    for a in range(k):
-                        per_response = csr_array((total, design.n_responses))
-                        for group in range(G):
-                            z = design.loadings[group, a]
-                            if z:
-                                scale = z * (c.group == group).repeat(d) * (nodes.slope[rater, q].repeat(d)) * g.ravel()
-                                per_response = per_response + pick.multiply(scale[None]).tocsr() @ c.to_responses
-                        out[:, a * P : (a + 1) * P] += basis.times_left(per_response)
-                    if self.n_shifts:
-                        out[:, self.shifts] += (pick.multiply(g.ravel()[None]).tocsr() @ c.to_shifts).toarray()
-                    if self.n_shape:
-                        per_cell = csr_array((weight * valid, (np.minimum(codes, total - 1), np.arange(n))), shape=(total, n))
-                        out[:, self.shape] += per_cell @ shape_grad
-            if Q > 1 and R > 1:
-                p = posterior[: R - 1, q]
-                weighted = scores * p[:, None]
-                missing += scores.T @ weighted
-                mean = weighted if q == 0 else mean + weighted  # noqa: F821  # bound at q == 0
-        if Q > 1 and R > 1:
-            missing -= mean.T @ mean  # pyright: ignore[reportPossiblyUnboundVariable]
-        return missing, meat_scores.T @ meat_scores
+        t = torch.from_numpy(x[self.shape].copy())
+        out = []
+        for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
+            rater = c.block.rater
+            slope = nodes.slope[rater, q]
+            if (posterior[rater, q] > 1e-9).any():
+                contrast = torch.from_numpy(slope[:, None] * scaled + shift)[None].requires_grad_(True)
+                shape, g = self._cell_scores(c, contrast, t)
+            else:
+                shape, g = np.zeros((len(rater), self.n_shape)), np.zeros_like(scaled)
+            count = c.block.count[:, None]
+            out.append(_CellGradient(slope, g * count, shape * count, np.ones(len(rater))))
+        return out
+
+    def _summed_scores(self, gradients: list[_CellGradient], codes: list[NDArray[np.int64]], total: int) -> Any:
+        """(total, size) scores summed over the cells of each code (below 0: left out); sparse where the basis is the identity."""
+        k, G = self.design.loadings.shape[1], self.design.n_groups
+        values: list[Any] = [csr_array((total, self.design.n_responses)) for _ in range(k)]
+        shifts: Any = csr_array((total, self.n_shifts))
+        shapes = np.zeros((total, self.n_shape))
+        for c, gradient, code in zip(self.cells, gradients, codes, strict=True):
+            n, d = gradient.contrast.shape
+            use = np.where(code >= 0, gradient.weight, 0.0)
+            row = np.maximum(code, 0)
+            entries = np.repeat(use, d) * gradient.contrast.ravel()
+            where = (np.repeat(row, d), np.arange(n * d))
+            for a in range(k):
+                z = self.design.loadings[np.minimum(c.group, G - 1), a] * gradient.slope
+                if z.any():
+                    values[a] = values[a] + csr_array((entries * np.repeat(z, d), where), shape=(total, n * d)) @ c.to_responses
+            if self.n_shifts:
+                shifts = shifts + csr_array((entries, where), shape=(total, n * d)) @ c.to_shifts
+            if self.n_shape:
+                shapes += csr_array((use, (row, np.arange(n))), shape=(total, n)) @ gradient.shape
+        if self.basis.matrix is None:
+            return hstack([*values, shifts, csr_array(shapes)]).tocsr()
+        return np.hstack([*(self.basis.times_left(v) for v in values), shifts.toarray(), shapes])
 
     def _cell_scores(self, c: Cells, contrast: Tensor, t: Tensor) -> tuple[Array, Array]:
         """Per cell, the gradient of log p with respect to t (n, T) and to the contrast (n, d)."""
@@ -467,6 +491,14 @@ class Likelihood:
                 (column,) = torch.autograd.grad(along[index], weight, retain_graph=True)
                 shape_grad[:, index] = column.numpy()
         return shape_grad, g[0].detach().numpy()
+
+
+def _dense(matrix: Any) -> Array:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+
+
+def _scaled_rows(matrix: Any, weight: Array) -> Any:
+    return matrix * weight[:, None] if isinstance(matrix, np.ndarray) else matrix.multiply(weight[:, None]).tocsr()
 
 
 def _sum(values: Tensor) -> Array:
