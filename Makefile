@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
+# the matrices here are small: on a busy machine more threads wait for each other for longer than they work
+export OMP_NUM_THREADS ?= 1
+
 .PHONY: all demo test test-all check fix docs examples bench picture clean
 .DELETE_ON_ERROR:
 

@@ -22,7 +22,7 @@ from seamark.checks.model import evaluate
 from seamark.errors import InvalidSetting, NotConverged, SeamarkError
 from seamark.models.fitting import Fit, fit
 from seamark.models.people import Groups, People, Same
-from seamark.models.utility import Linear, Tabular, Utility, default_utility
+from seamark.models.utility import RESIDUALS, Linear, Tabular, Utility, default_utility
 from seamark.records import Feedback
 from seamark.rendering import Report, write_card, write_findings, write_report
 from seamark.reward.signal import export_signal
@@ -225,8 +225,8 @@ def _choose_model(train: Feedback, utility: Utility | None, people: People | Non
     if utility is None:
         utility = default_utility(train)
         if isinstance(utility, Linear):
-            # beyond one column per response the hash block repeats itself; several groups multiply the columns
-            room = 1024 if isinstance(people, Same) else 256
+            # groups and residuals multiply the parameters; on public data 256 to 1,024 columns did equally well
+            room = 1024 if isinstance(people, Same) and train.n_responses > RESIDUALS else 256
             utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)))
     return utility, people, notes
 

@@ -148,6 +148,15 @@ def test_reversed_labels_of_a_training_part_block():
     assert _get(findings, "direction").verdict == "blocking"
 
 
+def test_coin_flips_are_not_reversed_labels():
+    """An accuracy about one half, with an interval on both sides of it, is no evidence of a direction."""
+    train, test = _board(14, spread=0.0, n_judgments=900)
+    findings = evaluate(fit(train, observation=PLAIN), test)
+    accuracy = _get(findings, "accuracy")
+    assert accuracy.low < 0.5 < accuracy.high  # type: ignore[operator]
+    assert _get(findings, "direction").verdict == "ok"
+
+
 def test_raters_at_chance_block():
     train, test = _board(3, careless=0.7, n_judgments=2000)
     findings = evaluate(fit(train), test)

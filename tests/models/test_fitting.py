@@ -298,8 +298,8 @@ def test_no_sandwich_from_a_handful_of_raters():
 # ------------------------------------------------------------------------------------ the mode and the prior
 
 
-def _penalised_gradient(society: Society, result: Fit, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient of the log posterior at the fit, and the curvature, from the documented priors."""
+def _penalised(society: Society, result: Fit, observation: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient of the log posterior at the fit, curvature given the slopes, and what is missing of it, from the documented priors."""
     feedback = society.feedback
     crowd = Same().assign(feedback)
     basis = Tabular().prepare(feedback)
@@ -314,7 +314,8 @@ def _penalised_gradient(society: Society, result: Fit, observation: Observation)
         precision[-1] = 1.0
     nodes = Nodes(result.slope_nodes, np.zeros_like(result.slope_nodes))
     d = likelihood.derivatives(x, nodes, result.slope_weights, sparse=False)
-    return d.gradient - precision * (x - centre), d.information + np.diag(precision)
+    missing, _ = likelihood.score_products(x, nodes, result.slope_weights)
+    return d.gradient - precision * (x - centre), d.information + np.diag(precision), missing
 
 
 @pytest.mark.parametrize(
@@ -326,9 +327,22 @@ def test_first_order_condition_holds_at_the_fit(observation: Observation):
     """The gradient of the log posterior is 0 up to the stated tolerance of 1e-3 standard errors (the Newton decrement)."""
     society = leaderboard(7, n_judgments=800, careless=0.2)
     result = fit(society.feedback, observation=observation)
-    gradient, curvature = _penalised_gradient(society, result, observation)
+    gradient, curvature, _ = _penalised(society, result, observation)
     assert np.sqrt(gradient @ np.linalg.solve(curvature, gradient)) < 1e-3
     assert result.convergence.decrement < result.convergence.tolerance == 1e-3
+
+
+def test_the_covariance_knows_that_slopes_are_not_known():
+    """It is the inverse of the observed information (Louis 1982), not of the larger one given the slopes: 1% of the largest entry."""
+    society = leaderboard(7, n_judgments=800, careless=0.2)
+    observation = Observation(effects=(Reliability(), Position()), lapse=True)
+    result = fit(society.feedback, observation=observation)
+    _, curvature, missing = _penalised(society, result, observation)
+    n = society.feedback.n_responses
+    observed, given = np.linalg.inv(curvature - missing)[:n, :n], np.linalg.inv(curvature)[:n, :n]
+    covariance = result.factor @ result.factor.T
+    assert np.abs(covariance - observed).max() < 0.01 * np.abs(observed).max()
+    assert np.abs(given - observed).max() > 0.1 * np.abs(observed).max()  # there is something to tell apart
 
 
 def test_one_judgment_per_pair_equals_the_map_by_another_optimiser():

@@ -28,17 +28,17 @@ from seamark.models.design import Design, build_design, comparison_parts
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Observation, Outcome, Reliability, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Groups, People, Same
-from seamark.models.utility import Basis, FeatureMap, Utility, default_utility
+from seamark.models.utility import Basis, FeatureMap, Rows, Utility, default_utility
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
-DENSE = 6000
+DENSE = 2500
 """Up to this many parameters the covariance comes from one dense matrix; beyond it (Tabular only) from draws."""
 SPARSE = 1500
 """From this many parameters the steps of a Tabular fit solve a sparse system by conjugate gradients."""
 
-EXACT = 3000
+EXACT = 2500
 """Up to this many value parameters the covariance is kept whole; beyond it as DRAWS draws from it (3% error of a sd)."""
 
 DRAWS = 512
@@ -48,7 +48,7 @@ _PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
 """Prior of the three shares, as if five raters had been seen: keeps a share from being exactly 0 or 1 in small data."""
 _SPREAD_PRIOR = (2.0, 0.3)
 """Prior of the spread of careful slopes: as if two raters with spread 0.3 had been seen."""
-_ROUNDS = 30
+_ROUNDS = 15
 """Most updates of the hyperparameters; they usually settle, to 5% of a variance, in 5 to 15."""
 _SETTLED = 1.0
 """Hyperparameters move only while the Newton decrement is below this, in standard errors."""
@@ -384,10 +384,11 @@ class Fit:
         values = rows.times(kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
         seen = self._seen_factor(group_weights, without)
+        placed = rows.times(seen)
         variance = np.empty(len(left))
         for start in range(0, len(left), 20_000):
             part = slice(start, start + 20_000)
-            variance[part] = (rows.difference_times(left[part], right[part], seen) ** 2).sum(1)
+            variance[part] = ((placed[left[part]] - placed[right[part]]) ** 2).sum(1)
         variance += (rows.new[left] + rows.new[right]) * self._new_variance
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
@@ -434,7 +435,8 @@ class Fit:
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
         posterior = (rows.times(self.factor.reshape(k, P, -1)[0]) ** 2).sum(1) + rows.new * self._new_variance
-        before = (prior[rows.index] if rows.columns is None else rows.columns**2 @ prior) + rows.new * self._new_variance
+        squared = Rows(None if rows.columns is None else rows.columns**2, rows.index, rows.known, rows.new)
+        before = squared.times(prior[:, None])[:, 0] + rows.new * self._new_variance
         return np.where(rows.known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan)
 
     # ------------------------------------------------------------------ files
@@ -508,7 +510,7 @@ class Fit:
         if b["features"] is not None:
             held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
             features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, arrays["weights"].shape[1]))
+        matrix = None if features is None else np.zeros((0, len(features.style_mean) + len(features.content_mean)))
         basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]))
         raters = pl.DataFrame(
             {"rater": pl.Series(record["rater_ids"], dtype=pl.String)}
@@ -656,6 +658,14 @@ def _parts(likelihood: Likelihood) -> list[tuple[str, NDArray[np.int64]]]:
     return parts
 
 
+def _mean_square(basis: Basis, index: NDArray[np.int64]) -> float:
+    """Mean over responses of the squared length of their columns in a part."""
+    columns = np.unique(index % basis.n_columns)
+    assert basis.matrix is not None
+    inside = columns[columns < basis.matrix.shape[1]]
+    return float((basis.matrix[:, inside] ** 2).sum(1).mean()) if len(inside) else 1.0
+
+
 def _optimise(
     likelihood: Likelihood,
     slopes: _Slopes | None,
@@ -681,7 +691,7 @@ def _optimise(
         scale = (
             1.0
             if likelihood.basis.matrix is None or name == "leniency"
-            else float((likelihood.basis.matrix[:, index % likelihood.basis.n_columns] ** 2).sum(1).mean())
+            else _mean_square(likelihood.basis, index)
         )
         variances[name] = 1.0 / max(scale, 1e-12)
         if "of groups" in name or name == "residual":
@@ -770,7 +780,7 @@ def _covariance(
     if likelihood.size > DENSE and likelihood.basis.matrix is None:
         factor = _sampled_factor(state.information.matrix, rng, DRAWS // 4)
         se = np.sqrt((factor**2).sum(1))
-        notes.append(f"uncertainty from {DRAWS // 4} draws (too many parameters for a dense covariance); no sandwich")
+        notes.append(f"uncertainty from {DRAWS // 4} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters are too many for a dense covariance")
         return factor[:n_values], se, None, notes
     free = likelihood.free
     observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)

@@ -23,6 +23,9 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
+RESIDUALS = 2000
+"""Up to this many responses Linear gives each a value of its own beside its features, where they are judged more than twice."""
+
 
 @dataclass(frozen=True)
 class FeatureMap:
@@ -103,21 +106,46 @@ class Basis:
 
     @property
     def n_columns(self) -> int:
-        return self.n_responses if self.matrix is None else self.matrix.shape[1]
+        return self.parts[-1][1].stop
+
+    # X = [features | identity], either half possibly absent; the identity is never written out
+
+    @property
+    def _n_features(self) -> int:
+        return 0 if self.matrix is None else self.matrix.shape[1]
+
+    @property
+    def _has_identity(self) -> bool:
+        return self.matrix is None or self.residual is not None
 
     def times(self, W: Array) -> Array:
-        return W if self.matrix is None else self.matrix @ W
+        """X W"""
+        if self.matrix is None:
+            return W
+        product = self.matrix @ W[: self._n_features]
+        return product + W[self._n_features :] if self._has_identity else product
 
     def transpose_times(self, Y: Array) -> Array:
-        return Y if self.matrix is None else self.matrix.T @ Y
+        """X' Y"""
+        if self.matrix is None:
+            return Y
+        product = self.matrix.T @ Y
+        return np.vstack([product, Y]) if self._has_identity else product
 
     def times_left(self, A: csr_array) -> Array:
         """A X, dense."""
-        return A.toarray() if self.matrix is None else A @ self.matrix
+        if self.matrix is None:
+            return A.toarray()
+        product = A @ self.matrix
+        return np.hstack([product, A.toarray()]) if self._has_identity else product
 
     def gram(self, A: csr_array) -> Array:
-        """X' A X, dense."""
-        return A.toarray() if self.matrix is None else self.matrix.T @ (A @ self.matrix)
+        """X' A X for a symmetric A, dense."""
+        if self.matrix is None:
+            return A.toarray()
+        AX = A @ self.matrix
+        product = self.matrix.T @ AX
+        return np.block([[product, AX.T], [AX, A.toarray()]]) if self._has_identity else product
 
     def rows_for(self, feedback: Feedback) -> Rows:
         """The rows of X for the responses of any feedback."""
@@ -130,9 +158,7 @@ class Basis:
         known = texts.is_not_null().to_numpy()
         if self.residual is None:
             return Rows(columns, seen, known, np.zeros(len(seen)))
-        own = np.zeros((len(seen), len(self.response_ids)))
-        own[np.flatnonzero(seen >= 0), seen[seen >= 0]] = 1.0
-        return Rows(np.hstack([columns, own]), seen, known, (seen < 0).astype(float))
+        return Rows(columns, seen, known, (seen < 0).astype(float))
 
 
 @dataclass(frozen=True)
@@ -140,26 +166,23 @@ class Rows:
     """Rows of a basis for some responses."""
 
     columns: Array | None
-    """(n, P); None for the identity, whose rows are `index`."""
+    """(n, P_features); None for the identity alone."""
     index: NDArray[np.int64]
-    """(n,) row of each response in the training data."""
+    """(n,) row of each response in the training data; below 0 where it was not in it."""
     known: NDArray[np.bool_]
     """(n,) whether the fit can speak about the response at all."""
     new: Array
     """(n,) 1 where the residual part applies to a response that was not in the training data: its value is 0, its variance the prior's."""
 
-    def __len__(self) -> int:
-        return len(self.known)
-
     def times(self, W: Array) -> Array:
         """X W"""
-        return W[self.index] if self.columns is None else self.columns @ W
-
-    def difference_times(self, left: NDArray[np.int64], right: NDArray[np.int64], W: Array) -> Array:
-        """(X[left] - X[right]) W"""
         if self.columns is None:
-            return W[self.index[left]] - W[self.index[right]]
-        return (self.columns[left] - self.columns[right]) @ W
+            return W[self.index]
+        P = self.columns.shape[1]
+        product = self.columns @ W[:P]
+        if len(W) > P:
+            product += np.where((self.index >= 0)[:, None], W[P + np.maximum(self.index, 0)], 0.0)
+        return product
 
 
 class Utility(Protocol):
@@ -191,8 +214,8 @@ class Linear:
     """Columns of the hash block, at most 1024."""
     residual: bool | None = None
     """Whether each training response also has a value of its own, for what its features do not say. Without it, judgments of few
-    texts by many people make the fit too sure, and every effect is pulled towards 0. None: where responses are shown 40 times or
-    more on average, and there are at most 1,000 of them."""
+    texts by many people make the fit too sure, and every effect is pulled towards 0. None: where responses are judged more
+    than twice on average, and there are at most 2,000 of them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -214,9 +237,9 @@ class Linear:
         P, n = matrix.shape[1], feedback.n_responses
         parts = ((("style", slice(0, s)),) if s else ()) + (("content", slice(s, P)),)
         shown = int(feedback.judgments["responses"].list.len().sum())
-        if self.residual or (self.residual is None and n <= 1000 and shown >= 40 * n):
+        if self.residual or (self.residual is None and n <= RESIDUALS and shown > 2 * n):
             ids = tuple(feedback.responses["id"].to_list())
-            return Basis(n, np.hstack([matrix, np.eye(n)]), (*parts, ("residual", slice(P, P + n))), features, ids)
+            return Basis(n, matrix, (*parts, ("residual", slice(P, P + n))), features, ids)
         return Basis(n, matrix, parts, features=features)
 
     def to_dict(self) -> dict[str, Any]:
