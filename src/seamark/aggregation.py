@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,17 @@ class InvalidCharter(SeamarkError):
         super().__init__(f"{path}: {problem}. {remedy}")
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Electorate(BaseModel):
     """Who counts, and how much."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    groups: str = "all"
-    """Which groups count; "all" counts every rater alike, whatever their group."""
-    weights: dict[str, float] = Field(default_factory=dict)
+    groups: Literal["all"] = "all"
+    """Everyone who answered counts; `weights` says how much."""
+    weights: dict[str, Weight] = Field(default_factory=dict)
     """Weight per group; groups not named weigh 0. Empty: each group weighs as many raters as it has."""
 
 
@@ -55,7 +58,7 @@ class Charter(BaseModel):
     title: str = "Default charter"
     rule: Literal["expected-utility"] = "expected-utility"
     """How the distribution of utilities over people becomes one: their mean, weighted by the electorate."""
-    ignorance_penalty: float = Field(default=1.0, ge=0)
+    ignorance_penalty: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """lambda: a score is the mean minus lambda times the ignorance, in logits. 1 is one posterior standard deviation."""
     electorate: Electorate = Electorate()
     effects: Effects = Effects()
@@ -150,7 +153,7 @@ style = {_quoted(self.effects.style)}  # count: length and formatting are taste;
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if " " <= c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
 def collective_gaps(fit: Fit, charter: Charter, feedback: Feedback, left: NDArray[np.int64], right: NDArray[np.int64]) -> Gaps:

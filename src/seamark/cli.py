@@ -285,7 +285,7 @@ def main() -> None:
     # torch's threads spin while they wait; on a machine that does other work too that made a fit 20 times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        app(prog_name="seamark")
     except SeamarkError as error:
         typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(2)

@@ -112,7 +112,11 @@ def run_study(
     say("diagnosing", 0.15)
     findings = diagnose(feedback if held_out is None else train, held_out=None, seed=seed)
     if test_part is not None:
-        found = diagnose_leakage(train, test_part, seed)
+        if held_out is None and "held out by judgment" in how:
+            why = "a table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose"
+            found = [Finding.not_applicable("leakage", "Leakage is not at issue.", why)]
+        else:
+            found = diagnose_leakage(train, test_part, seed)
         findings = Findings(tuple(f for f in findings if not f.code.startswith("leakage"))) + found
     say("fitting", 0.3)
     fitted: Fit | None = None
@@ -124,7 +128,7 @@ def run_study(
             train, utility=utility, people=people, seed=seed, require_identified=False, require_converged=False,
             progress=lambda i, _decrement: say("fitting", 0.3 + 0.4 * (1 - np.exp(-i / 15))),
         )  # fmt: skip
-    except NotConverged:
+    except (NotConverged, InvalidSetting):
         raise
     except SeamarkError as error:
         reason = str(error)

@@ -252,6 +252,7 @@ def test_meat_is_the_sum_of_outer_products_of_scores(by: str):
 
 @pytest.mark.parametrize("groups", [False, True])
 def test_sparse_and_dense_curvature_agree(groups: bool):
+    """In values and shifts; the sparse one lets the shape step by itself, along the absolute value of its curvature."""
     feedback = jumble(9, graded=True)
     likelihood = _likelihood(feedback, EVERYTHING, groups=groups)
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(8), feedback.n_raters)
@@ -259,7 +260,12 @@ def test_sparse_and_dense_curvature_agree(groups: bool):
     dense = likelihood.derivatives(x, nodes, posterior, sparse=False)
     sparse = likelihood.derivatives(x, nodes, posterior, sparse=True)
     assert np.abs(sparse.gradient - dense.gradient).max() == 0
-    assert np.abs(sparse.information.toarray() - dense.information).max() < 1e-12
+    whole, n = sparse.information.toarray(), likelihood.n_values + likelihood.n_shifts
+    assert np.abs(whole[:n, :n] - dense.information[:n, :n]).max() < 1e-12
+    assert np.abs(whole[:n, n:]).max() == 0
+    shape = dense.information[n:, n:]
+    assert np.linalg.eigvalsh(whole[n:, n:]).min() > 0
+    assert np.abs(whole[n:, n:] @ whole[n:, n:] - shape @ shape).max() < 1e-9 * np.abs(shape @ shape).max()  # |A|^2 = A^2
 
 
 def test_features_that_are_the_identity_are_the_table():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,11 +75,13 @@ class _Clusters:
         """The widest interval, and what it is clustered by."""
         return max(((measure(code), name) for name, code in self.codes), key=lambda found: found[0].high - found[0].low)
 
-    def share(self, hits: Array, weight: Array) -> tuple[Interval, str]:
-        return self.widest(lambda code: share(hits, cluster=code, weight=weight))
+    def share(self, hits: Array, count: Array) -> tuple[Interval, str]:
+        interval, name = self.widest(lambda code: share(hits, cluster=code, weight=count))
+        return replace(interval, n=round(count.sum())), name
 
-    def mean(self, values: Array, weight: Array) -> tuple[Interval, str]:
-        return self.widest(lambda code: mean(values, cluster=code, weight=weight))
+    def mean(self, values: Array, count: Array) -> tuple[Interval, str]:
+        interval, name = self.widest(lambda code: mean(values, cluster=code, weight=count))
+        return replace(interval, n=round(count.sum())), name
 
 
 def _clusters(held_out: Feedback, rater: Codes, prompt: Codes, shown: Codes) -> _Clusters:
@@ -203,14 +205,15 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
         difference = length[frame["left"].to_numpy()] - length[frame["right"].to_numpy()]
         # which way length points is learnt from the training part, as the rule's only parameter
         sign = _length_direction(train) if train is not None else 1.0
-        rules["longer wins" if sign > 0 else "shorter wins"] = np.where(difference == 0, 0.5, (sign * difference > 0) == won)
+        if sign:
+            rules["longer wins" if sign > 0 else "shorter wins"] = np.where(difference == 0, 0.5, (sign * difference > 0) == won)
     if held_out.has("order_known") and bool(held_out.judgments["order_known"].any()):
         rules["shown first wins"] = won.astype(float)
     rules["coin"] = np.full(len(won), 0.5)
     findings: list[Finding] = []
     best_name, best, margin, best_unit = "", None, None, ""
     for name, rule in rules.items():
-        result = clusters.share(rule, count)[0] if name != "coin" else Interval(0.5, 0.5, 0.5, len(rule), len(rule))
+        result = clusters.share(rule, count)[0] if name != "coin" else Interval(0.5, 0.5, 0.5, round(count.sum()), len(rule))
         gain, unit = clusters.mean(hits - rule, count)
         title = f"The rule '{name}' is right in {result.estimate:.1%}; the fit is {gain.estimate:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}] better."
         details = {"gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high}
@@ -248,12 +251,13 @@ def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feed
 
 
 def _length_direction(train: Feedback) -> float:
-    """+1 if the longer response wins more often in decided training pairs, else -1."""
+    """+1 if the longer response wins more often in decided training pairs, -1 if the shorter, 0 if none differ in length."""
     pairs = train.pairs().filter(pl.col("outcome").is_in(["left", "right"]))
     length = train.responses["text"].str.len_chars().to_numpy().astype(float)
     difference = length[pairs["left"].to_numpy()] - length[pairs["right"].to_numpy()]
     won = pairs["outcome"].to_numpy() == "left"
-    return 1.0 if ((difference > 0) == won)[difference != 0].mean() >= 0.5 else -1.0
+    longer = ((difference > 0) == won)[difference != 0]
+    return 0.0 if not len(longer) else 1.0 if longer.mean() >= 0.5 else -1.0
 
 
 def _log_loss(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) -> list[Finding]:
@@ -389,7 +393,8 @@ def rater_reliability(fit: Fit) -> Finding:
         .with_columns(pl.Series("verdict", verdicts))
         .to_dicts()
     )
-    counts, edges = np.histogram(raters["slope"].to_numpy(), bins=30)
+    slopes = raters["slope"].to_numpy()
+    counts, edges = np.histogram(slopes, bins=30, range=(min(slopes.min(), -1.0), max(slopes.max(), 2.0)))
     return Finding(
         code="rater-reliability", title=title, estimate=at_chance.estimate, low=low, high=high, n=n, unit="share", verdict=verdict,
         reason="posterior probability of a slope of 0, averaged over raters; an opposed rater may be a consistent minority, which one-value data cannot tell from an adversary",

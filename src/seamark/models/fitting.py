@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize_scalar
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, diags_array, hstack
 from scipy.special import log_ndtr, logsumexp
 
 from seamark.errors import NotConverged, NotIdentified, SeamarkError, UnreadableSource
@@ -28,7 +28,7 @@ from seamark.models.design import Design, build_design, comparison_parts
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Observation, Outcome, Reliability, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Groups, People, Same
-from seamark.models.utility import Basis, FeatureMap, Rows, Utility, default_utility
+from seamark.models.utility import Basis, FeatureMap, Utility, default_utility
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -163,9 +163,11 @@ class _Curvature:
 
     matrix: Any
     factor: Any = None
+    root: Any = None
+    """B with B B' the matrix, where it is sparse."""
 
     @staticmethod
-    def of(matrix: Any) -> _Curvature:
+    def of(matrix: Any, root: Any = None) -> _Curvature:
         if isinstance(matrix, np.ndarray):
             ridge = 0.0
             scale = float(np.abs(np.diag(matrix)).max())
@@ -175,7 +177,7 @@ class _Curvature:
                 except np.linalg.LinAlgError:
                     # far from the mode a shape parameter may curve the wrong way: damp (Levenberg 1944)
                     ridge = max(10 * ridge, 1e-8 * scale)
-        return _Curvature(csr_array(matrix))
+        return _Curvature(csr_array(matrix), root=root)
 
     def solve(self, right: Array) -> Array:
         if self.factor is not None:
@@ -186,7 +188,7 @@ class _Curvature:
         """F with F F' the inverse: exact when dense, else `draws` draws from it."""
         if self.factor is not None:
             return solve_triangular(self.factor[0], np.eye(len(self.factor[0])), lower=True, check_finite=False).T
-        return _sampled_factor(self.matrix, rng, draws)
+        return _sampled_factor(self.matrix, self.root, rng, draws)
 
 
 def _conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
@@ -267,6 +269,8 @@ class Gaps:
     """(n,) sd over people of the gap."""
     known: NDArray[np.bool_]
     """(n,) whether both responses are within what the fit can speak about."""
+    share: Array
+    """(G,) weight of each group in the population asked about."""
 
 
 @dataclass(frozen=True)
@@ -297,8 +301,7 @@ class Fit:
     raters: pl.DataFrame
     """Per rater: rater, n, slope, low, high, p_careful, p_careless, p_opposed, leniency, leniency_se."""
     slope_nodes: Array
-    """(R + 1, Q) and
-    """
+    """(R + 1, Q) where each rater's slope was evaluated."""
     slope_weights: Array
     """(R + 1, Q): posterior of each rater's slope; the last row is that of a rater not seen before."""
     prior: dict[str, float]
@@ -392,7 +395,7 @@ class Fit:
         variance += (rows.new[left] + rows.new[right]) * self._new_variance
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
-        return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right])
+        return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right], share)
 
     def doubts(self, gaps: Gaps) -> pl.DataFrame:
         """The doubt about the next careful judgment of each pair, as shares of variance that add up.
@@ -404,7 +407,7 @@ class Fit:
         """
         x, w = np.polynomial.hermite_e.hermegauss(15)
         w = w / w.sum()
-        share = self.group_share
+        share = gaps.share
         s = 1 / (1 + np.exp(-(gaps.by_group[:, :, None] + gaps.ignorance[:, None, None] * x)))  # (n, G, nodes)
         over_people = np.einsum("ngq,g->nq", s, share)
         p = over_people @ w
@@ -435,9 +438,13 @@ class Fit:
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
         posterior = (rows.times(self.factor.reshape(k, P, -1)[0]) ** 2).sum(1) + rows.new * self._new_variance
-        squared = Rows(None if rows.columns is None else rows.columns**2, rows.index, rows.known, rows.new)
+        squared = replace(rows, columns=None if rows.columns is None else rows.columns**2)
         before = squared.times(prior[:, None])[:, 0] + rows.new * self._new_variance
-        return np.where(rows.known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan)
+        return np.where(
+            rows.outside,
+            0.0,
+            np.where(rows.known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan),
+        )
 
     # ------------------------------------------------------------------ files
 
@@ -688,11 +695,7 @@ def _optimise(
     variances: dict[str, float] = {}
     for name, index in parts:
         # start from utilities of about unit variance
-        scale = (
-            1.0
-            if likelihood.basis.matrix is None or name == "leniency"
-            else _mean_square(likelihood.basis, index)
-        )
+        scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
         variances[name] = 1.0 / max(scale, 1e-12)
         if "of groups" in name or name == "residual":
             variances[name] *= 0.1
@@ -712,7 +715,8 @@ def _optimise(
         d = likelihood.derivatives(x, nodes, posterior, sparse=sparse)
         gradient = d.gradient - precision * (x - centre)
         information = d.information + (diags_array(precision).tocsr() if sparse else np.diag(precision))
-        curvature = _Curvature.of(information if free.all() else information[np.ix_(free, free)])
+        root = hstack([d.root, diags_array(np.sqrt(precision))]).tocsr() if sparse else None
+        curvature = _Curvature.of(information if free.all() else information[np.ix_(free, free)], root)
         step = np.zeros(size)
         step[free] = curvature.solve(gradient[free])
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
@@ -778,9 +782,11 @@ def _covariance(
     notes: list[str] = []
     n_values = likelihood.n_values
     if likelihood.size > DENSE and likelihood.basis.matrix is None:
-        factor = _sampled_factor(state.information.matrix, rng, DRAWS // 4)
+        factor = state.information.inverse_factor(rng, DRAWS // 4)
         se = np.sqrt((factor**2).sum(1))
-        notes.append(f"uncertainty from {DRAWS // 4} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters are too many for a dense covariance")
+        notes.append(
+            f"uncertainty from {DRAWS // 4} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters are too many for a dense covariance"
+        )
         return factor[:n_values], se, None, notes
     free = likelihood.free
     observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
@@ -820,27 +826,15 @@ def _spread_rows(values: Array, free: NDArray[np.bool_]) -> Array:
     return out
 
 
-def _sampled_factor(A: csr_array, rng: np.random.Generator, draws: int) -> Array:
-    """Draws from N(0, A^-1), scaled so that F F' estimates it, by solving A z = noise with noise of covariance A.
-
-    A is a weighted graph Laplacian plus a diagonal, so its noise is a sum over its entries: an edge (i, j) of weight a adds
-    sqrt(|a|) e to i and sign(a) times it to j, and what is left of the diagonal adds its own.
+def _sampled_factor(A: csr_array, root: csr_array, rng: np.random.Generator, draws: int) -> Array:
+    """Draws from N(0, A^-1), scaled so that F F' estimates it: solve A z = B e, where B B' = A and e is white.
 
     Source: Papandreou & Yuille 2010 (perturb and solve).
     """
-    entries = A.tocoo()
-    off = entries.row < entries.col
-    i, j, a = entries.row[off], entries.col[off], entries.data[off]
-    n = A.shape[0]
-    weight = np.abs(a)
-    rest = np.maximum(A.diagonal() - np.bincount(i, weight, n) - np.bincount(j, weight, n), 0.0)
-    edge = np.tile(np.arange(len(a)), 2)
-    edges = csr_array((np.concatenate([np.sqrt(weight), np.sign(a) * np.sqrt(weight)]), (np.concatenate([i, j]), edge)), shape=(n, len(a)))
-    out = np.empty((n, draws))
+    out = np.empty((A.shape[0], draws))
     for start in range(0, draws, 32):
         width = min(32, draws - start)
-        noise = edges @ rng.standard_normal((len(a), width)) + np.sqrt(rest)[:, None] * rng.standard_normal((n, width))
-        out[:, start : start + width] = _conjugate_gradients(A, noise, tolerance=1e-4)
+        out[:, start : start + width] = _conjugate_gradients(A, root @ rng.standard_normal((root.shape[1], width)), tolerance=1e-4)
     return out / np.sqrt(draws)
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron
+from scipy.sparse import block_array, block_diag, coo_array, csr_array, eye_array, hstack, kron, vstack
 
 from seamark.models.design import Block, Design
 from seamark.models.observation import Leniency, Observation, Position, lapsed
@@ -104,6 +104,8 @@ class Derivatives:
     gradient: Array
     information: Any
     """(size, size) dense array or sparse csr"""
+    root: Any = None
+    """For a sparse one, B (size, .) sparse with B B' = information, to draw from."""
 
 
 @dataclass
@@ -374,10 +376,12 @@ class Likelihood:
             w_f = sum((kron(Z[g][:, None], to_f[g]) for g in range(G)), start=csr_array((k * P, S)))
             # the few shape parameters step by themselves, along |curvature|: a sparse system has no Cholesky to tell it is indefinite
             curve, axes = np.linalg.eigh(hessian_t)
-            t_t = csr_array((axes * np.maximum(np.abs(curve), 1e-6)) @ axes.T)
+            t_root = axes * np.sqrt(np.maximum(np.abs(curve), 1e-6))
+            t_t = csr_array(t_root @ t_root.T)
             blocks = [[w_w, w_f, None], [w_f.T, f_f, None], [None, None, t_t]]
             keep = [i for i, size in enumerate((k * P, S, T)) if size]
-            return Derivatives(gradient, csr_array(block_array([[blocks[i][j] for j in keep] for i in keep])))
+            root = csr_array(block_diag([self._root(moments), t_root] if T else [self._root(moments)]))
+            return Derivatives(gradient, csr_array(block_array([[blocks[i][j] for j in keep] for i in keep])), root)
         information = np.zeros((self.size, self.size))
         vs, fs, ts = self.values, self.shifts, self.shape
         for g in range(G):
@@ -397,6 +401,25 @@ class Likelihood:
         information[fs, fs] = f_f.toarray()
         information[fs, ts], information[ts, fs], information[ts, ts] = f_t, f_t.T, hessian_t
         return Derivatives(gradient, information)
+
+    def _root(self, moments: list[Moments]) -> csr_array:
+        """B (n_values + n_shifts, .) with B B' the expected curvature of values and shifts, for the identity basis.
+
+        A cell's curvature by (scaled part, shift) is an average of (slope, 1)(slope, 1)' times its own, so it has a root of its own.
+        """
+        parts = []
+        for c, m in zip(self.cells, moments, strict=True):
+            n, d = m.g1.shape
+            cell = np.block([[m.h2, m.h1], [m.h1.transpose(0, 2, 1), m.h0]])
+            curve, axes = np.linalg.eigh((cell + cell.transpose(0, 2, 1)) / 2)
+            half = axes * np.sqrt(np.maximum(curve, 0))[:, None, :]  # (n, 2 d, 2 d); a lapse may curve a cell a trifle the wrong way
+            row = np.arange(n * d).reshape(n, d, 1).repeat(2 * d, 2).ravel()
+            column = np.arange(n * 2 * d).reshape(n, 1, 2 * d).repeat(d, 1).ravel()
+            top, low = (coo_array((h.ravel(), (row, column)), shape=(n * d, 2 * n * d)).tocsr() for h in (half[:, :d], half[:, d:]))
+            z = self.design.loadings[c.group.repeat(d)]
+            values = [c.to_responses.multiply(z[:, a][:, None]).tocsr().T @ top for a in range(z.shape[1])]
+            parts.append(vstack([*values, c.to_shifts.T @ low]))
+        return csr_array(hstack(parts))
 
     def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
         """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
@@ -419,7 +442,9 @@ class Likelihood:
                 missing += _dense(scores.T @ weighted)
                 mean = mean + weighted
             if cluster is None:
-                codes = [np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells]
+                codes = [
+                    np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells
+                ]
                 total = known + self.design.n_responses
             else:
                 codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
@@ -431,7 +456,9 @@ class Likelihood:
             missing -= _dense(mean.T @ mean)
         return missing, _dense(meat.T @ meat)
 
-    def _node_gradients(self, x: Array, nodes: Nodes, posterior: Array, contrasts: list[tuple[Array, Array]], q: int) -> list[_CellGradient]:
+    def _node_gradients(
+        self, x: Array, nodes: Nodes, posterior: Array, contrasts: list[tuple[Array, Array]], q: int
+    ) -> list[_CellGradient]:
         """Per block, the gradient of each cell's log probability at one node of the slopes."""
         import torch
 

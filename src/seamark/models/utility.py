@@ -38,6 +38,11 @@ class FeatureMap:
     style_sd: Array
     content_mean: Array
     """(P_content,) subtracted from the content columns."""
+    style_range: Array
+    """(2, P_style) lowest and highest standardised style seen; beyond it a text counts as if it were at the end of it, or a policy
+    could walk along one style direction for ever."""
+    least_content: float = 0.0
+    """Smallest norm of the content columns seen."""
     hasher: HashEncoder | None = None
 
     @staticmethod
@@ -47,28 +52,32 @@ class FeatureMap:
         block = style_features(texts)
         values = block.values if style else block.values[:, :0]
         sd = values.std(0)
-        empty = FeatureMap(features, block.names if style else (), values.mean(0), np.where(sd > 1e-9, sd, np.inf), np.zeros(0), hasher)
-        content = empty.content(texts)
-        mean = content.mean(0)
-        content -= mean
-        fitted = FeatureMap(features, empty.style_names, empty.style_mean, empty.style_sd, mean, hasher)
-        return fitted, np.hstack([(values - empty.style_mean) / empty.style_sd, content])
+        mean, sd = values.mean(0), np.where(sd > 1e-9, sd, np.inf)
+        content = _encode(features, hasher, texts)
+        standard = (values - mean) / sd
+        seen = np.stack([standard.min(0), standard.max(0)])
+        fitted = FeatureMap(
+            features, block.names if style else (), mean, sd, content.mean(0), seen, float(np.linalg.norm(content, axis=1).min()), hasher
+        )
+        return fitted, np.hstack([standard, content - fitted.content_mean])
 
-    def content(self, texts: Sequence[str]) -> Array:
-        """(n, P_content) columns before centring."""
-        if self.hasher is not None:
-            return self.hasher.encode(texts).astype(np.float64)
-        from seamark.models.network import encode_texts
+    def columns(self, texts: Sequence[str]) -> tuple[Array, NDArray[np.bool_]]:
+        """(n, P): the standardised style block within its range, then the centred content block; (n,) texts unlike all seen.
 
-        return encode_texts(self.features, texts).astype(np.float64)
-
-    def columns(self, texts: Sequence[str]) -> Array:
-        """(n, P): the standardised style block, then the centred content block."""
-        style = style_features(texts).values[:, : len(self.style_names)]
-        return np.hstack([(style - self.style_mean) / self.style_sd, self.content(texts) - self.content_mean])
+        Unlike: a style beyond the range seen by more than half of it (and two standard deviations), or less than half of the
+        least content seen: gibberish, one character repeated, nothing at all.
+        """
+        style = (style_features(texts).values[:, : len(self.style_names)] - self.style_mean) / self.style_sd
+        low, high = self.style_range
+        margin = np.maximum((high - low) / 2, 2.0)
+        content = _encode(self.features, self.hasher, texts)
+        outside = ((style < low - margin) | (style > high + margin)).any(1)
+        outside |= np.linalg.norm(content, axis=1) < 0.5 * self.least_content
+        return np.hstack([np.clip(style, low, high), content - self.content_mean]), outside
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        arrays = {"style_mean": self.style_mean, "style_sd": self.style_sd, "content_mean": self.content_mean}
+        arrays = {name: getattr(self, name) for name in ("style_mean", "style_sd", "content_mean", "style_range")}
+        arrays["least_content"] = np.array(self.least_content)
         if self.hasher is not None:
             arrays |= {f"hasher.{name}": value for name, value in self.hasher.to_arrays().items()}
         return arrays
@@ -82,8 +91,19 @@ class FeatureMap:
             arrays["style_mean"],
             arrays["style_sd"],
             arrays["content_mean"],
+            arrays["style_range"],
+            float(arrays["least_content"]),
             HashEncoder.from_arrays(hashed) if hashed else None,
         )
+
+
+def _encode(features: str, hasher: HashEncoder | None, texts: Sequence[str]) -> Array:
+    """(n, P_content) content columns before centring."""
+    if hasher is not None:
+        return hasher.encode(texts).astype(np.float64)
+    from seamark.models.network import encode_texts
+
+    return encode_texts(features, texts).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -152,13 +172,12 @@ class Basis:
         lookup = {name: row for row, name in enumerate(self.response_ids)}
         seen = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
         if self.features is None:
-            return Rows(None, np.maximum(seen, 0), seen >= 0, np.zeros(len(seen)))
+            return Rows(None, np.maximum(seen, 0), seen >= 0, np.zeros(len(seen)), np.zeros(len(seen), dtype=bool))
         texts = feedback.responses["text"]
-        columns = self.features.columns(texts.fill_null("").to_list())
+        columns, outside = self.features.columns(texts.fill_null("").to_list())
         known = texts.is_not_null().to_numpy()
-        if self.residual is None:
-            return Rows(columns, seen, known, np.zeros(len(seen)))
-        return Rows(columns, seen, known, (seen < 0).astype(float))
+        new = np.zeros(len(seen)) if self.residual is None else (seen < 0).astype(float)
+        return Rows(columns, seen, known, new, outside)
 
 
 @dataclass(frozen=True)
@@ -173,6 +192,8 @@ class Rows:
     """(n,) whether the fit can speak about the response at all."""
     new: Array
     """(n,) 1 where the residual part applies to a response that was not in the training data: its value is 0, its variance the prior's."""
+    outside: NDArray[np.bool_]
+    """(n,) whether the response is unlike everything in the training data."""
 
     def times(self, W: Array) -> Array:
         """X W"""

@@ -102,7 +102,13 @@ def _text(completion: Text) -> str:
     """The text of a completion: itself, or the contents of the assistant's messages."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(str(message.get("content", "")) for message in completion if message.get("role", "assistant") == "assistant")
+    said: list[str] = []
+    for message in completion:
+        if message.get("role", "assistant") == "assistant":
+            content = message.get("content")
+            parts = content if isinstance(content, list) else [{"text": content}]
+            said += [str(part["text"]) for part in parts if part.get("text") is not None]
+    return "\n".join(said)
 
 
 def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> int:
