@@ -146,7 +146,7 @@ style = {_quoted(self.effects.style)}  # count: length and formatting are taste;
                 model = (
                     {"electorate": Electorate, "effects": Effects}.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
                 )
-                near = difflib.get_close_matches(str(first["loc"][-1]), list(model.model_fields), n=1, cutoff=0)
+                near = difflib.get_close_matches(key.rpartition(".")[2], list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
             raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", first["msg"] + ".") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -266,7 +266,7 @@ def _print_findings(findings: Findings) -> None:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
     """A progress bar on a terminal, nothing when piped."""
     if quiet or not sys.stderr.isatty():
         yield lambda _stage, _share: None

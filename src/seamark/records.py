@@ -306,7 +306,7 @@ def _fold(flat: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
     return every.select(pl.col("value").fill_null(pl.lit([], dtype=pl.List(flat.dtype))))["value"]
 
 
-def _problems(frame: pl.DataFrame) -> list[tuple[str, pl.Expr, str]]:
+def _problems() -> list[tuple[str, pl.Expr, str]]:
     """(field, expression that is true where the field is wrong, remedy); order is the order of report."""
     n_shown = pl.coalesce(pl.col("texts").list.len(), pl.col("ids").list.len()).fill_null(0)
     kind, outcome = pl.col("kind"), pl.col("outcome")
@@ -401,7 +401,7 @@ def check_frame(frame: pl.DataFrame, *, source: str, on_error: Literal["stop", "
     absent = {name for name in frame.columns if frame[name].null_count() == frame.height} - {"kind", "outcome"}
     rules = [
         rule
-        for rule in _problems(frame)
+        for rule in _problems()
         if rule[0] not in absent or rule[0] in ("rating", "thumb", "label", "best", "ranks", "scale_low", "span_start")
     ]
     any_bad = frame.select(pl.any_horizontal(expr.fill_null(False) for _, expr, _ in rules).alias("bad"))["bad"]
@@ -597,7 +597,7 @@ class Feedback:
             series = pl.Series(clusters[frame["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()])
         elif by == "source":
             series = frame["models"].list.sort().list.join("|", ignore_nulls=True).fill_null("")
-        elif by in frame.columns and frame[by].dtype in (pl.String, pl.Categorical, pl.Enum):
+        elif by in frame.columns and frame[by].dtype == pl.String:
             series = frame[by].cast(pl.String).fill_null("")
         else:
             raise InvalidSetting("by", by, "Use prompt, rater, group, time, source, prompt_cluster, judgment or a text field.")
@@ -826,8 +826,8 @@ def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> byte
     if digests is not None:
         table = np.append(digests, np.uint64(0))
         return mask + table[series.cast(pl.Int64).fill_null(-1).to_numpy()].tobytes()
-    if series.dtype in (pl.String, pl.Categorical, pl.Enum):
-        codes, distinct = _codes(series.cast(pl.String))
+    if series.dtype == pl.String:
+        codes, distinct = _codes(series)
         return mask + np.append(_digests(distinct), np.uint64(0))[codes].tobytes()
     if series.dtype.base_type() == pl.Datetime:
         series = series.dt.epoch("us")

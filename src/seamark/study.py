@@ -88,7 +88,7 @@ def run_study(
     SeamarkError
         If the source cannot be read, or `out` holds something that is not a study. Nothing is half-written.
     """
-    say = progress or (lambda _stage, _share: None)
+    say = progress or _quietly
     out = Path(out)
     _require_replaceable(out)
     command = _command(source, out, {
@@ -172,6 +172,10 @@ def run_study(
     _write(report, fitted, feedback, charter, out)
     say("done", 1.0)
     return Study(report, fitted, out)
+
+
+def _quietly(_stage: str, _share: float) -> None:
+    pass
 
 
 _MODEL_CODES = ("accuracy", "log-loss", "calibration", "baseline", "rater-reliability", "doubts")

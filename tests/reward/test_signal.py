@@ -162,7 +162,6 @@ def test_support_decides_on_abstention(texts: tuple[Society, Fit]):
     assert (scores.support[:3] > OUT_OF_SUPPORT).all()
 
 
-@pytest.mark.xfail(reason="style columns extrapolate without bound and support does not see it", strict=True)
 def test_junk_does_not_pay(texts: tuple[Society, Fit]):
     """Texts like nothing that was ever judged: an abstention, or a score below the median of the texts that were."""
     society, result = texts

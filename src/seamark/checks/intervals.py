@@ -55,10 +55,7 @@ def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None
     k = int(c.max()) + 1
     residual = np.bincount(c, weights=w * (hits - p), minlength=k)
     variance = float((residual**2).sum()) / total**2 * k / max(k - 1, 1)
-    if variance > 0:
-        n_effective = min(p * (1 - p) / variance, float(len(hits)))
-    else:
-        n_effective = float(k)
+    n_effective = min(p * (1 - p) / variance, float(len(hits))) if variance > 0 else float(k)
     low, high = wilson(p * n_effective, n_effective)
     return Interval(p, low, high, len(hits), k)
 

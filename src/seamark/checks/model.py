@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,16 +35,16 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
     predictions = predict(fit, held_out)
     findings: list[Finding] = []
     findings += _accuracy(fit, held_out, predictions)
-    findings += _baselines(held_out, predictions, train, seed)
-    findings += _log_loss(fit, held_out, predictions)
+    findings += _baselines(held_out, predictions, train)
+    findings += _log_loss(held_out, predictions)
     findings.append(calibration(held_out, predictions))
     findings.append(rater_reliability(fit))
     findings += _fitted_effects(fit)
-    findings.append(doubts(fit, held_out))
+    findings.append(doubts(fit, held_out, seed=seed))
     return Findings(tuple(findings))
 
 
-def _decided(held_out: Feedback, predictions: Sequence[Predicted]) -> pl.DataFrame:
+def _decided(predictions: Sequence[Predicted]) -> pl.DataFrame:
     """Decided pairs: p (first wins), won, count, rater, prompt, left, right, group."""
     pairs = [p for p in predictions if p.is_pair]
     if not pairs:
@@ -122,7 +123,7 @@ def _percent(interval: Interval) -> str:
 
 
 def _accuracy(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) -> list[Finding]:
-    frame = _decided(held_out, predictions)
+    frame = _decided(predictions)
     findings: list[Finding] = []
     rated = [p for p in predictions if not p.is_pair]
     for block in rated[:_SLICES]:
@@ -190,9 +191,9 @@ def _spread_over(held_out: Feedback, frame: pl.DataFrame, by: str, p: Array, won
     return [_measured(f"accuracy/{by}", title, result, "share", details={"p10": float(low), "p90": float(high)})]
 
 
-def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feedback | None, seed: int) -> list[Finding]:
+def _baselines(held_out: Feedback, predictions: Sequence[Predicted], train: Feedback | None) -> list[Finding]:
     """Trivial rules on the same judgments, and the paired difference to the fit."""
-    frame = _decided(held_out, predictions)
+    frame = _decided(predictions)
     if frame.height == 0:
         return [Finding.not_applicable("baseline", "Baselines cannot be computed.", "no decided held-out pair")]
     p, won, count = frame["p"].to_numpy(), frame["won"].to_numpy(), frame["count"].to_numpy()
@@ -260,7 +261,7 @@ def _length_direction(train: Feedback) -> float:
     return 0.0 if not len(longer) else 1.0 if longer.mean() >= 0.5 else -1.0
 
 
-def _log_loss(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) -> list[Finding]:
+def _log_loss(held_out: Feedback, predictions: Sequence[Predicted]) -> list[Finding]:
     """Mean negative log probability of what was answered, beside that of the outcomes' overall shares."""
     findings: list[Finding] = []
     losses, references, counts, raters, prompts, shown = [], [], [], [], [], []
@@ -297,7 +298,7 @@ def calibration(held_out: Feedback, predictions: Sequence[Predicted]) -> Finding
 
     ECE is biased upwards (noise in each bin counts as error): the title says what a perfectly calibrated fit would show.
     """
-    frame = _decided(held_out, predictions)
+    frame = _decided(predictions)
     if frame.height < 50:
         return Finding.not_applicable(
             "calibration", "Calibration cannot be measured.", f"{frame.height} decided held-out pairs; 50 are needed"
@@ -416,7 +417,8 @@ def _fitted_effects(fit: Fit) -> list[Finding]:
             continue
         shift = 1 / (1 + np.exp(-abs(parameter.estimate))) - 0.5
         title = {
-            "position/fitted": f"All else equal, the response shown first gains {parameter.estimate:+.2f} logits ({parameter.low:+.2f} to {parameter.high:+.2f}): {100 * shift:.0f} points of preference at an even pair.",
+            "position/fitted": f"All else equal, the response shown first gains {parameter.estimate:+.2f} logits ({parameter.low:+.2f} to {parameter.high:+.2f}): "
+            f"{100 * shift:.0f} points of preference at an even pair.",
             "length/fitted": f"One standard deviation more log length goes with {parameter.estimate:+.2f} logits ({parameter.low:+.2f} to {parameter.high:+.2f}), given the other features.",
         }[code]
         findings.append(
@@ -446,13 +448,13 @@ def doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) ->
     interval = mean(ignorance, weight=total)
     rows = []
     edges = np.quantile(table["gap"].to_numpy(), np.linspace(0, 1, 6))
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         part = table.filter((pl.col("gap") >= low) & (pl.col("gap") <= high))
         if part.height:
             rows.append(
                 {"gap_low": float(low), "gap_high": float(high), "n": part.height}
                 | {
-                    c: float(part[c].mean()) if c in columns else None
+                    c: float(part[c].to_numpy().mean()) if c in columns else None
                     for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")
                 }
             )  # type: ignore[arg-type]  # mean of a non-empty float column is a float

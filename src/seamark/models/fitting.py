@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.special import log_ndtr, logsumexp
 
-from seamark.errors import NotConverged, NotIdentified, SeamarkError, UnreadableSource
+from seamark.errors import NotConverged, NotIdentified, UnreadableSource
 from seamark.models.design import Design, build_design, comparison_parts
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Observation, Outcome, Reliability, outcome_from_dict, outcome_to_dict
@@ -122,9 +122,10 @@ class _Slopes:
         pseudo = _PSEUDO_RATERS if branches == 2 else _PSEUDO_RATERS * [1, 1, 0]
         squares = (grid[seen] - 1) ** 2
         # EM to its end: given the likelihood at the nodes a round costs nothing
+        joint, by_branch = likelihood, np.zeros((0, branches, _GRID))
         for _ in range(100):
             joint = likelihood + self.nodes().log_prior[:R]
-            posterior = np.exp(joint[seen] - logsumexp(joint[seen], axis=1, keepdims=True))
+            posterior = np.exp(joint[seen] - _log_sums(joint[seen])[:, None])
             by_branch = posterior[:, 1:].reshape(-1, branches, _GRID)
             mass = np.array([by_branch[:, 0].sum(), posterior[:, 0].sum(), by_branch[:, 1].sum() if branches == 2 else 0.0])
             n, total = mass[0] + mass[2] + n0, float((by_branch * squares).sum()) + n0 * s0**2
@@ -140,7 +141,7 @@ class _Slopes:
                 break
         # the grid follows each branch's own posterior; it shrinks by halves, since a grid that is too coarse cannot see its width
         log_w = joint[:, 1:].reshape(R, branches, _GRID)
-        w = np.exp(log_w - logsumexp(log_w, axis=2, keepdims=True))
+        w = np.exp(log_w - np.asarray(logsumexp(log_w, axis=2, keepdims=True)))
         centre = (w * grid).sum(2)
         width = np.sqrt((w * (grid - centre[:, :, None]) ** 2).sum(2))
         self.centre = np.clip(centre, 0.0, 1 + 4 * self.spread)
@@ -194,8 +195,8 @@ class _Curvature:
 def _conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
     """Solve A X = B for all columns at once, with Jacobi preconditioning."""
     B = right[:, None] if right.ndim == 1 else right
-    inverse = 1.0 / A.diagonal()[:, None]
-    X = np.zeros_like(B)
+    inverse = 1.0 / np.asarray(A.diagonal(), dtype=np.float64)[:, None]
+    solution = np.zeros_like(B)
     residual = B.copy()
     z = inverse * residual
     direction = z.copy()
@@ -204,7 +205,7 @@ def _conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8,
     for _ in range(limit):
         Ad = A @ direction
         step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
-        X += step * direction
+        solution += step * direction
         residual -= step * Ad
         z = inverse * residual
         new = (residual * z).sum(0)
@@ -212,7 +213,7 @@ def _conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8,
             break
         direction = z + (new / np.maximum(rz, 1e-300)) * direction
         rz = new
-    return X[:, 0] if right.ndim == 1 else X
+    return solution[:, 0] if right.ndim == 1 else solution
 
 
 # ---------------------------------------------------------------------------------------------- result
@@ -424,7 +425,7 @@ class Fit:
                 "noise_and_disagreement": [None] * n if apart else noise + np.maximum(disagreement, 0.0),
                 "ignorance": np.maximum(ignorance, 0.0),
             },
-            schema_overrides={c: pl.Float64 for c in ("noise", "disagreement", "noise_and_disagreement")},
+            schema_overrides=dict.fromkeys(("noise", "disagreement", "noise_and_disagreement"), pl.Float64),
         )
 
     def support(self, feedback: Feedback) -> Array:
@@ -665,6 +666,11 @@ def _parts(likelihood: Likelihood) -> list[tuple[str, NDArray[np.int64]]]:
     return parts
 
 
+def _log_sums(joint: Array) -> Array:
+    """(R,) log of the sum over nodes of exp(joint)."""
+    return np.asarray(logsumexp(joint, axis=1))
+
+
 def _mean_square(basis: Basis, index: NDArray[np.int64]) -> float:
     """Mean over responses of the squared length of their columns in a part."""
     columns = np.unique(index % basis.n_columns)
@@ -703,7 +709,7 @@ def _optimise(
 
     def objective(x: Array, nodes: Nodes) -> tuple[float, Array, Array]:
         joint = likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior
-        marginal = logsumexp(joint, axis=1)
+        marginal = _log_sums(joint)
         posterior = np.exp(joint - marginal[:, None])
         return float(marginal.sum() - 0.5 * (precision * (x - centre) ** 2).sum()), posterior, joint
 
@@ -734,7 +740,7 @@ def _optimise(
             length /= 2
         if not moved:
             break
-        if frozen or decrement > _SETTLED and iteration < max_iterations // 2:
+        if frozen or (decrement > _SETTLED and iteration < max_iterations // 2):
             # prior strengths are read off a mode, not off the way to it
             continue
         factor = _spread_rows(curvature.inverse_factor(rng, 32), free)
@@ -771,7 +777,7 @@ def _optimise(
     converged = frozen and decrement < tolerance
     return _State(
         x, nodes, posterior, joint, curvature, precision, variances, slopes,
-        Convergence(converged, iteration, decrement, tolerance, float(logsumexp(joint, axis=1).sum())),
+        Convergence(converged, iteration, decrement, tolerance, float(_log_sums(joint).sum())),
     )  # fmt: skip
 
 
@@ -831,10 +837,11 @@ def _sampled_factor(A: csr_array, root: csr_array, rng: np.random.Generator, dra
 
     Source: Papandreou & Yuille 2010 (perturb and solve).
     """
-    out = np.empty((A.shape[0], draws))
+    size, width_of_noise = A.shape[0], root.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+    out = np.empty((size, draws))
     for start in range(0, draws, 32):
         width = min(32, draws - start)
-        out[:, start : start + width] = _conjugate_gradients(A, root @ rng.standard_normal((root.shape[1], width)), tolerance=1e-4)
+        out[:, start : start + width] = _conjugate_gradients(A, root @ rng.standard_normal((width_of_noise, width)), tolerance=1e-4)
     return out / np.sqrt(draws)
 
 
@@ -918,7 +925,7 @@ def _result(
             "n_raters": feedback.n_raters,
             "left_out": dict(design.left_out),
             "clustered_by": "rater" if known else "prompt",
-        },  # fmt: skip
+        },
         separates=isinstance(people, Groups) and repeated,
         notes=tuple(notes),
         versions={name: version(name) for name in ("seamark", "numpy", "scipy", "polars", "torch")} | {"python": platform.python_version()},

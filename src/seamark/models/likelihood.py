@@ -206,7 +206,7 @@ class Likelihood:
         f = x[self.shifts]
         out = []
         for c in self.cells:
-            n, m = c.block.shown.shape
+            n = len(c.block.shown)
             scaled = U[c.block.shown // self.design.n_groups, c.group[:, None]] @ c.K.T
             shift = (c.to_shifts @ f).reshape(n, -1) if self.n_shifts else np.zeros_like(scaled)
             out.append((scaled, shift))
@@ -247,7 +247,7 @@ class Likelihood:
         k, P = self.design.loadings.shape[1], self.basis.n_columns
         out = [np.zeros((len(c.block.outcome), c.K.shape[0])) for c in self.cells]
         for g in range(self.design.n_groups):
-            seen = self.basis.times(np.tensordot(self.design.loadings[g], factor.reshape(k, P, -1), 1))
+            seen = self.basis.times(np.einsum("k,kpr->pr", self.design.loadings[g], factor.reshape(k, P, -1)))
             for c, variance in zip(self.cells, out, strict=True):
                 rows = np.flatnonzero(c.group == g)
                 step = max(1, 4_000_000 // max(seen.shape[1], 1))
@@ -255,7 +255,7 @@ class Likelihood:
                     part = rows[start : start + step]
                     shown = c.block.shown[part] // self.design.n_groups
                     for e, weights in enumerate(c.K):
-                        spread = sum(w * seen[shown[:, slot]] for slot, w in enumerate(weights) if w)
+                        spread = np.einsum("s,nsr->nr", weights, seen[shown])
                         variance[part, e] = (spread**2).sum(1)
         return out
 
@@ -327,10 +327,10 @@ class Likelihood:
                     gradient_t += first[1].detach().numpy()
                     for position, index in enumerate(mine):
                         second = torch.autograd.grad(first[1][index], [contrast, t], retain_graph=True, allow_unused=True)
-                        if second[0] is not None:
+                        if second[0] is not None:  # pyright: ignore[reportUnnecessaryComparison]  # torch's stubs forget allow_unused
                             m.cross1[rows, :, position] = _sum(-second[0] * slope[..., None])
                             m.cross0[rows, :, position] = _sum(-second[0])
-                        if second[1] is not None:
+                        if second[1] is not None:  # pyright: ignore[reportUnnecessaryComparison]
                             hessian_t[index] -= second[1].numpy()
             out.append(m)
         return out, gradient_t, hessian_t
@@ -355,20 +355,14 @@ class Likelihood:
             f_f = f_f + c.to_shifts.T @ D0 @ c.to_shifts
             f_t[:, mine] += c.to_shifts.T @ m.cross0.reshape(n * d, -1)
             for g in range(G):
-                if G == 1:
-                    J, rows = c.to_responses, slice(None)
-                    D1g, D2g, Sg = D1, D2, c.to_shifts
-                else:
-                    rows = np.flatnonzero((c.group == g).repeat(d))
-                    if not len(rows):
-                        continue
-                    J, D1g, D2g, Sg = c.to_responses[rows], D1[rows][:, rows], D2[rows][:, rows], c.to_shifts[rows]
-                node_gradient[:, g] += J.T @ m.g1.ravel()[rows]
-                laplacian[g] = laplacian[g] + J.T @ D2g @ J
+                # the rows of other groups drop out of J, so the whole of D and of the shifts can stay
+                J = c.to_responses if G == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
+                node_gradient[:, g] += J.T @ m.g1.ravel()
+                laplacian[g] = laplacian[g] + J.T @ D2 @ J
                 if S:
-                    to_f[g] = to_f[g] + J.T @ D1g @ Sg
+                    to_f[g] = to_f[g] + J.T @ D1 @ c.to_shifts
                 if T:
-                    to_t[g][:, mine] += J.T @ m.cross1.reshape(n * d, -1)[rows]
+                    to_t[g][:, mine] += J.T @ m.cross1.reshape(n * d, -1)
         gradient = np.concatenate([basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
         if sparse:
             # only the identity basis is ever this large

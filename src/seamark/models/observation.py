@@ -310,7 +310,7 @@ class Observation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "effects", tuple(self.effects))
         for effect in self.effects:
-            if not isinstance(effect, Reliability | Position | Leniency):
+            if type(effect) not in (Reliability, Position, Leniency):  # a caller without a type checker
                 raise InvalidSetting("effects", effect, "Use Reliability(), Position() and Leniency().")
 
     def with_effect(self, kind: type) -> bool:

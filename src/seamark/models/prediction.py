@@ -93,7 +93,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
     spread = {}
     for g in range(G):
-        spread[g] = rows.times(np.tensordot(fit.loadings[g], fit.factor.reshape(k, P, -1), 1))
+        spread[g] = rows.times(np.einsum("k,kpr->pr", fit.loadings[g], fit.factor.reshape(k, P, -1)))
     for block in design.blocks:
         response, group = block.shown // G, block.shown[:, 0] % G
         K = block.family.contrast(block.shown.shape[1])
@@ -104,7 +104,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 mine = np.flatnonzero(group == g)
                 for start in range(0, len(mine), 20_000):
                     part = mine[start : start + 20_000]
-                    difference = sum(w * spread[g][response[part, slot]] for slot, w in enumerate(K[0]))
+                    difference = np.einsum("s,nsr->nr", K[0], spread[g][response[part]])
                     sd[part, 0] = np.sqrt((difference**2).sum(1) + new_variance[response[part]].sum(1))
         rater = fitted_rater[block.rater]
         shift = (block.ordered[:, None] * K[:, 0]) * fit.position if not block.lenient else leniency[rater][:, None]

@@ -146,7 +146,7 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
             row: dict[str, Any]
             if prompt["is_messages"]:
                 row = {
-                    "prompt": json.loads(prompt["text"]),
+                    "prompt": json.loads(str(prompt["text"])),
                     "chosen": [{"role": "assistant", "content": texts[chosen]}],
                     "rejected": [{"role": "assistant", "content": texts[rejected]}],
                 }
