@@ -144,6 +144,8 @@ def _evalica(name: str) -> Callable[[Any], Array]:
         scores = getattr(evalica, name)(left, right, winners).scores
         out = np.zeros(n_items)
         # scores are positive and multiply; ours are logits
+        if not np.isfinite(scores.to_numpy()).all():
+            raise ValueError(f"{(~np.isfinite(scores.to_numpy())).sum()} of {len(scores)} scores are not finite")
         logits = np.log(np.maximum(scores.to_numpy(), 1e-300))
         # an item that lost everything has no finite estimate: keep it at the end of the scale
         out[scores.index.to_numpy()] = np.clip(logits, np.median(logits) - 10, np.median(logits) + 10)

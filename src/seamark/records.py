@@ -847,14 +847,21 @@ def cluster_texts(texts: Sequence[str], *, n_clusters: int | None = None, seed: 
     for row, text in enumerate(texts):
         for word in set(text.lower().split()):
             counts[row, int.from_bytes(hashlib.blake2b(word.encode(), digest_size=2).digest(), "little") % 512] += 1
-    counts *= np.log(n / np.maximum((counts > 0).sum(0), 1))
+    frequency = (counts > 0).sum(0)
+    # a word of one text only says nothing about which others are near
+    counts *= np.where(frequency > 1, np.log(n / np.maximum(frequency, 1)), 0.0)
     counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
     rng = np.random.default_rng(seed)
-    centres = counts[rng.choice(n, k, replace=False)]
-    label = np.zeros(n, dtype=np.int64)
-    for _ in range(20):
-        label = np.argmax(counts @ centres.T, axis=1)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, label, counts)
-        centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    return label
+    best, best_fit = np.zeros(n, dtype=np.int64), -np.inf
+    for _ in range(5):
+        centres = counts[rng.choice(n, k, replace=False)]
+        label = np.zeros(n, dtype=np.int64)
+        for _ in range(20):
+            label = np.argmax(counts @ centres.T, axis=1)
+            sums = np.zeros_like(centres)
+            np.add.at(sums, label, counts)
+            centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        fit = float((counts * centres[label]).sum())
+        if fit > best_fit:
+            best, best_fit = label, fit
+    return best

@@ -464,11 +464,7 @@ def test_a_single_judgment_can_be_fitted():
     "people",
     [
         pytest.param(Same(), id="same"),
-        pytest.param(
-            Groups(),
-            id="groups",
-            marks=pytest.mark.xfail(reason="draws of the sparse covariance suppose a Laplacian, which groups are not", strict=True),
-        ),
+        pytest.param(Groups(), id="groups"),
     ],
 )
 def test_the_sparse_path_agrees_with_the_dense_one(people: Same | Groups, monkeypatch: pytest.MonkeyPatch):
