@@ -40,7 +40,7 @@ demo: $(VENV)/.core  ## the built-in study with known truth
 # ---- is it right
 
 test: $(VENV)/.dev  ## all but the slow statistical runs; ARGS goes to pytest
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)

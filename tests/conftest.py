@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-# as the command line does: torch's waiting threads must not starve the rest of the machine
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# as the command line does, before numpy and torch load: threads that spin against each other make small fits many times slower
+for _name, _value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+    os.environ.setdefault(_name, _value)
 
 
 def _lacking(what: str, remedy: str) -> None:

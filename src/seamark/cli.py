@@ -282,8 +282,10 @@ def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
 
 def main() -> None:
     """Run the command line; a `SeamarkError` is one message on stderr and exit status 2."""
-    # torch's threads spin while they wait; on a machine that does other work too that made a fit 20 times slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # many small matrices: more threads spin against each other, and on a machine that does other work too made a fit 5 to 20 times
+    # slower. Set before numpy and torch load; whoever has idle cores and large tables sets them otherwise.
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+        os.environ.setdefault(name, value)
     try:
         app(prog_name="seamark")
     except SeamarkError as error:

@@ -112,7 +112,7 @@ def run_study(
     say("diagnosing", 0.15)
     findings = diagnose(feedback if held_out is None else train, held_out=None, seed=seed)
     if test_part is not None:
-        if held_out is None and "held out by judgment" in how:
+        if held_out is None and isinstance(utility or default_utility(feedback), Tabular):
             why = "a table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose"
             found = [Finding.not_applicable("leakage", "Leakage is not at issue.", why)]
         else:
@@ -235,7 +235,8 @@ def _choose_model(train: Feedback, utility: Utility | None, people: People | Non
         if isinstance(utility, Linear):
             # groups and residuals multiply the parameters; on public data 256 to 1,024 columns did equally well
             room = 1024 if isinstance(people, Same) and train.n_responses > RESIDUALS else 256
-            utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)))
+            residual = None if isinstance(people, Same) or train.n_responses <= 700 else False
+            utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)), residual=residual)
     return utility, people, notes
 
 

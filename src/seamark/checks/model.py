@@ -446,6 +446,7 @@ def doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) ->
     shares: dict[str, float | None] = {c: float(table[c].sum() / total.sum()) for c in columns}
     ignorance = table["ignorance"].to_numpy() / total
     interval = mean(ignorance, weight=total)
+    bounded = np.isfinite(interval.low)  # one pair has no spread to tell an interval from
     rows = []
     edges = np.quantile(table["gap"].to_numpy(), np.linspace(0, 1, 6))
     for low, high in itertools.pairwise(edges):
@@ -469,8 +470,8 @@ def doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) ->
         else "noise and disagreement cannot be told apart without groups and several judgments per known rater (or repeats by the same person)"
     )
     return Finding(
-        code="doubts", title=f"Of the doubt about the next careful judgment, {split}.", estimate=interval.estimate, low=interval.low, high=interval.high,
-        n=table.height, unit="share", reason=why or "law of total variance under the people model " + fit.spec["people"]["people"],
+        code="doubts", title=f"Of the doubt about the next careful judgment, {split}.", estimate=interval.estimate,
+        low=interval.low if bounded else None, high=interval.high if bounded else None, n=table.height, unit="share", reason=why or "law of total variance under the people model " + fit.spec["people"]["people"],
         remedy="Ignorance shrinks with more judgments; noise with clearer questions and better raters; disagreement is the charter's to settle.",
         details={
             "shares": {c: shares.get(c) for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")},

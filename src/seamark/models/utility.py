@@ -77,7 +77,7 @@ class FeatureMap:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {name: getattr(self, name) for name in ("style_mean", "style_sd", "content_mean", "style_range")}
-        arrays["least_content"] = np.array(self.least_content)
+        arrays["least_content"] = np.array([self.least_content])
         if self.hasher is not None:
             arrays |= {f"hasher.{name}": value for name, value in self.hasher.to_arrays().items()}
         return arrays
@@ -92,7 +92,7 @@ class FeatureMap:
             arrays["style_sd"],
             arrays["content_mean"],
             arrays["style_range"],
-            float(arrays["least_content"]),
+            float(arrays["least_content"][0]),
             HashEncoder.from_arrays(hashed) if hashed else None,
         )
 
