@@ -146,6 +146,8 @@ def _evalica(name: str) -> Callable[[Any], Array]:
         # scores are positive and multiply; ours are logits
         if not np.isfinite(scores.to_numpy()).all():
             raise ValueError(f"{(~np.isfinite(scores.to_numpy())).sum()} of {len(scores)} scores are not finite")
+        if np.ptp(scores.to_numpy()) == 0:
+            raise ValueError("all scores are equal: it stopped before they moved")
         logits = np.log(np.maximum(scores.to_numpy(), 1e-300))
         # an item that lost everything has no finite estimate: keep it at the end of the scale
         out[scores.index.to_numpy()] = np.clip(logits, np.median(logits) - 10, np.median(logits) + 10)
@@ -283,7 +285,7 @@ def make(kind: str, path: Path, n: int) -> None:
     elif kind == "society":
         import seamark as sm
 
-        n_prompts = max(20, n // 20)
+        n_prompts = min(3000, max(20, n // 20))
         sm.simulate(n_prompts=n_prompts, n_raters=max(20, n // 50), n_judgments=n).feedback.to_jsonl(path)
     elif path.suffix == ".npz":
         np.savez(path, **data.SETS[kind](n))

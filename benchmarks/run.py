@@ -154,8 +154,10 @@ def run_table(table: Table, sizes: list[int], *, runs: int, timeout_s: float, fo
         sizes = [min(int(size), max(sizes)) for size in table.sizes]
     for n in sizes:
         path = folder / f"{table.make}-{n}{table.suffix}"
-        if not path.exists():
-            subprocess.run([sys.executable, str(HERE / "cases.py"), f"make:{table.make}", str(path), "--n", str(n)], check=True)
+        making = [sys.executable, str(HERE / "cases.py"), f"make:{table.make}", str(path), "--n", str(n)]
+        if not path.exists() and subprocess.run(making, check=False).returncode != 0:
+            rows += [Row(table.title, case.name, n, failed="its data could not be made") for case in table.cases]
+            continue
         for case in table.cases:
             row = Row(table.title, case.name, n)
             rows.append(row)

@@ -343,7 +343,7 @@ def test_settings_that_cannot_be_used(name: str, settings: dict[str, object]) ->
 def test_the_law_is_the_one_the_library_fits(mixed: Society) -> None:
     """`seamark.models.observation` gives every answer the probability that `Truth` states (first choice, for rankings)."""
     torch = pytest.importorskip("torch")
-    from seamark.models.observation import Choice, Davidson, Rating, Thumbs, lapsed
+    from seamark.models.observation import Choice, Davidson, Rating, Thumbs, lapsed, log_probs
 
     truth, frame = mixed.truth, mixed.feedback.judgments
     families = {
@@ -364,5 +364,6 @@ def test_the_law_is_the_one_the_library_fits(mixed: Society) -> None:
         else:
             slots[:, 0] += truth.position
         contrast = torch.from_numpy(slots @ family.contrast(shown.shape[1]).T)
-        stated = lapsed(family.log_probs(contrast, torch.tensor(theta, dtype=torch.float64)), odds).exp().numpy()
+        every = log_probs(family, contrast, torch.tensor(theta, dtype=torch.float64))
+        stated = lapsed(every, family.n_outcomes, odds).exp().numpy()
         np.testing.assert_allclose(truth.probabilities[rows, : stated.shape[1]], stated, atol=1e-10)
