@@ -471,7 +471,8 @@ def doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) ->
     )
     return Finding(
         code="doubts", title=f"Of the doubt about the next careful judgment, {split}.", estimate=interval.estimate,
-        low=interval.low if bounded else None, high=interval.high if bounded else None, n=table.height, unit="share", reason=why or "law of total variance under the people model " + fit.spec["people"]["people"],
+        low=interval.low if bounded else None, high=interval.high if bounded else None, n=table.height, unit="share",
+        reason=why or "law of total variance under the people model " + fit.spec["people"]["people"],
         remedy="Ignorance shrinks with more judgments; noise with clearer questions and better raters; disagreement is the charter's to settle.",
         details={
             "shares": {c: shares.get(c) for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")},
