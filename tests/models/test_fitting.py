@@ -873,6 +873,15 @@ def test_what_cannot_be_fitted_is_counted():
         fit(feedback.filter(np.arange(300) < 20))
 
 
+def test_a_scale_of_which_one_grade_was_used_is_left_out_and_counted():
+    rng = np.random.default_rng(0)
+    columns: dict[str, Any] = {"kind": ["rating"] * 60, "ids": [[f"r{i % 6}"] for i in range(60)], "outcome": ["answered"] * 60}
+    columns |= {"axis": ["tone"] * 20 + ["help"] * 40, "rating": [3.0] * 20 + rng.integers(1, 6, 40).astype(float).tolist()}
+    result = fit(Feedback.from_columns(columns), utility=Tabular())
+    assert result.data["left_out"] == {"ratings on a scale with one grade": 20}
+    assert set(result.families) == {"rating/help"}
+
+
 # ------------------------------------------------------------------------------------ invariance
 
 

@@ -432,11 +432,13 @@ def test_label_studio_ratings_and_choices(made: Write) -> None:
     results = [
         {"type": "rating", "from_name": "quality", "to_name": "text", "value": {"rating": 4}},
         {"type": "choices", "from_name": "topic", "to_name": "text", "value": {"choices": ["sport", "news"]}},
+        {"type": "ranker", "from_name": "order", "to_name": "text", "value": {"ranker": {"rank": ["a", "b"]}}},
     ]
     feedback = made({"id": 1, "data": {"text": "x"}, "annotations": [{"completed_by": 1, "result": results}]}, expect="label-studio")
     assert column(feedback, "kind") == ["rating", "label", "label"]
     assert column(feedback, "axis") == ["quality", "topic", "topic"]
     assert column(feedback, "label") == [None, "sport", "news"]
+    assert feedback.report.notes == ("1 results of type 'ranker' are left out: they are not read",)
 
 
 def test_label_studio_where_the_fields_cannot_be_told(tmp_path: Path) -> None:

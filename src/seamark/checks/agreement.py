@@ -473,7 +473,7 @@ def check_agreement(feedback: Feedback, *, comparisons: Comparisons | None = Non
             mask = column == value
             part = _measure(headline.where(mask), seed=seed) if mask.any() else None
             if part is not None:
-                where = f" on axis {words[value]}" if by == "axis" else f" within group {words[value]}"
+                where = f" on axis {words[value]}" if by == "axis" else f" within {words[value]}"
                 one = headline.where(mask)
                 findings.append(_agreement_finding(name(words[value], by), one, part, where=where, by=by, seed=seed))
     return findings

@@ -131,7 +131,9 @@ def _prompt_coverage(feedback: Feedback, prompt: Codes) -> Finding:
     ids = feedback.prompts["id"].to_list()
     return Finding(
         code="coverage/prompts",
-        title=f"The judgments are about {len(counts):,} prompts, worth {effective:,.1f} equally frequent ones; the "
+        title="All judgments are about one prompt."
+        if len(counts) == 1
+        else f"The judgments are about {len(counts):,} prompts, worth {effective:,.1f} equally frequent ones; the "
         f"largest tenth has {percent(top)} of them.",
         estimate=effective,
         n=len(known),

@@ -131,7 +131,11 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, 
                 left_out["none acceptable"] = none
             blocks += _choice_blocks(part.filter(pl.col("outcome") == "answered"), kind, n_groups)
         elif kind == "rating":
-            blocks += _rating_blocks(part.filter(pl.col("outcome") == "answered"), n_groups, known)
+            rated = part.filter(pl.col("outcome") == "answered")
+            scales = _rating_blocks(rated, n_groups, known)
+            if single := rated.height - sum(rows for _, rows in scales):
+                left_out["ratings on a scale with one grade"] = single
+            blocks += [block for block, _ in scales]
         elif kind == "thumbs":
             for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
                 coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
@@ -267,8 +271,9 @@ def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
     return blocks
 
 
-def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcome] | None) -> list[Block]:
-    blocks = []
+def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
+    """A block per axis and scale, each with its number of ratings."""
+    blocks: list[tuple[Block, int]] = []
     for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
         scale = f"{axis or ''}[{low}, {high}]" if low is not None else f"{axis or ''}"
         fitted = known.get(f"rating/{scale}") if known is not None else None
@@ -283,9 +288,8 @@ def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcom
             edges = np.unique(np.quantile(rows["rating"].to_numpy(), np.linspace(0, 1, MAX_GRADES + 1)[1:-1]))
             edges = edges[edges < values[-1]]
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
-        blocks.append(
-            _block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), rows.with_columns(pl.Series("code", codes)), n_groups)
-        )
+        coded = rows.with_columns(pl.Series("code", codes))
+        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), coded, n_groups), rows.height))
     return blocks
 
 

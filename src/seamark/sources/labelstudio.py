@@ -7,6 +7,7 @@ Source: labelstud.io/guide/export and /tags (Pairwise, Choices, Rating, TextArea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -41,10 +42,12 @@ def _matches(source: Source) -> bool:
 
 
 def _read(source: Source, options: Options) -> Iterator[Mapping[str, Sequence[Any]]]:
-    return read_rows(source.tables.values(), options, partial(_rows, options.columns or {}))
+    unread: Counter[str] = Counter()
+    yield from read_rows(source.tables.values(), options, partial(_rows, options.columns or {}, unread))
+    source.notes.extend(f"{count:,} results of type {kind!r} are left out: they are not read" for kind, count in unread.items())
 
 
-def _rows(names: Mapping[str, str], record: Record) -> list[Row]:
+def _rows(names: Mapping[str, str], unread: Counter[str], record: Record) -> list[Row]:
     data = mapping(record, "data")
     prompt_name = names.get("prompt") or next((name for name in _PROMPTS if isinstance(data.get(name), str)), None)
     row: Row = {"prompt": text(data, prompt_name) if prompt_name else None, "prompt_id": word(record, "id")}
@@ -52,7 +55,7 @@ def _rows(names: Mapping[str, str], record: Record) -> list[Row]:
     shown = sides or [name for name, value in data.items() if isinstance(value, str) and name != prompt_name]
     rows: list[Row] = []
     for annotation in mappings(record, "annotations", least=0):
-        rows += _annotation(annotation, data, shown, row | _rater(annotation))
+        rows += _annotation(annotation, data, shown, row | _rater(annotation), unread)
     return rows
 
 
@@ -65,7 +68,7 @@ def _rater(annotation: Record) -> Row:
     return row | {"seconds": number(annotation, "lead_time"), "time": moment(annotation, "created_at")}
 
 
-def _annotation(annotation: Record, data: Record, shown: Sequence[str], shared: Row) -> list[Row]:
+def _annotation(annotation: Record, data: Record, shown: Sequence[str], shared: Row, unread: Counter[str]) -> list[Row]:
     results = mappings(annotation, "result", least=0)
     if annotation.get("was_cancelled"):
         return [shared | _responses(data, shown, 2) | {"kind": "pair", "outcome": "skipped"}] if len(shown) == 2 else []
@@ -83,6 +86,8 @@ def _annotation(annotation: Record, data: Record, shown: Sequence[str], shared: 
                 rows.append(
                     shared | _responses(data, shown, 1) | {"kind": "label", "label": word({"choices": choice}, "choices"), "axis": axis}
                 )
+        elif kind != "textarea":
+            unread[str(kind)] += 1
     return rows
 
 
