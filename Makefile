@@ -57,8 +57,9 @@ fix: $(VENV)/.dev
 examples: $(VENV)/.dev
 	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-bench: $(VENV)/.dev
-	@set -e; for file in $(wildcard benchmarks/*.py); do echo "== $$file"; $(BIN)/python $$file; done
+bench: $(VENV)/.dev  ## time and memory beside the peers, then accuracy on real debates; ARGS goes to run.py
+	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python benchmarks/debates.py
 
 # ---- what is generated
 

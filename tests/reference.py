@@ -7,7 +7,7 @@ ranking, cut points per scale) is checked together with the formulas. Utilities 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,9 +39,14 @@ def sigmoid(z: float) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-def intervals(cuts: Sequence[float], location: float) -> list[float]:
-    """P(cut_c-1 < location + e <= cut_c) for standard logistic e, lowest interval first."""
-    reached = [sigmoid(cut - location) for cut in cuts] + [1.0]
+def normal(z: float) -> float:
+    """Noise of the probit link: normal with standard deviation 1.702."""
+    return 0.5 * math.erfc(-z / 1.702 / math.sqrt(2))
+
+
+def intervals(cuts: Sequence[float], location: float, cdf: Callable[[float], float] = sigmoid) -> list[float]:
+    """P(cut_c-1 < location + e <= cut_c) for noise e with this distribution function, lowest interval first."""
+    reached = [cdf(cut - location) for cut in cuts] + [1.0]
     return [b - a for a, b in zip([0.0, *reached[:-1]], reached, strict=True)]
 
 
@@ -58,14 +63,14 @@ def davidson(gap: float, log_tie: float) -> list[float]:
     return [one / (one + two + tie), two / (one + two + tie), tie / (one + two + tie)]
 
 
-def strength(gap: float, log_steps: Sequence[float], *, ties: bool) -> list[float]:
+def strength(gap: float, log_steps: Sequence[float], *, ties: bool, cdf: Callable[[float], float] = sigmoid) -> list[float]:
     """Cumulative logit with symmetric thresholds: strongest left first, strongest right last."""
     distance, up = 0.0, []
     for step in log_steps:
         distance += math.exp(step)
         up.append(distance)
     cuts = [-t for t in reversed(up)] + ([] if ties else [0.0]) + up
-    return list(reversed(intervals(cuts, gap)))
+    return list(reversed(intervals(cuts, gap, cdf)))
 
 
 def rating_cuts(theta: Sequence[float]) -> list[float]:

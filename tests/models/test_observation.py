@@ -45,6 +45,11 @@ FAMILIES = [
     pytest.param(Rating(edges=(1.0, 2.0, 3.0, 4.0), scale="[1, 5]"), 1, [-1.4, 0.2, -0.3, 0.4], id="rating of 5"),
     pytest.param(Rating(edges=(0.0,)), 1, [0.3], id="rating of 2"),
     pytest.param(Thumbs(scale="helpful"), 1, [-0.6], id="thumbs"),
+    pytest.param(Choice(link="probit"), 2, [], id="choice of 2, probit"),
+    pytest.param(Strength(levels=1, link="probit"), 2, [-0.7], id="strength 1 with ties, probit"),
+    pytest.param(Strength(levels=2, ties=False, link="probit"), 2, [0.3], id="strength 2, probit"),
+    pytest.param(Rating(edges=(1.0, 2.0, 3.0), link="probit"), 1, [-1.4, 0.2, -0.3], id="rating of 4, probit"),
+    pytest.param(Thumbs(link="probit"), 1, [-0.6], id="thumbs, probit"),
 ]
 families = pytest.mark.parametrize(("family", "m", "theta"), FAMILIES)
 comparisons = pytest.mark.parametrize(("family", "m", "theta"), [p for p in FAMILIES if p.values[1] > 1])
@@ -73,16 +78,18 @@ def _utilities(m: int, n: int = 40) -> np.ndarray:
 
 def _by_reference(family: Any, s: Any, theta: list[float]) -> list[float]:
     """The probabilities of one judgment by the naive formulas of tests/reference.py."""
-    if isinstance(family, Choice):
-        return reference.choice([-u for u in s] if family.worst else list(s))
     if isinstance(family, Davidson):
         return reference.davidson(s[0] - s[1], theta[0])
+    cdf = reference.normal if family.link == "probit" else reference.sigmoid
+    if isinstance(family, Choice) and family.link == "probit":
+        return [cdf(s[0] - s[1]), cdf(s[1] - s[0])]
+    if isinstance(family, Choice):
+        return reference.choice([-u for u in s] if family.worst else list(s))
     if isinstance(family, Strength):
-        return reference.strength(s[0] - s[1], theta, ties=family.ties)
+        return reference.strength(s[0] - s[1], theta, ties=family.ties, cdf=cdf)
     if isinstance(family, Rating):
-        return reference.intervals(reference.rating_cuts(theta), s[0])
-    up = reference.sigmoid(s[0] - theta[0])
-    return [up, 1 - up]
+        return reference.intervals(reference.rating_cuts(theta), s[0], cdf)
+    return [cdf(s[0] - theta[0]), cdf(theta[0] - s[0])]
 
 
 # ------------------------------------------------------------------------------------ the contract
@@ -226,24 +233,26 @@ def test_log_probability_is_concave_in_the_contrast(family: Outcome, m: int, the
 @pytest.mark.parametrize("lapse", [None, LAPSE], ids=["no lapse", "lapse"])
 @pytest.mark.parametrize("size", [800.0, -800.0])
 def test_extreme_gaps_stay_finite(family: Outcome, m: int, theta: list[float], lapse: torch.Tensor | None, size: float):
-    """exp(800) overflows; log probabilities are then about -800, and gradients at most 1 in size."""
+    """exp(800) overflows; log probabilities are then about -800, and gradients at most 1 in size; a normal tail is quadratic."""
+    lowest, steepest = (-1.2e5, 800 / 1.702**2 + 1) if getattr(family, "link", "") == "probit" else (-1700, 1)
     s = np.zeros((1, m))
     s[0, 0] = size
     contrast = (_tensor(s) @ _tensor(family.contrast(m)).T).requires_grad_(True)
     answers = lapsed(log_probs(family, contrast, _tensor(theta)), family.n_outcomes, lapse)
     assert torch.isfinite(answers).all()
-    assert float(answers.detach().min()) >= -1700
+    assert float(answers.detach().min()) >= lowest
     assert float(torch.exp(answers.detach()).sum()) == pytest.approx(1, abs=1e-12)
     for outcome in range(family.n_outcomes):
         (gradient,) = torch.autograd.grad(answers[0, outcome], contrast, retain_graph=True)
-        assert float(gradient.abs().max()) <= 1 + 1e-12
+        assert float(gradient.abs().max()) <= steepest + 1e-12
 
 
 def _drawn(family: Any, s: np.ndarray, theta: list[float], n: int, rng: np.random.Generator) -> np.ndarray:
     """n outcomes by the family's story: noisy utilities compared or cut where it has one, else the inverse of its distribution."""
+    probit = getattr(family, "link", "logistic") == "probit"
+    noise = 1.702 * rng.normal(size=n) if probit else rng.logistic(size=n)
     if isinstance(family, Choice):
-        return ((-s if family.worst else s) + rng.gumbel(size=(n, len(s)))).argmax(1)
-    noise = rng.logistic(size=n)
+        return (s[0] - s[1] + noise < 0).astype(int) if probit else ((-s if family.worst else s) + rng.gumbel(size=(n, len(s)))).argmax(1)
     if isinstance(family, Strength):
         up = np.cumsum(np.exp(theta))
         cuts = np.concatenate([-up[::-1], [] if family.ties else [0.0], up])

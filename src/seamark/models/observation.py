@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ from seamark.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Link = Literal["logistic", "probit"]
+"""Noise behind the gap: logistic (Bradley-Terry) or normal (Thurstone)."""
+
+PROBIT_SCALE = 1.702
+"""Standard deviation of the normal noise of the probit link: utilities stay in logits, the two links being within .0095 of each other.
+
+Source: Camilli 1994, Origin of the scaling constant d = 1.7 in item response theory."""
 
 
 class Outcome(Protocol):
@@ -68,12 +77,18 @@ class Choice:
     With two slots this is Bradley-Terry; a ranking is a sequence of such choices (Plackett-Luce), tied ranks by Breslow's
     approximation. Outcomes: the index of the slot chosen.
 
-    Source: Bradley & Terry 1952; Luce 1959; Plackett 1975; Breslow 1974 for ties.
+    Source: Bradley & Terry 1952; Thurstone 1927 for probit; Luce 1959; Plackett 1975; Breslow 1974 for ties.
     """
 
     m: int = 2
     worst: bool = False
     """Whether the slot chosen is the worst: the utilities enter with the sign turned."""
+    link: Link = "logistic"
+    """probit is Thurstone's case V, for two slots only."""
+
+    def __post_init__(self) -> None:
+        if self.link == "probit" and self.m > 2:
+            raise InvalidSetting("Choice(link=)", self.link, "A choice among more than two has no closed form under probit; use logistic.")
 
     @property
     def size(self) -> int:
@@ -94,11 +109,11 @@ class Choice:
         sign = -1.0 if self.worst else 1.0
         return sign * (np.array([[1.0, -1.0]]) if m == 2 else np.eye(m))
 
-    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:  # noqa: ARG002  # Choice has no parameters
         import torch
 
         if self.m == 2:
-            return torch.nn.functional.logsigmoid(contrast[..., 0] * (1 - 2 * outcome))
+            return _log_cdf(self.link, contrast[..., 0] * (1 - 2 * outcome))
         chosen = outcome.expand(contrast.shape[:-1])[..., None]
         return torch.log_softmax(contrast, -1).gather(-1, chosen)[..., 0]
 
@@ -127,7 +142,7 @@ class Davidson:
     def start(self) -> NDArray[np.float64]:
         return np.array([-1.0])
 
-    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002  # the protocol's signature
         return np.array([[1.0, -1.0]])
 
     def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
@@ -141,19 +156,28 @@ class Davidson:
         return half * sign + theta[0] * (outcome == 2) - top - torch.log(total)
 
 
-def _interval_log_prob(location: Tensor, cuts: Tensor, outcome: Tensor) -> Tensor:
-    """log P(cut_c-1 < location + noise <= cut_c) for standard logistic noise: (..., n), (C - 1,), (n,) -> (..., n).
+def _log_cdf(link: Link, z: Tensor) -> Tensor:
+    import torch
 
-    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) keeps its accuracy far from the cuts, where the
-    difference of two sigmoids is zero in floating point.
-    """
+    return torch.nn.functional.logsigmoid(z) if link == "logistic" else torch.special.log_ndtr(z / PROBIT_SCALE)
+
+
+def _interval_log_prob(link: Link, location: Tensor, cuts: Tensor, outcome: Tensor) -> Tensor:
+    """log P(cut_c-1 < location + noise <= cut_c): (..., n), (C - 1,), (n,) -> (..., n)."""
     import torch
 
     far = torch.full_like(cuts[:1], 1e4)
-    sigmoid = torch.nn.functional.logsigmoid
-    width = torch.cat([2 * far, cuts[1:] - cuts[:-1], 2 * far])
-    upper, lower = torch.cat([cuts, far])[outcome], torch.cat([-far, cuts])[outcome]
-    return sigmoid(upper - location) + sigmoid(location - lower) + torch.log(-torch.expm1(-width))[outcome]
+    upper, lower = torch.cat([cuts, far])[outcome] - location, torch.cat([-far, cuts])[outcome] - location
+    if link == "logistic":
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) keeps its accuracy far from the cuts, where the
+        # difference of two sigmoids is zero in floating point
+        width = torch.cat([2 * far, cuts[1:] - cuts[:-1], 2 * far])
+        return _log_cdf(link, upper) + _log_cdf(link, -lower) + torch.log(-torch.expm1(-width))[outcome]
+    # on the side where both tails are small
+    swap = (upper + lower).detach() > 0
+    a, b = torch.where(swap, -upper, lower), torch.where(swap, -lower, upper)
+    log_b = _log_cdf(link, b)
+    return log_b + torch.log(-torch.expm1(_log_cdf(link, a) - log_b))
 
 
 @dataclass(frozen=True)
@@ -163,11 +187,15 @@ class Strength:
     Outcomes: left by `levels`, ..., left by 1, [tie], right by 1, ..., right by `levels`.
     theta are logs of the distances between thresholds, from the middle outwards.
 
-    Source: Agresti 1992 (adjacent and cumulative paired-comparison models; this is the cumulative one).
+    With one level this is Rao & Kupper's model of ties (Glenn & David's under probit): P(left) = F(gap - exp(theta)).
+
+    Source: Agresti 1992 (adjacent and cumulative paired-comparison models; this is the cumulative one); Rao & Kupper 1967;
+    Glenn & David 1960.
     """
 
     levels: int
     ties: bool = True
+    link: Link = "logistic"
 
     @property
     def size(self) -> int:
@@ -184,7 +212,7 @@ class Strength:
     def start(self) -> NDArray[np.float64]:
         return np.full(self.size, -0.5)
 
-    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002  # the protocol's signature
         return np.array([[1.0, -1.0]])
 
     def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
@@ -193,7 +221,7 @@ class Strength:
         steps = torch.cumsum(torch.exp(theta), 0)
         middle = theta.new_zeros(0 if self.ties else 1)
         # outcome 0 is the strongest left, so the latent axis runs from right to left: use -gap
-        return _interval_log_prob(-contrast[..., 0], torch.cat([-steps.flip(0), middle, steps]), outcome)
+        return _interval_log_prob(self.link, -contrast[..., 0], torch.cat([-steps.flip(0), middle, steps]), outcome)
 
 
 @dataclass(frozen=True)
@@ -211,6 +239,7 @@ class Rating:
     """Upper bounds of all grades but the last."""
     scale: str = ""
     """The axis and scale this belongs to; ratings on different scales have cut points of their own."""
+    link: Link = "logistic"
 
     @property
     def size(self) -> int:
@@ -227,21 +256,22 @@ class Rating:
     def start(self) -> NDArray[np.float64]:
         return np.concatenate([[-1.0], np.zeros(self.size - 1)])
 
-    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002  # the protocol's signature
         return np.array([[1.0]])
 
     def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
         import torch
 
         cuts = theta[0] + torch.cat([theta.new_zeros(1), torch.cumsum(torch.exp(theta[1:]), 0)])
-        return _interval_log_prob(contrast[..., 0], cuts, outcome)
+        return _interval_log_prob(self.link, contrast[..., 0], cuts, outcome)
 
 
 @dataclass(frozen=True)
 class Thumbs:
-    """Up or down: P(up) = sigmoid(s - theta), s the utility plus the rater's leniency. Outcomes: up, down."""
+    """Up or down: P(up) = F(s - theta), s the utility plus the rater's leniency. Outcomes: up, down."""
 
     scale: str = ""
+    link: Link = "logistic"
 
     @property
     def size(self) -> int:
@@ -258,13 +288,11 @@ class Thumbs:
     def start(self) -> NDArray[np.float64]:
         return np.zeros(1)
 
-    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002  # the protocol's signature
         return np.array([[1.0]])
 
     def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
-        import torch
-
-        return torch.nn.functional.logsigmoid((contrast[..., 0] - theta[0]) * (1 - 2 * outcome))
+        return _log_cdf(self.link, (contrast[..., 0] - theta[0]) * (1 - 2 * outcome))
 
 
 # ---------------------------------------------------------------------------------------------- effects
@@ -274,8 +302,8 @@ class Thumbs:
 class Reliability:
     """Scale: how strongly a rater's answers follow the utilities.
 
-    A rater is *careful* (slope log-normal around 1), *at chance* (slope 0) or, with one population and no groups, *opposed*
-    (slope minus a log-normal). The shares and the spread are estimated by marginal likelihood, each rater's slope being
+    A rater is *careful* (slope normal around 1, cut at 0), *at chance* (slope 0) or, with one population and no groups, *opposed*
+    (the mirror image of careful). The shares and the spread are estimated by marginal likelihood, each rater's slope being
     integrated out. Gauge: utilities are in logits of the median careful rater; the sign is the majority's.
 
     An opposed rater is not called malicious: from one-value data an adversary and a consistent minority look the same.
