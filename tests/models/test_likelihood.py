@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 from scipy import integrate, stats
+from scipy.sparse import issparse
 from scipy.special import logsumexp
 
 from seamark.models.design import Design, build_design
@@ -173,7 +174,10 @@ def test_agrees_with_the_reference(case: dict, graded: bool):
     world = _world(feedback, likelihood, x, nodes)
     rows = feedback.judgments.to_dicts()
     expected = reference.rater_log_likelihood(rows, groups, world)
-    assert np.abs(likelihood.rater_log_likelihood(x, nodes) - expected).max() < 1e-11
+    possible = np.isfinite(nodes.log_prior)
+    got = likelihood.rater_log_likelihood(x, nodes)
+    assert np.abs(got[possible] - expected[possible]).max() < 1e-11
+    assert (got[~possible] == -np.inf).all()
     assert abs(_marginal(likelihood, x, nodes) - reference.log_likelihood(rows, groups, world)) < 1e-10
 
 
@@ -184,7 +188,7 @@ def test_gradient_is_that_of_the_marginal(case: dict, graded: bool):
     feedback = jumble(1, graded=graded)
     likelihood = _likelihood(feedback, **case)
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(6), feedback.n_raters)
-    gradient = likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes), sparse=False).gradient
+    gradient = likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes)).gradient
     for i in range(likelihood.size):
         step = np.eye(likelihood.size)[i] * 1e-5
         slope = (_marginal(likelihood, x + step, nodes) - _marginal(likelihood, x - step, nodes)) / 2e-5
@@ -199,10 +203,10 @@ def test_information_less_missing_is_the_observed_information(case: dict):
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(7), feedback.n_raters)
 
     def gradient(x: np.ndarray) -> np.ndarray:
-        return likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes), sparse=False).gradient
+        return likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes)).gradient
 
     posterior = _posterior(likelihood, x, nodes)
-    information = likelihood.derivatives(x, nodes, posterior, sparse=False).information
+    information = likelihood.derivatives(x, nodes, posterior).whole()
     missing, _ = likelihood.score_products(x, nodes, posterior)
     h = 1e-5
     hessian = np.array([(gradient(x + e) - gradient(x - e)) / (2 * h) for e in h * np.eye(likelihood.size)])
@@ -250,24 +254,6 @@ def test_meat_is_the_sum_of_outer_products_of_scores(by: str):
     assert np.abs(meat - expected).max() < 1e-6
 
 
-@pytest.mark.parametrize("groups", [False, True])
-def test_sparse_and_dense_curvature_agree(groups: bool):
-    """In values and shifts; the sparse one lets the shape step by itself, along the absolute value of its curvature."""
-    feedback = jumble(9, graded=True)
-    likelihood = _likelihood(feedback, EVERYTHING, groups=groups)
-    x, nodes = _x(likelihood), _nodes(np.random.default_rng(8), feedback.n_raters)
-    posterior = _posterior(likelihood, x, nodes)
-    dense = likelihood.derivatives(x, nodes, posterior, sparse=False)
-    sparse = likelihood.derivatives(x, nodes, posterior, sparse=True)
-    assert np.abs(sparse.gradient - dense.gradient).max() == 0
-    whole, n = sparse.information.toarray(), likelihood.n_values + likelihood.n_shifts
-    assert np.abs(whole[:n, :n] - dense.information[:n, :n]).max() < 1e-12
-    assert np.abs(whole[:n, n:]).max() == 0
-    shape = dense.information[n:, n:]
-    assert np.linalg.eigvalsh(whole[n:, n:]).min() > 0
-    assert np.abs(whole[n:, n:] @ whole[n:, n:] - shape @ shape).max() < 1e-9 * np.abs(shape @ shape).max()  # |A|^2 = A^2
-
-
 def test_features_that_are_the_identity_are_the_table():
     """Basis with X = I as a matrix takes the other code path and must give the same derivatives."""
     feedback = jumble(10)
@@ -276,9 +262,11 @@ def test_features_that_are_the_identity_are_the_table():
     features = Likelihood(table.design, Basis(n, np.eye(n), (("values", slice(0, n)),)), EVERYTHING)
     x, nodes = _x(table), _nodes(np.random.default_rng(9), feedback.n_raters)
     posterior = _posterior(table, x, nodes)
-    one, two = (model.derivatives(x, nodes, posterior, sparse=False) for model in (table, features))
+    one, two = (model.derivatives(x, nodes, posterior) for model in (table, features))
+    assert issparse(one.values)
+    assert issparse(one.border)
     assert np.abs(one.gradient - two.gradient).max() < 1e-12
-    assert np.abs(one.information - two.information).max() < 1e-12
+    assert np.abs(one.whole() - two.whole()).max() < 1e-12
     assert np.abs(table.score_products(x, nodes, posterior)[0] - features.score_products(x, nodes, posterior)[0]).max() < 1e-10
 
 
@@ -289,12 +277,13 @@ def test_the_chunk_size_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     likelihood = _likelihood(feedback, EVERYTHING, groups=False)
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(10), feedback.n_raters)
     posterior = _posterior(likelihood, x, nodes)
-    whole = likelihood.rater_log_likelihood(x, nodes), likelihood.derivatives(x, nodes, posterior, sparse=False)
+    whole = likelihood.rater_log_likelihood(x, nodes), likelihood.derivatives(x, nodes, posterior)
     monkeypatch.setattr(module, "_CHUNK", 7)
-    parts = likelihood.rater_log_likelihood(x, nodes), likelihood.derivatives(x, nodes, posterior, sparse=False)
-    assert np.abs(whole[0] - parts[0]).max() < 1e-12
+    parts = likelihood.rater_log_likelihood(x, nodes), likelihood.derivatives(x, nodes, posterior)
+    possible = np.isfinite(nodes.log_prior)
+    assert np.abs(whole[0][possible] - parts[0][possible]).max() < 1e-12
     assert np.abs(whole[1].gradient - parts[1].gradient).max() < 1e-11
-    assert np.abs(whole[1].information - parts[1].information).max() < 1e-11
+    assert np.abs(whole[1].whole() - parts[1].whole()).max() < 1e-11
 
 
 # ------------------------------------------------------------------------------------ aggregation of cells
@@ -323,11 +312,13 @@ def test_equal_cells_are_one_cell_with_a_count():
     spelled = Likelihood(_spelled_out(aggregated.design), aggregated.basis, EVERYTHING)
     assert sum(len(b.count) for b in spelled.design.blocks) > 1.5 * sum(len(b.count) for b in aggregated.design.blocks)
     x, nodes = _x(aggregated), _nodes(np.random.default_rng(11), once.n_raters)
-    assert np.abs(aggregated.rater_log_likelihood(x, nodes) - spelled.rater_log_likelihood(x, nodes)).max() < 1e-11
+    possible = np.isfinite(nodes.log_prior)
+    one, two = (model.rater_log_likelihood(x, nodes)[possible] for model in (aggregated, spelled))
+    assert np.abs(one - two).max() < 1e-11
     posterior = _posterior(aggregated, x, nodes)
-    one, two = (model.derivatives(x, nodes, posterior, sparse=False) for model in (aggregated, spelled))
+    one, two = (model.derivatives(x, nodes, posterior) for model in (aggregated, spelled))
     assert np.abs(one.gradient - two.gradient).max() < 1e-11
-    assert np.abs(one.information - two.information).max() < 1e-11
+    assert np.abs(one.whole() - two.whole()).max() < 1e-11
     for a, b in zip(aggregated.score_products(x, nodes, posterior), spelled.score_products(x, nodes, posterior), strict=True):
         assert np.abs(a - b).max() < 1e-10
 
@@ -346,11 +337,19 @@ def test_contrast_variances_are_a_covariance_seen_through_the_contrast(columns: 
     X = np.eye(feedback.n_responses) if columns is None else likelihood.basis.matrix
     Z, G = likelihood.design.loadings, likelihood.design.n_groups
     assert X is not None
-    for cell, variance in zip(likelihood.cells, likelihood.contrast_variances(factor), strict=True):
-        for j, nodes in enumerate(cell.block.shown):
-            for e, weights in enumerate(cell.K):
-                a = sum(w * np.kron(Z[node % G], X[node // G]) for w, node in zip(weights, nodes, strict=True))
-                assert variance[j, e] == pytest.approx(a @ covariance @ a, rel=1e-10)
+    edges = likelihood.edges
+    variances = likelihood.edge_variances(factor)
+    assert (edges.right < 0).any()
+    for left, right, group, variance in zip(edges.left, edges.right, edges.group, variances, strict=True):
+        row = X[left] - (X[right] if right >= 0 else 0)
+        a = np.kron(Z[group], row)
+        assert variance == pytest.approx(a @ covariance @ a, rel=1e-10)
+    for cell in likelihood.cells:
+        if cell.scalar:
+            for j, shown in enumerate(cell.block.shown):
+                gap = sum(w * X[node // G] for w, node in zip(cell.K[0], shown, strict=True))
+                edge = X[edges.left[cell.edge[j]]] - (X[edges.right[cell.edge[j]]] if edges.right[cell.edge[j]] >= 0 else 0)
+                assert np.allclose(cell.sign[j] * edge, gap)
 
 
 def test_uncertainty_offset_is_what_not_knowing_the_utilities_costs():
@@ -364,7 +363,7 @@ def test_uncertainty_offset_is_what_not_knowing_the_utilities_costs():
     likelihood = _likelihood(feedback, observation, groups=False)
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(13), feedback.n_raters)
     nodes = Nodes(np.clip(nodes.slope, -2, 2), nodes.log_prior)
-    offset = likelihood.uncertainty_offset(x, nodes, [np.full((len(c.block.outcome), 1), 0.25) for c in likelihood.cells])
+    offset = likelihood.uncertainty_offset(x, nodes, np.full(len(likelihood.edges.left), 0.25))
     world = _world(feedback, likelihood, x, nodes)
     expected, judged = np.zeros_like(offset), np.zeros(len(offset))
     for row in feedback.judgments.to_dicts():
@@ -381,6 +380,7 @@ def test_uncertainty_offset_is_what_not_knowing_the_utilities_costs():
 
             mean = integrate.quad(lambda z, f=log_p: f(0.5 * z) * stats.norm.pdf(z), -8, 8, epsabs=1e-9)[0]
             expected[r, q] += weight * (mean - log_p(0.0))
+    expected[~np.isfinite(nodes.log_prior)] = 0  # nodes that are switched off are not looked at
     assert np.abs(offset - expected).max() < 2e-4 * judged.max()
     assert np.abs(expected).max() > 0.05  # there is something to compare
 
@@ -392,13 +392,13 @@ def test_contrasts_of_several_dimensions_have_no_offset():
     several = [c for c in likelihood.cells if c.K.shape[0] > 1]
     assert several
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(13), feedback.n_raters)
-    variances = [np.full((len(c.block.outcome), c.K.shape[0]), 0.25 if c.K.shape[0] > 1 else 0.0) for c in likelihood.cells]
-    assert np.abs(likelihood.uncertainty_offset(x, nodes, variances)).max() < 1e-12
+    only = replace(likelihood.design, blocks=tuple(c.block for c in several))
+    alone = Likelihood(only, likelihood.basis, likelihood.observation)
+    assert np.abs(alone.uncertainty_offset(x, nodes, np.full(len(alone.edges.left), 0.25))).max() == 0
 
 
 def test_uncertainty_offset_is_nothing_where_utilities_are_known():
     feedback = jumble(15)
     likelihood = _likelihood(feedback, EVERYTHING, groups=False)
     x, nodes = _x(likelihood), _nodes(np.random.default_rng(14), feedback.n_raters)
-    zero = [np.zeros((len(c.block.outcome), c.K.shape[0])) for c in likelihood.cells]
-    assert np.abs(likelihood.uncertainty_offset(x, nodes, zero)).max() < 1e-12
+    assert np.abs(likelihood.uncertainty_offset(x, nodes, np.zeros(len(likelihood.edges.left)))).max() < 1e-12

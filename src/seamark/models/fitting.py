@@ -18,203 +18,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import minimize_scalar
-from scipy.sparse import csr_array, diags_array, hstack
-from scipy.special import log_ndtr, logsumexp
+from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array, hstack
+from scipy.special import logsumexp
 
 from seamark.errors import NotConverged, NotIdentified, UnreadableSource
+from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
 from seamark.models.design import Design, build_design, comparison_parts
-from seamark.models.likelihood import Likelihood, Nodes
+from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Observation, Outcome, Reliability, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Groups, People, Same
-from seamark.models.utility import Basis, FeatureMap, Utility, default_utility
+from seamark.models.slopes import GRID, SHARES, Slopes
+from seamark.models.utility import Basis, FeatureMap, Utility, default_utility, squared_rows
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
-DENSE = 2500
-"""Up to this many parameters the covariance comes from one dense matrix; beyond it (Tabular only) from draws."""
-SPARSE = 1500
-"""From this many parameters the steps of a Tabular fit solve a sparse system by conjugate gradients."""
-
-EXACT = 2500
-"""Up to this many value parameters the covariance is kept whole; beyond it as DRAWS draws from it (3% error of a sd)."""
-
-DRAWS = 512
-
-SHARES = ("careful", "at chance", "opposed")
-_PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
-"""Prior of the three shares, as if five raters had been seen: keeps a share from being exactly 0 or 1 in small data."""
-_SPREAD_PRIOR = (2.0, 0.3)
-"""Prior of the spread of careful slopes: as if two raters with spread 0.3 had been seen."""
 _ROUNDS = 15
 """Most updates of the hyperparameters; they usually settle, to 5% of a variance, in 5 to 15."""
 _SETTLED = 1.0
 """Hyperparameters move only while the Newton decrement is below this, in standard errors."""
-_WIDEST_SPREAD = 0.5
-"""A careful slope is positive with 97.5%. Wider, the prior is half-normal, which has no preferred scale: the gauge would slide."""
-_GRID = 7
-"""Nodes per branch of slopes."""
-_SPACING = 1.2
-"""Distance of the nodes in standard deviations: the trapezoid rule is then exact to 2e-6 for a Gaussian, over +-3.6 of them."""
-
-
-# ---------------------------------------------------------------------------------------------- raters' slopes
-
-
-@dataclass
-class _Slopes:
-    """Prior and integration grid of the raters' slopes.
-
-    Prior: careful N(1, spread^2) cut at 0, at chance exactly 0, opposed the mirror image of careful. A normal rather than a
-    log-normal slope: a log-normal wide enough for the noisy half of a crowd also covers slopes near 0 and swallows those at chance.
-    """
-
-    shares: Array
-    """careful, at chance, opposed"""
-    spread: float
-    centre: Array
-    """(R, branches) of |slope|"""
-    width: Array
-    """(R, branches)"""
-
-    @staticmethod
-    def start(n_raters: int, *, opposed: bool) -> _Slopes:
-        branches = 2 if opposed else 1
-        shares = np.array([0.85, 0.1, 0.05]) if opposed else np.array([0.9, 0.1, 0.0])
-        return _Slopes(shares, 0.3, np.ones((n_raters, branches)), np.full((n_raters, branches), 0.3))
-
-    def unseen(self) -> Nodes:
-        """One rater who is only known by the prior."""
-        branches = self.centre.shape[1]
-        return _Slopes(self.shares, self.spread, np.ones((1, branches)), np.full((1, branches), self.spread)).nodes()
-
-    def grid(self) -> Array:
-        """(R, branches, _GRID) of |slope|; nodes at or below 0 carry no prior."""
-        steps = _SPACING * (np.arange(_GRID) - (_GRID - 1) / 2)
-        return self.centre[:, :, None] + self.width[:, :, None] * steps
-
-    def nodes(self) -> Nodes:
-        grid = self.grid()
-        R, branches, _ = grid.shape
-        log_density = -0.5 * ((grid - 1) / self.spread) ** 2 - np.log(self.spread * np.sqrt(2 * np.pi)) - log_ndtr(1 / self.spread)
-        share = np.log(np.maximum(self.shares[[0, 2][:branches]], 1e-300))
-        mass = np.where(grid > 0, log_density + np.log(_SPACING * self.width[:, :, None]) + share[None, :, None], -np.inf)
-        sign = np.array([1.0, -1.0])[:branches]
-        slope = np.hstack([np.zeros((R, 1)), (sign[None, :, None] * np.maximum(grid, 0)).reshape(R, -1)])
-        prior = np.hstack([np.full((R, 1), np.log(max(self.shares[1], 1e-300))), mass.reshape(R, -1)])
-        unknown_prior = np.full((1, slope.shape[1]), -np.inf)
-        unknown_prior[0, 0] = 0.0
-        return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]))
-
-    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> float:
-        """Move shares, spread and grid towards the posterior.
-
-        Returns the mean slope of careful raters, by which the values are to be scaled: scale and slopes are almost exchangeable, so a Newton step and an EM step in turn would creep along that ridge.
-        """
-        R, branches = self.centre.shape
-        grid = self.grid()
-        log_prior = self.nodes().log_prior[:R]
-        possible = np.isfinite(log_prior)
-        likelihood = np.where(possible, log_joint[:R] - np.where(possible, log_prior, 0.0), -np.inf)
-        n0, s0 = _SPREAD_PRIOR
-        pseudo = _PSEUDO_RATERS if branches == 2 else _PSEUDO_RATERS * [1, 1, 0]
-        squares = (grid[seen] - 1) ** 2
-        # EM to its end: given the likelihood at the nodes a round costs nothing
-        joint, by_branch = likelihood, np.zeros((0, branches, _GRID))
-        for _ in range(100):
-            joint = likelihood + self.nodes().log_prior[:R]
-            posterior = np.exp(joint[seen] - _log_sums(joint[seen])[:, None])
-            by_branch = posterior[:, 1:].reshape(-1, branches, _GRID)
-            mass = np.array([by_branch[:, 0].sum(), posterior[:, 0].sum(), by_branch[:, 1].sum() if branches == 2 else 0.0])
-            n, total = mass[0] + mass[2] + n0, float((by_branch * squares).sum()) + n0 * s0**2
-
-            def cost(log_spread: float, n: float = n, total: float = total) -> float:
-                return n * (log_spread + log_ndtr(np.exp(-log_spread))) + total / 2 * np.exp(-2 * log_spread)
-
-            spread = float(np.exp(minimize_scalar(cost, bounds=(np.log(0.05), np.log(_WIDEST_SPREAD)), method="bounded").x))
-            shares = (mass + pseudo) / (mass + pseudo).sum()
-            step = max(float(np.abs(shares - self.shares).max()), abs(np.log(spread / self.spread)))
-            self.shares, self.spread = shares, spread
-            if step < 1e-3:
-                break
-        # the grid follows each branch's own posterior; it shrinks by halves, since a grid that is too coarse cannot see its width
-        log_w = joint[:, 1:].reshape(R, branches, _GRID)
-        w = np.exp(log_w - np.asarray(logsumexp(log_w, axis=2, keepdims=True)))
-        centre = (w * grid).sum(2)
-        width = np.sqrt((w * (grid - centre[:, :, None]) ** 2).sum(2))
-        self.centre = np.clip(centre, 0.0, 1 + 4 * self.spread)
-        self.width = np.clip(width, self.width / 2, self.spread)
-        # the mean of a normal cut at 0 lies a little above 1
-        cut = np.exp(-0.5 / self.spread**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(1 / self.spread))
-        # by_branch is the posterior of the raters seen, at the grid before it moved
-        mean = float((by_branch * grid[seen]).sum() / by_branch.sum()) / (1 + self.spread * cut)
-        mean = float(np.clip(mean, 0.5, 2.0)) if by_branch.sum() > 1 else 1.0
-        self.centre, self.width = self.centre / mean, self.width / mean
-        return mean
-
-
-# ---------------------------------------------------------------------------------------------- linear algebra
-
-
-@dataclass
-class _Curvature:
-    """A positive definite matrix that solves: dense by Cholesky, sparse by conjugate gradients."""
-
-    matrix: Any
-    factor: Any = None
-    root: Any = None
-    """B with B B' the matrix, where it is sparse."""
-
-    @staticmethod
-    def of(matrix: Any, root: Any = None) -> _Curvature:
-        if isinstance(matrix, np.ndarray):
-            ridge = 0.0
-            scale = float(np.abs(np.diag(matrix)).max())
-            while True:
-                try:
-                    return _Curvature(matrix, cho_factor(matrix + ridge * np.eye(len(matrix)) if ridge else matrix, lower=True))
-                except np.linalg.LinAlgError:
-                    # far from the mode a shape parameter may curve the wrong way: damp (Levenberg 1944)
-                    ridge = max(10 * ridge, 1e-8 * scale)
-        return _Curvature(csr_array(matrix), root=root)
-
-    def solve(self, right: Array) -> Array:
-        if self.factor is not None:
-            return cho_solve(self.factor, right)
-        return _conjugate_gradients(self.matrix, right)
-
-    def inverse_factor(self, rng: np.random.Generator, draws: int) -> Array:
-        """F with F F' the inverse: exact when dense, else `draws` draws from it."""
-        if self.factor is not None:
-            return solve_triangular(self.factor[0], np.eye(len(self.factor[0])), lower=True, check_finite=False).T
-        return _sampled_factor(self.matrix, self.root, rng, draws)
-
-
-def _conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
-    """Solve A X = B for all columns at once, with Jacobi preconditioning."""
-    B = right[:, None] if right.ndim == 1 else right
-    inverse = 1.0 / np.asarray(A.diagonal(), dtype=np.float64)[:, None]
-    solution = np.zeros_like(B)
-    residual = B.copy()
-    z = inverse * residual
-    direction = z.copy()
-    rz = (residual * z).sum(0)
-    target = tolerance**2 * np.maximum(rz, 1e-300)
-    for _ in range(limit):
-        Ad = A @ direction
-        step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
-        solution += step * direction
-        residual -= step * Ad
-        z = inverse * residual
-        new = (residual * z).sum(0)
-        if (new <= target).all():
-            break
-        direction = z + (new / np.maximum(rz, 1e-300)) * direction
-        rz = new
-    return solution[:, 0] if right.ndim == 1 else solution
-
+_KEPT = 512
+"""Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
+_STALE = 4
+"""With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
 # ---------------------------------------------------------------------------------------------- result
 
@@ -292,7 +119,7 @@ class Fit:
     """Where each family's parameters sit in `shape`."""
     weights: Array
     """W (k, P)."""
-    factor: Array
+    factor: Array | csr_array
     """(k * P, r): covariance of W.ravel() is factor @ factor.T."""
     position: float
     shape: Array
@@ -345,7 +172,7 @@ class Fit:
     def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
         """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
         rows = self.basis.rows_for(feedback)
-        variance = (rows.times(self._seen_factor(group_weights, without)) ** 2).sum(1) + rows.new * self._new_variance
+        variance = squared_rows(rows.times(self._seen_factor(group_weights, without))) + rows.new * self._new_variance
         return np.where(rows.known, np.sqrt(variance), np.nan)
 
     @property
@@ -353,11 +180,15 @@ class Fit:
         """Variance that a new response has beyond its features."""
         return self.prior.get("residual_sd", 0.0) ** 2
 
-    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Array:
+    def factor_for(self, z: Array) -> Any:
+        """(P, r), sparse or dense: factor of the covariance of the weights of a person with these loadings (k,)."""
+        P = self.weights.shape[1]
+        return sum(z[a] * self.factor[a * P : (a + 1) * P] for a in np.flatnonzero(z))
+
+    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Any:
         """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
         z, _ = self._population(group_weights)
-        k, P = self.weights.shape
-        seen = np.tensordot(z, self.factor.reshape(k, P, -1), 1)
+        seen = self.factor_for(z)
         for name, columns in self.basis.parts:
             if name in without:
                 seen[columns] = 0.0
@@ -392,7 +223,7 @@ class Fit:
         variance = np.empty(len(left))
         for start in range(0, len(left), 20_000):
             part = slice(start, start + 20_000)
-            variance[part] = ((placed[left[part]] - placed[right[part]]) ** 2).sum(1)
+            variance[part] = squared_rows(placed[left[part]] - placed[right[part]])
         variance += (rows.new[left] + rows.new[right]) * self._new_variance
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
@@ -434,11 +265,11 @@ class Fit:
         0 means that nothing in the data bears on it; NaN that the response cannot be placed at all.
         """
         rows = self.basis.rows_for(feedback)
-        k, P = self.weights.shape
+        P = self.weights.shape[1]
         prior = np.zeros(P)
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
-        posterior = (rows.times(self.factor.reshape(k, P, -1)[0]) ** 2).sum(1) + rows.new * self._new_variance
+        posterior = squared_rows(rows.times(self.factor[:P])) + rows.new * self._new_variance
         squared = replace(rows, columns=None if rows.columns is None else rows.columns**2)
         before = squared.times(prior[:, None])[:, 0] + rows.new * self._new_variance
         return np.where(
@@ -456,9 +287,14 @@ class Fit:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {
-            "loadings": self.loadings, "group_share": self.group_share, "weights": self.weights, "factor": self.factor,
+            "loadings": self.loadings, "group_share": self.group_share, "weights": self.weights,
             "shape": self.shape, "slope_nodes": self.slope_nodes, "slope_weights": self.slope_weights,
         }  # fmt: skip
+        if isinstance(self.factor, csr_array):
+            parts = {"data": self.factor.data, "indices": self.factor.indices, "indptr": self.factor.indptr}
+            arrays |= {f"factor.{name}": value for name, value in parts.items()} | {"factor.shape": np.array(self.factor.shape)}
+        else:
+            arrays["factor"] = self.factor
         for name in self.raters.columns[1:]:
             arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
         if self.basis.features is not None:
@@ -529,12 +365,19 @@ class Fit:
             spec=record["spec"], basis=basis, groups=tuple(record["groups"]), loadings=arrays["loadings"], group_share=arrays["group_share"],
             families={name: outcome_from_dict(f) for name, f in record["families"].items()},
             shapes={name: slice(*s) for name, s in record["shapes"].items()},
-            weights=arrays["weights"], factor=arrays["factor"], position=record["position"], shape=arrays["shape"], lapse=record["lapse"],
+            weights=arrays["weights"], factor=_stored_factor(arrays), position=record["position"], shape=arrays["shape"], lapse=record["lapse"],
             parameters=tuple(Parameter(**p) for p in record["parameters"]),
             raters=raters.select("rater", *_RATER_COLUMNS), slope_nodes=arrays["slope_nodes"], slope_weights=arrays["slope_weights"],
             prior=record["prior"], convergence=Convergence(**convergence), data=record["data"], separates=record["separates"],
             notes=tuple(record["notes"]), versions=record["versions"],
         )  # fmt: skip
+
+
+def _stored_factor(arrays: Mapping[str, NDArray[Any]]) -> Array | csr_array:
+    if "factor" in arrays:
+        return arrays["factor"]
+    parts = (arrays["factor.data"], arrays["factor.indices"], arrays["factor.indptr"])
+    return csr_array(parts, shape=tuple(arrays["factor.shape"].tolist()))
 
 
 _RATER_COLUMNS = ("n", "slope", "low", "high", "p_careful", "p_careless", "p_opposed", "leniency", "leniency_se")
@@ -589,7 +432,7 @@ def fit(
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    slopes = _Slopes.start(design.n_raters, opposed=isinstance(people, Same)) if reliable else None
+    slopes = Slopes.start(design.n_raters, opposed=isinstance(people, Same)) if reliable else None
     state = _optimise(likelihood, slopes, seen > 0, max_iterations, tolerance, np.random.default_rng(seed), progress)
     if not state.convergence.converged and require_converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
@@ -643,12 +486,10 @@ class _State:
     x: Array
     nodes: Nodes
     posterior: Array
-    log_joint: Array
-    information: _Curvature
-    """Curvature with priors, given the slopes."""
     precision: Array
     variances: dict[str, float]
-    slopes: _Slopes | None
+    slopes: Slopes | None
+    components: Components | None
     convergence: Convergence
 
 
@@ -679,134 +520,220 @@ def _mean_square(basis: Basis, index: NDArray[np.int64]) -> float:
     return float((basis.matrix[:, inside] ** 2).sum(1).mean()) if len(inside) else 1.0
 
 
+@dataclass
+class _Search:
+    """Where the search for the mode stands: the point, its priors, the posterior of the slopes there."""
+
+    likelihood: Likelihood
+    slopes: Slopes | None
+    x: Array
+    centre: Array
+    precision: Array
+    variances: dict[str, float]
+    parts: list[tuple[str, NDArray[np.int64]]]
+    nodes: Nodes
+    value: float = -np.inf
+    posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
+
+    @staticmethod
+    def start(likelihood: Likelihood, slopes: Slopes | None) -> _Search:
+        size = likelihood.size
+        x, centre = np.zeros(size), np.zeros(size)
+        x[likelihood.shape] = centre[likelihood.shape] = likelihood.shape_start()
+        precision = np.full(size, 1.0)  # position: sd 1 logit, an effect that moves 50% to 73%
+        precision[likelihood.shape] = 0.25  # shape: sd 2 around the start
+        if likelihood.observation.lapse:
+            precision[size - 1] = 1.0
+        parts = _parts(likelihood)
+        variances = {name: _usual_variance(likelihood, name, index) for name, index in parts}
+        nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
+        search = _Search(likelihood, slopes, x, centre, precision, variances, parts, nodes)
+        search._set_precision()
+        search.look()
+        return search
+
+    def _set_precision(self) -> None:
+        for name, index in self.parts:
+            self.precision[index] = 1 / self.variances[name]
+
+    def objective(self, x: Array, posterior: Array | None = None) -> tuple[float, Array, Array]:
+        """(log posterior with slopes integrated out, posterior of the slopes, log joint)."""
+        if self.slopes is None:
+            joint = self.likelihood.rater_log_likelihood(x, self.nodes)
+            value, posterior = float(joint.sum()), np.ones_like(joint)
+        else:
+            joint = self.likelihood.rater_log_likelihood(x, self.nodes, posterior) + self.nodes.log_prior
+            marginal = _log_sums(joint)
+            value, posterior = float(marginal.sum()), np.exp(joint - marginal[:, None])
+        return value - 0.5 * float((self.precision * (x - self.centre) ** 2).sum()), posterior, joint
+
+    def look(self) -> None:
+        """Evaluate where we stand, at all nodes."""
+        self.value, self.posterior, self.log_joint = self.objective(self.x)
+
+    def advance(self, step: Array) -> bool:
+        """Go along the step, halving it until the objective does not fall; False where it always does."""
+        length = 1.0
+        for _ in range(30):
+            candidate = self.x + length * step
+            # a short step moves little of the slopes' posterior: nodes that carry none of it are left out
+            value, posterior, joint = self.objective(candidate, self.posterior)
+            if value >= self.value - 1e-10 * abs(self.value):
+                self.x, self.value, self.posterior, self.log_joint = candidate, value, posterior, joint
+                return True
+            length /= 2
+        return False
+
+    def update_priors(self, variance: Array) -> None:
+        """Prior variances at the maximum of the marginal likelihood (MacKay 1992, equation 4.20), given posterior variances."""
+        for name, index in self.parts:
+            undetermined = variance[index].sum() / self.variances[name]
+            well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
+            # as if one more value, of a tenth of the usual variance, had been seen: little data must not end in a prior certain of 0
+            one = 0.1 * _usual_variance(self.likelihood, name, index)
+            self.variances[name] = float((self.x[index] ** 2).sum() + one) / (well_determined + 1)
+        self._set_precision()
+
+    def update_slopes(self, solver: Solver, seen: NDArray[np.bool_], rng: np.random.Generator) -> None:
+        """Shares and spread by EM; then the values' own uncertainty as a prior on the nodes."""
+        assert self.slopes is not None
+        likelihood, slopes = self.likelihood, self.slopes
+        self.look()
+        mean = slopes.update(self.log_joint, seen)
+        self.x[likelihood.values] *= mean
+        for name in self.variances:
+            if name != "leniency":
+                self.variances[name] *= mean**2
+        self._set_precision()
+        if slopes.shares[2] > slopes.shares[0]:
+            # the sign of the scale is the majority's
+            self.x[likelihood.values] *= -1
+            slopes.turn()
+        self.nodes = slopes.nodes()
+        _, posterior, _ = self.objective(self.x)
+        offset = likelihood.uncertainty_offset(self.x, self.nodes, mean**2 * _edge_variances(likelihood, solver, rng), posterior)
+        self.nodes = Nodes(self.nodes.slope, self.nodes.log_prior + offset)
+
+    def hyper(self) -> Array:
+        slopes = [*self.slopes.shares, np.log(self.slopes.spread)] if self.slopes else []
+        return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + slopes)
+
+
+def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64]) -> float:
+    """Prior variance of a part's parameters that gives utilities a variance of about 1, a tenth of that what is beside a main part."""
+    scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
+    return (0.1 if "of groups" in name or name == "residual" else 1.0) / max(scale, 1e-12)
+
+
+def _edge_variances(likelihood: Likelihood, solver: Solver, rng: np.random.Generator) -> Array:
+    return likelihood.edge_variances(solver.values_factor(rng))
+
+
 def _optimise(
     likelihood: Likelihood,
-    slopes: _Slopes | None,
+    slopes: Slopes | None,
     seen: NDArray[np.bool_],
     max_iterations: int,
     tolerance: float,
     rng: np.random.Generator,
     progress: Callable[[int, float], None] | None,
 ) -> _State:
-    size, free = likelihood.size, likelihood.free
-    sparse = size > SPARSE and likelihood.basis.matrix is None
-    parts = _parts(likelihood)
-    x = np.zeros(size)
-    centre = np.zeros(size)
-    x[likelihood.shape] = centre[likelihood.shape] = likelihood.shape_start()
-    precision = np.full(size, 1.0)  # position: sd 1 logit, an effect that moves 50% to 73%
-    precision[likelihood.shape] = 0.25  # shape: sd 2 around the start
-    if likelihood.observation.lapse:
-        precision[size - 1] = 1.0
-    variances: dict[str, float] = {}
-    for name, index in parts:
-        # start from utilities of about unit variance
-        scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
-        variances[name] = 1.0 / max(scale, 1e-12)
-        if "of groups" in name or name == "residual":
-            variances[name] *= 0.1
-        precision[index] = 1 / variances[name]
-
-    def objective(x: Array, nodes: Nodes) -> tuple[float, Array, Array]:
-        joint = likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior
-        marginal = _log_sums(joint)
-        posterior = np.exp(joint - marginal[:, None])
-        return float(marginal.sum() - 0.5 * (precision * (x - centre) ** 2).sum()), posterior, joint
-
-    nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
-    value, posterior, joint = objective(x, nodes)
+    search = _Search.start(likelihood, slopes)
     frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
-    curvature = _Curvature(np.eye(1))
+    components: Components | None = None
+    solver: Solver | None = None
+    derivatives: Derivatives | None = None
+    age = 0
     for iteration in range(1, max_iterations + 1):
-        d = likelihood.derivatives(x, nodes, posterior, sparse=sparse)
-        gradient = d.gradient - precision * (x - centre)
-        information = d.information + (diags_array(precision).tocsr() if sparse else np.diag(precision))
-        root = hstack([d.root, diags_array(np.sqrt(precision))]).tocsr() if sparse else None
-        curvature = _Curvature.of(information if free.all() else information[np.ix_(free, free)], root)
-        step = np.zeros(size)
-        step[free] = curvature.solve(gradient[free])
+        lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
+        derivatives = likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
+        age = age + 1 if lent else 1
+        if components is None and likelihood.basis.matrix is None:
+            components = Components(derivatives.values)
+        gradient = derivatives.gradient - search.precision * (search.x - search.centre)
+        solver = make_solver(likelihood, derivatives, search.precision, components, rng)
+        step = solver.solve(gradient)
         decrement = float(np.sqrt(max(gradient @ step, 0.0)))
         if progress is not None:
             progress(iteration, decrement)
         if frozen and decrement < tolerance:
+            search.look()
             break
-        length, moved = 1.0, False
-        for _ in range(30):
-            candidate = x + length * step
-            new = objective(candidate, nodes)
-            if new[0] >= value - 1e-10 * abs(value):
-                x, (value, posterior, joint), moved = candidate, new, True
+        if not search.advance(step):
+            if not lent:
                 break
-            length /= 2
-        if not moved:
-            break
+            age = 0  # the lent curvature was too old
+            continue
         if frozen or (decrement > _SETTLED and iteration < max_iterations // 2):
             # prior strengths are read off a mode, not off the way to it
             continue
-        factor = _spread_rows(curvature.inverse_factor(rng, 32), free)
-        inverse = (factor**2).sum(1)
-        for name, index in parts:
-            well_determined = float(np.clip(len(index) - inverse[index].sum() / variances[name], 1e-3 * len(index), len(index)))
-            new_variance = float(np.clip((x[index] ** 2).sum() / well_determined, 1e-6, 1e4))
-            variances[name] = new_variance
-            precision[index] = 1 / new_variance
+        search.update_priors(solver.variances())
         if slopes is not None:
-            mean = slopes.update(joint, seen)
-            x[likelihood.values] *= mean
-            for name, index in parts:
-                if name != "leniency":
-                    variances[name] *= mean**2
-                    precision[index] = 1 / variances[name]
-            if slopes.shares[2] > slopes.shares[0]:
-                # the sign of the scale is the majority's
-                x[likelihood.values] *= -1
-                slopes.shares = slopes.shares[[2, 1, 0]]
-                slopes.centre, slopes.width = slopes.centre[:, ::-1].copy(), slopes.width[:, ::-1].copy()
-            nodes = slopes.nodes()
-            # the utilities' own uncertainty, as a prior on the nodes; frozen with the other hyperparameters
-            spread = likelihood.contrast_variances(mean * factor[: likelihood.n_values])
-            nodes = Nodes(nodes.slope, nodes.log_prior + likelihood.uncertainty_offset(x, nodes, spread))
-        value, posterior, joint = objective(x, nodes)
-        now = [np.log(max(v, 1e-4)) for v in variances.values()] + ([*slopes.shares, np.log(slopes.spread)] if slopes else [])
-        settled = settled + 1 if len(hyper) and np.abs(np.array(now) - hyper).max() < 0.05 else 0
-        hyper = np.array(now)
+            search.update_slopes(solver, seen, rng)
+        search.look()
+        now = search.hyper()
+        settled = settled + 1 if len(hyper) and np.abs(now - hyper).max() < 0.05 else 0
+        hyper = now
         rounds += 1
         if settled >= 2 or rounds >= _ROUNDS or iteration >= max_iterations // 2:
             frozen = True
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
     return _State(
-        x, nodes, posterior, joint, curvature, precision, variances, slopes,
-        Convergence(converged, iteration, decrement, tolerance, float(_log_sums(joint).sum())),
+        search.x, search.nodes, search.posterior, search.precision, search.variances, slopes, components,
+        Convergence(converged, iteration, decrement, tolerance, float(_log_sums(search.log_joint).sum())),
     )  # fmt: skip
 
 
 def _covariance(
     likelihood: Likelihood, state: _State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array | None, list[str]]:
+) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
+    derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng)
+    if isinstance(solver, Dense):
+        return _dense_covariance(likelihood, state, solver.matrix, cluster, rng)
+    if isinstance(solver, Iterative):
+        factor = solver.values_factor(rng, DRAWS)
+        se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
+        note = f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
+        return factor, se, None, [note]
     notes: list[str] = []
-    n_values = likelihood.n_values
-    if likelihood.size > DENSE and likelihood.basis.matrix is None:
-        factor = state.information.inverse_factor(rng, DRAWS // 4)
-        se = np.sqrt((factor**2).sum(1))
-        notes.append(
-            f"uncertainty from {DRAWS // 4} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters are too many for a dense covariance"
-        )
-        return factor[:n_values], se, None, notes
+    if state.slopes is not None:
+        # the slopes join the border, so that not knowing them widens what depends on them (Louis 1982)
+        C, precision = likelihood.slope_border(state.x, state.nodes, state.posterior)
+        n = likelihood.n_values
+        corner = np.block([[solver.corner, C[n:].toarray()], [C[n:].T.toarray(), np.diag(precision)]])
+        solver = Blocks(solver.components, solver.values, csr_array(hstack([solver.border, C[:n]])), corner)
+    factor = solver.values_factor(rng)
+    se = np.sqrt(solver.variances()[: likelihood.size])
+    shared = np.array([*range(likelihood.n_values, likelihood.n_values + int(likelihood.has_position)), *range(*likelihood.shape.indices(likelihood.size))])
+    sandwich = np.full(likelihood.size, np.nan)
+    if len(shared):
+        scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
+        rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
+        sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
+    notes.append(f"no sandwich for the {likelihood.n_values:,} values, which are too many")
+    return factor, se, sandwich, notes
+
+
+def _dense_covariance(
+    likelihood: Likelihood, state: _State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+) -> tuple[Array, Array, Array, list[str]]:
+    """The same where everything fits in one matrix (over the free parameters)."""
+    notes: list[str] = []
     free = likelihood.free
     observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
-    expected = likelihood.derivatives(state.x, state.nodes, state.posterior, sparse=False).information
     if not free.all():
-        observed, meat, expected = observed[np.ix_(free, free)], meat[np.ix_(free, free)], expected[np.ix_(free, free)]
-    expected[np.diag_indices_from(expected)] += state.precision[free]
+        observed, meat = observed[np.ix_(free, free)], meat[np.ix_(free, free)]
     np.subtract(expected, observed, out=observed)
     try:
         lower = np.linalg.cholesky(observed)
     except np.linalg.LinAlgError:
         notes.append("the observed information is not positive definite; intervals use the expected one, which is too sure")
         lower = np.linalg.cholesky(expected)
-    del observed, expected
+    del observed
     # cov = L^-T L^-1, so L^-T is a factor of it
     factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
     del lower
@@ -815,34 +742,11 @@ def _covariance(
     inner = factor.T @ meat @ factor
     sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
     del inner, meat
-    factor, se, sandwich = _spread_rows(factor, free), _spread_rows(se, free), _spread_rows(sandwich, free)
-    values = factor[:n_values]
-    if n_values > EXACT:
-        values = values @ rng.standard_normal((values.shape[1], DRAWS)) / np.sqrt(DRAWS)
-        notes.append(f"the covariance of {n_values:,} values is kept as {DRAWS} draws")
-    return values, se, sandwich, notes
-
-
-def _spread_rows(values: Array, free: NDArray[np.bool_]) -> Array:
-    """Rows for all parameters from rows for the free ones; fixed parameters have none of the variance."""
-    if free.all():
-        return values
-    out = np.zeros((len(free), *values.shape[1:]))
-    out[free] = values
-    return out
-
-
-def _sampled_factor(A: csr_array, root: csr_array, rng: np.random.Generator, draws: int) -> Array:
-    """Draws from N(0, A^-1), scaled so that F F' estimates it: solve A z = B e, where B B' = A and e is white.
-
-    Source: Papandreou & Yuille 2010 (perturb and solve).
-    """
-    size, width_of_noise = A.shape[0], root.shape[1]  # type: ignore[index]  # scipy types the shape as optional
-    out = np.empty((size, draws))
-    for start in range(0, draws, 32):
-        width = min(32, draws - start)
-        out[:, start : start + width] = _conjugate_gradients(A, root @ rng.standard_normal((width_of_noise, width)), tolerance=1e-4)
-    return out / np.sqrt(draws)
+    values = spread(factor, free)[: likelihood.n_values]
+    if values.shape[1] > DENSE:
+        values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
+        notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
+    return values, spread(se, free), spread(sandwich, free), notes
 
 
 def _result(
@@ -863,7 +767,7 @@ def _result(
         notes.append("no sandwich interval: fewer than 10 raters, or prompts where raters are not known")
 
     def parameter(name: str, index: int, unit: str = "logits") -> Parameter:
-        return Parameter(name, float(x[index]), float(se[index]), None if sandwich is None else float(sandwich[index]), unit)
+        return Parameter(name, float(x[index]), float(se[index]), None if sandwich is None or np.isnan(sandwich[index]) else float(sandwich[index]), unit)
 
     parameters: list[Parameter] = []
     if likelihood.has_position:
@@ -943,8 +847,8 @@ def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen
         reached = np.cumsum(weight, 1)
         low = ordered[np.arange(R), np.minimum((reached < 0.025).sum(1), slope.shape[1] - 1)] if R else nothing
         high = ordered[np.arange(R), np.minimum((reached < 0.975).sum(1), slope.shape[1] - 1)] if R else nothing
-        careless, careful = posterior[:, 0], posterior[:, 1 : 1 + _GRID].sum(1)
-        opposed = posterior[:, 1 + _GRID :].sum(1)
+        careless, careful = posterior[:, 0], posterior[:, 1 : 1 + GRID].sum(1)
+        opposed = posterior[:, 1 + GRID :].sum(1)
     else:
         mean = low = high = careless = careful = opposed = nothing
     leniency = state.x[likelihood.leniency] if likelihood.has_leniency else nothing

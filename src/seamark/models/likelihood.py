@@ -13,30 +13,37 @@ over nodes (R + 1, Q) with log prior weights, the last row standing for judgment
 
     log L(x) = sum_r log sum_q exp(log_prior[r, q] + sum_{j by r} count_j log p(y_j | c_j(b[r, q])))
 
-Curvature comes in two parts (Louis 1982): the expected curvature given the slopes (`information`, positive for all our families,
-the matrix of a Newton step), less the variance of the score over the posterior of the slopes (`missing`), which the covariance needs.
+Responses meet in *edges*: the distinct pairs (or single responses) of a group that some judgment is about. Judgments enter values
+by their edge only, so every sum over judgments is a sum per edge first.
+
+Curvature comes in two parts (Louis 1982): the expected curvature given the slopes (`Derivatives`, positive for all our families, the
+matrix of a Newton step), less the variance of the score over the posterior of the slopes (`missing`), which the covariance needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, block_diag, coo_array, csr_array, eye_array, hstack, kron, vstack
+from scipy.sparse import block_array, coo_array, csr_array, diags_array, eye_array, hstack, kron, vstack
 
 from seamark.models.design import Block, Design
-from seamark.models.observation import Leniency, Observation, Position, lapsed
-from seamark.models.utility import Basis
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from seamark.models.observation import Leniency, Observation, Position
+from seamark.models.terms import Terms, log_prob, terms
+from seamark.models.utility import Basis, squared_rows
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
-_CHUNK = 1_500_000
-"""Elements (nodes x cells) evaluated at once; bounds the memory of the temporaries to about 200 MB."""
+_CHUNK = 60_000
+"""Elements (nodes x cells) evaluated at once: the temporaries of a pass then stay in the processor's cache."""
+_LIVE = 1e-9
+"""A node of less posterior mass than this is left out until the nodes are looked at again."""
+_WIDTHS = (1, 3, 5, 8)
+"""Raters are packed by how many live nodes they have, up to one of these, else all."""
 
 
 @dataclass(frozen=True)
@@ -55,57 +62,127 @@ class Nodes:
 
 
 @dataclass(frozen=True)
+class Edges:
+    """The distinct pairs and single responses that judgments of one group are about, pairs in the order of their codes."""
+
+    left: Codes
+    """(E,)"""
+    right: Codes
+    """(E,); -1 for a single response."""
+    group: Codes
+    """(E,), ascending"""
+
+    def incidence(self, group: int, n_responses: int) -> csr_array:
+        """(edges of the group, n_responses): u[left] - u[right]."""
+        mine = self.group == group
+        left, right = self.left[mine], self.right[mine]
+        row = np.arange(len(left))
+        pair = right >= 0
+        entries = np.concatenate([np.ones(len(left)), -np.ones(int(pair.sum()))])
+        where = (np.concatenate([row, row[pair]]), np.concatenate([left, right[pair]]))
+        return coo_array((entries, where), shape=(len(left), n_responses)).tocsr()
+
+
+class _Laplacian:
+    """D' diag(h) D of one group's incidence D, whose sparsity is worked out once."""
+
+    def __init__(self, left: Codes, right: Codes, n: int) -> None:
+        pair = right >= 0
+        self.left, self.right, self.pair, self.n = left, right[pair], pair, n
+        m = len(self.right)
+        rows = np.concatenate([left[pair], self.right, np.arange(n)])
+        columns = np.concatenate([self.right, left[pair], np.arange(n)])
+        place = coo_array((np.arange(1.0, 2 * m + n + 1), (rows, columns)), shape=(n, n)).tocsr()
+        self.order, self.pattern = place.data.astype(np.int64) - 1, place
+
+    def __call__(self, h: Array) -> csr_array:
+        across = -h[self.pair]
+        diagonal = np.bincount(self.left, weights=h, minlength=self.n) - np.bincount(self.right, weights=across, minlength=self.n)
+        data = np.concatenate([across, across, diagonal])[self.order]
+        return csr_array((data, self.pattern.indices, self.pattern.indptr), shape=(self.n, self.n))
+
+
+@dataclass(frozen=True)
 class Cells:
-    """A block with its Jacobians."""
+    """A block, sorted by rater, with its place in the parameters."""
 
     block: Block
     K: Array
-    to_responses: csr_array
-    """(n * d, n_responses): contrast per unit of utility."""
-    to_shifts: csr_array
-    """(n * d, S): contrast per unit of shift."""
-    group: NDArray[np.int64]
+    """(d, m)"""
+    group: Codes
     shape: slice
     """Where the family's parameters sit in t."""
+    edge: Codes
+    """(n,) where d is 1: the edge that the cell is about."""
+    sign: Array
+    """(n,) 1 where the contrast is that of the edge, -1 where it is turned round."""
+    place: Array
+    """(n,) contrast per unit of position."""
+    to_responses: csr_array | None = None
+    """(n * d, n_responses) where d > 1: contrast per unit of utility."""
+
+    @property
+    def scalar(self) -> bool:
+        return len(self.K) == 1
+
+    def places(self) -> Array:
+        """(n * d,) contrast per unit of position, where d > 1."""
+        return (self.block.ordered[:, None] * self.K[:, 0]).ravel()
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Raters with about equally many live nodes, side by side, and where their cells are."""
+
+    raters: Codes
+    columns: Codes
+    """(m, a) nodes"""
+    slope: Array
+    """(m, a)"""
+    rows: list[Codes | slice]
+    """Per block, the cells of these raters."""
+    local: list[Codes]
+    """Per block, the row of `slope` of each of these cells, ascending."""
 
 
 @dataclass
 class Moments:
-    """Per cell, derivatives averaged over the rater's nodes. d is the dimension of the contrast."""
+    """Per cell, derivatives averaged over the rater's nodes, b being the slope; (n,) where the contrast has one dimension."""
 
     g1: Array
-    """(n, d) sum_q p count b dlogp/dc"""
+    """sum_q p count b dlogp/dc"""
     g0: Array
-    """(n, d) the same without b"""
+    """the same without b"""
     h2: Array
-    """(n, d, d) -sum_q p count b^2 d2logp/dc2"""
+    """-sum_q p count b^2 d2logp/dc2"""
     h1: Array
     h0: Array
     cross1: Array
-    """(n, d, T_b) -sum_q p count b d2logp/dc dt"""
+    """(n, [d,] T_b) -sum_q p count b d2logp/dc dt"""
     cross0: Array
 
 
 @dataclass
-class _CellGradient:
-    """Per cell of a block at one node: the slope, and the gradient by contrast (n, d) and by shape (n, T), times the count."""
-
-    slope: Array
-    contrast: Array
-    shape: Array
-    weight: Array
-    """(n,) what each cell counts for in a sum."""
-
-
-@dataclass
 class Derivatives:
-    """Gradient (size,) and expected curvature given the slopes, of the log likelihood without priors."""
+    """Gradient of the log likelihood, and its expected curvature given the slopes as an arrow: values, border, corner."""
 
     gradient: Array
-    information: Any
-    """(size, size) dense array or sparse csr"""
-    root: Any = None
-    """For a sparse one, B (size, .) sparse with B B' = information, to draw from."""
+    """(size,)"""
+    values: Any
+    """(k P, k P): sparse for the identity basis, else dense."""
+    border: Any
+    """(k P, S + T): values against shifts and shape; sparse for the identity basis, else dense."""
+    corner: csr_array
+    """(S + T, S + T)"""
+    by_edge: Array
+    """(E,) curvature along each edge"""
+    many: list[tuple[Cells, Moments]]
+    """Blocks with contrasts of several dimensions, whose curvature is not along edges."""
+
+    def whole(self) -> Array:
+        """(size, size) dense."""
+        border = _dense(self.border)
+        return np.block([[_dense(self.values), border], [border.T, self.corner.toarray()]])
 
 
 @dataclass
@@ -116,6 +193,7 @@ class Likelihood:
     basis: Basis
     observation: Observation
     cells: list[Cells] = field(init=False)
+    edges: Edges = field(init=False)
     n_values: int = field(init=False)
     n_shifts: int = field(init=False)
     n_shape: int = field(init=False)
@@ -133,7 +211,26 @@ class Likelihood:
         sizes = [b.family.size for b in design.blocks]
         self.n_shape = sum(sizes) + int(observation.lapse)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-        self.cells = [self._cells(b, slice(int(starts[i]), int(starts[i + 1]))) for i, b in enumerate(design.blocks)]
+        blocks = [_by_rater(b) for b in design.blocks]
+        keys = [_edge_keys(b, design) for b in blocks]
+        known_keys, inverse = np.unique(np.concatenate([k for k, _ in keys]), return_inverse=True)
+        n, G = design.n_responses, design.n_groups
+        group, pair = np.divmod(known_keys, (n + 1) * n)
+        right, left = np.divmod(pair, n)  # a single response has right = n in place of none
+        self.edges = Edges(left, np.where(right == n, -1, right), group)
+        self.cells, seen = [], 0
+        for i, (block, (key, sign)) in enumerate(zip(blocks, keys, strict=True)):
+            K = block.family.contrast(block.shown.shape[1])
+            edge = inverse[seen : seen + len(key)]
+            seen += len(key)
+            to_responses = None if len(K) == 1 else _contrasts_of_many(block, K, n, G)
+            place = np.zeros(len(block.rater)) if block.lenient or len(K) > 1 else block.ordered * K[0, 0]
+            shape = slice(int(starts[i]), int(starts[i + 1]))
+            self.cells.append(Cells(block, K, block.shown[:, 0] % G, shape, edge, sign, place, to_responses))
+        self._incidence = [self.edges.incidence(g, n) for g in range(G)]
+        bounds = np.searchsorted(self.edges.group, np.arange(G + 1))
+        self._mine = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._laplacians = [_Laplacian(self.edges.left[s], self.edges.right[s], n) for s in self._mine]
 
     @property
     def size(self) -> int:
@@ -169,29 +266,9 @@ class Likelihood:
         parts = [b.family.start() for b in self.design.blocks]
         return np.concatenate([*parts, [-4.0] if self.observation.lapse else []])
 
-    def _cells(self, block: Block, shape: slice) -> Cells:
-        n, m = block.shown.shape
-        K = block.family.contrast(m)
-        d = K.shape[0]
-        response = block.shown // self.design.n_groups
-        row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
-        weight = np.broadcast_to(K, (n, d, m))
-        nonzero = weight != 0
-        column = np.broadcast_to(response[:, None, :], (n, d, m))
-        to_responses = coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, self.design.n_responses)).tocsr()
-        rows, cols, vals = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)]
-        if self.has_position and not block.lenient:
-            vals.append((block.ordered[:, None] * K[:, 0]).ravel())
-            rows.append(np.arange(n * d))
-            cols.append(np.zeros(n * d, dtype=int))
-        if self.has_leniency and block.lenient:
-            known = np.flatnonzero(block.rater < self.design.n_raters)
-            rows.append(known)
-            cols.append(int(self.has_position) + block.rater[known])
-            vals.append(np.ones(len(known)))
-        entries = (np.concatenate(vals), (np.concatenate(rows), np.concatenate(cols)))
-        to_shifts = coo_array(entries, shape=(n * d, self.n_shifts)).tocsr()
-        return Cells(block, K, to_responses, to_shifts, block.shown[:, 0] % self.design.n_groups, shape)
+    def _shape_of(self, c: Cells) -> list[int]:
+        """Where in t the parameters of a block's terms stand."""
+        return [*range(c.shape.start, c.shape.stop), *([self.n_shape - 1] if self.observation.lapse else [])]
 
     # ------------------------------------------------------------------ evaluation
 
@@ -201,317 +278,490 @@ class Likelihood:
         return self.basis.times(W) @ self.design.loadings.T
 
     def _contrasts(self, x: Array) -> list[tuple[Array, Array]]:
-        """Per block, the part that slopes scale and the part that they do not: (n, d) each."""
+        """Per block, the part that slopes scale and the part that they do not: (n,), or (n, d) where d > 1."""
         U = self.utilities(x)
         f = x[self.shifts]
+        e = self.edges
+        gap = U[e.left, e.group] - np.where(e.right >= 0, U[e.right, e.group], 0.0)
+        position = f[0] if self.has_position else 0.0
+        leniency = np.append(f[int(self.has_position) :], 0.0) if self.has_leniency else None
         out = []
         for c in self.cells:
-            n = len(c.block.shown)
-            scaled = U[c.block.shown // self.design.n_groups, c.group[:, None]] @ c.K.T
-            shift = (c.to_shifts @ f).reshape(n, -1) if self.n_shifts else np.zeros_like(scaled)
-            out.append((scaled, shift))
+            if not c.scalar:
+                scaled = U[c.block.shown // self.design.n_groups, c.group[:, None]] @ c.K.T
+                out.append((scaled, position * c.block.ordered[:, None] * c.K[:, 0]))
+            elif c.block.lenient and leniency is not None:
+                out.append((c.sign * gap[c.edge], leniency[c.block.rater]))
+            else:
+                out.append((c.sign * gap[c.edge], position * c.place))
         return out
 
-    def _log_probs(self, c: Cells, contrast: Tensor, t: Tensor, rows: slice) -> Tensor:
-        """(Q, n) log probability of what was answered."""
-        import torch
+    def _packs(self, nodes: Nodes, posterior: Array | None) -> list[_Pack]:
+        """Raters by how many of their nodes are live; all nodes that the prior allows, where no posterior is given."""
+        live = np.isfinite(nodes.log_prior) if posterior is None else posterior > _LIVE
+        R, Q = live.shape
+        counts = live.sum(1)
+        widths = [w for w in _WIDTHS if w < Q] + [Q]
+        class_of = np.searchsorted(widths, np.maximum(counts, 1))
+        order = np.argsort(~live, axis=1, kind="stable")
+        packs = []
+        for number, width in enumerate(widths):
+            raters = np.flatnonzero(class_of == number)
+            if not len(raters):
+                continue
+            columns = order[raters, :width]
+            index = np.full(R, -1)
+            index[raters] = np.arange(len(raters))
+            rows: list[Codes | slice] = [
+                slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.rater] == number) for c in self.cells
+            ]
+            local = [index[c.block.rater[r]] for c, r in zip(self.cells, rows, strict=True)]
+            packs.append(_Pack(raters, columns, nodes.slope[raters[:, None], columns], rows, local))
+        return packs
 
-        family = c.block.family
-        log_prob = family.log_prob(contrast, torch.from_numpy(c.block.outcome[rows]), t[c.shape])
-        return lapsed(log_prob, family.n_outcomes, t[-1] if self.observation.lapse else None)
+    def _pieces(self, pack: _Pack, number: int, contrast: tuple[Array, Array]) -> Iterator[tuple[Any, Codes, Array]]:
+        """Pieces of a pack's cells in a block: (rows of the block, rows of the pack's slopes, contrasts (n, a[, d]))."""
+        c, local, rows = self.cells[number], pack.local[number], pack.rows[number]
+        scaled, shift = contrast
+        step = max(1, _CHUNK // (pack.slope.shape[1] * len(c.K)))
+        for start in range(0, len(local), step):
+            mine = local[start : start + step]
+            part = slice(start, start + len(mine)) if isinstance(rows, slice) else rows[start : start + step]
+            slope = pack.slope[mine]
+            if c.scalar:
+                yield part, mine, slope * scaled[part, None] + shift[part, None]
+            else:
+                yield part, mine, slope[:, :, None] * scaled[part, None] + shift[part, None]
 
-    def _slices(self, c: Cells, q: int) -> list[slice]:
-        n = len(c.block.outcome)
-        step = max(1, _CHUNK // (q * c.K.shape[0]))
-        return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+    def rater_log_likelihood(self, x: Array, nodes: Nodes, posterior: Array | None = None) -> Array:
+        """(R + 1, Q) log likelihood of each rater's judgments at each node.
 
-    def rater_log_likelihood(self, x: Array, nodes: Nodes) -> Array:
-        """(R + 1, Q) log likelihood of each rater's judgments at each node."""
-        import torch
-
-        R, Q = nodes.slope.shape
-        total = torch.zeros((R, Q), dtype=torch.float64)
-        t = torch.from_numpy(x[self.shape])
-        with torch.no_grad():
-            for c, (scaled, shift) in zip(self.cells, self._contrasts(x), strict=True):
-                for rows in self._slices(c, Q):
-                    rater = c.block.rater[rows]
-                    slope = torch.from_numpy(nodes.slope[rater].T[..., None])
-                    contrast = slope * torch.from_numpy(scaled[rows]) + torch.from_numpy(shift[rows])
-                    lp = self._log_probs(c, contrast, t, rows) * torch.from_numpy(c.block.count[rows])
-                    total.index_add_(0, torch.from_numpy(rater), lp.T.contiguous())
-        return total.numpy()
-
-    def contrast_variances(self, factor: Array) -> list[Array]:
-        """Per block, the posterior variance (n, d) of the contrast, from a factor (n_values, r) of the values' covariance."""
-        k, P = self.design.loadings.shape[1], self.basis.n_columns
-        out = [np.zeros((len(c.block.outcome), c.K.shape[0])) for c in self.cells]
-        for g in range(self.design.n_groups):
-            seen = self.basis.times(np.einsum("k,kpr->pr", self.design.loadings[g], factor.reshape(k, P, -1)))
-            for c, variance in zip(self.cells, out, strict=True):
-                rows = np.flatnonzero(c.group == g)
-                step = max(1, 4_000_000 // max(seen.shape[1], 1))
-                for start in range(0, len(rows), step):
-                    part = rows[start : start + step]
-                    shown = c.block.shown[part] // self.design.n_groups
-                    for e, weights in enumerate(c.K):
-                        spread = np.einsum("s,nsr->nr", weights, seen[shown])
-                        variance[part, e] = (spread**2).sum(1)
+        Given a posterior, nodes that carry nothing of it are -inf without being looked at.
+        """
+        out = np.full(nodes.slope.shape, -np.inf)
+        contrasts = self._contrasts(x)
+        for pack in self._packs(nodes, posterior):
+            total = np.zeros_like(pack.slope)
+            for number, c in enumerate(self.cells):
+                for part, mine, z in self._pieces(pack, number, contrasts[number]):
+                    lp = self._log_prob(c, z, part, x)
+                    lp *= c.block.count[part, None]
+                    _add_runs(total, mine, lp)
+            out[pack.raters[:, None], pack.columns] = total
         return out
 
-    def uncertainty_offset(self, x: Array, nodes: Nodes, variances: list[Array]) -> Array:
+    def _log_prob(self, c: Cells, z: Array, rows: Any, x: Array) -> Array:
+        t = x[self.shape]
+        return log_prob(c.block.family, z, c.block.outcome[rows], t[c.shape], t[-1] if self.observation.lapse else None)
+
+    def _terms(self, c: Cells, z: Array, rows: Any, x: Array) -> Terms:
+        t = x[self.shape]
+        return terms(c.block.family, z, c.block.outcome[rows], t[c.shape], t[-1] if self.observation.lapse else None)
+
+    def edge_variances(self, factor: Any) -> Array:
+        """(E,) posterior variance of the gap of each edge, from a factor (n_values, r) of the values' covariance."""
+        P = self.basis.n_columns
+        out = np.empty(len(self.edges.left))
+        for g, mine in enumerate(self._mine):
+            z = self.design.loadings[g]
+            seen: Any = self.basis.times(sum(z[a] * factor[a * P : (a + 1) * P] for a in np.flatnonzero(z)))
+            D = self._incidence[g]
+            step = max(1, 4_000_000 // max(seen.shape[1], 1))
+            for start in range(0, mine.stop - mine.start, step):
+                variance = squared_rows(D[start : start + step] @ seen)
+                out[mine.start + start : mine.start + start + len(variance)] = variance
+        return out
+
+    def uncertainty_offset(self, x: Array, nodes: Nodes, variance: Array, posterior: Array | None = None) -> Array:
         """(R + 1, Q): what a rater's expected log likelihood loses, at each node, to the utilities not being known exactly.
 
-        E_u[log p(y | b u)] - log p(y | b E[u]) with u Gaussian, by 3 Gauss-Hermite nodes. Without it the mode of a product of
-        values and slopes drifts: values shrink without end and slopes grow (mean-field in place of joint MAP; Bishop 2006, 10.1).
-        Contrasts of more than one dimension are left as they are.
+        E_u[log p(y | b u)] - log p(y | b E[u]) with u Gaussian of the given variance per edge, by 3 Gauss-Hermite nodes. Without it
+        the mode of a product of values and slopes drifts: values shrink without end and slopes grow (mean-field in place of joint
+        MAP; Bishop 2006, 10.1). Contrasts of more than one dimension are left as they are. 0 at nodes that are not live.
         """
-        import torch
-
         points, weights = np.polynomial.hermite_e.hermegauss(3)
         weights = weights / weights.sum()
-        R, Q = nodes.slope.shape
-        total = torch.zeros((R, Q), dtype=torch.float64)
-        t = torch.from_numpy(x[self.shape])
-        with torch.no_grad():
-            for c, (scaled, shift), variance in zip(self.cells, self._contrasts(x), variances, strict=True):
-                if c.K.shape[0] > 1:
+        out = np.zeros(nodes.slope.shape)
+        contrasts = self._contrasts(x)
+        sd = np.sqrt(variance)
+        for pack in self._packs(nodes, posterior):
+            total = np.zeros_like(pack.slope)
+            for number, c in enumerate(self.cells):
+                if not c.scalar:
                     continue
-                sd = np.sqrt(variance)
-                for rows in self._slices(c, Q):
-                    rater = c.block.rater[rows]
-                    slope = torch.from_numpy(nodes.slope[rater].T[..., None])
-                    level = torch.from_numpy(shift[rows])
-                    count = torch.from_numpy(c.block.count[rows])
-                    expected = -self._log_probs(c, slope * torch.from_numpy(scaled[rows]) + level, t, rows)
+                for part, mine, z in self._pieces(pack, number, contrasts[number]):
+                    spread = pack.slope[mine] * sd[c.edge[part], None]
+                    lost = -self._log_prob(c, z, part, x)
                     for point, weight in zip(points, weights, strict=True):
-                        moved = slope * torch.from_numpy(scaled[rows] + point * sd[rows]) + level
-                        expected += weight * self._log_probs(c, moved, t, rows)
-                    total.index_add_(0, torch.from_numpy(rater), (expected * count).T.contiguous())
-        return total.numpy()
+                        lost += weight * self._log_prob(c, z + point * spread, part, x)
+                    _add_runs(total, mine, lost * c.block.count[part, None])
+            out[pack.raters[:, None], pack.columns] = total
+        return out
 
     def _moments(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[list[Moments], Array, Array]:
         """Per block moments; gradient (T,) and curvature (T, T) of the shape parameters."""
-        import torch
-
-        Q = nodes.slope.shape[1]
         gradient_t, hessian_t = np.zeros(self.n_shape), np.zeros((self.n_shape, self.n_shape))
+        contrasts = self._contrasts(x)
+        packs = self._packs(nodes, posterior)
         out: list[Moments] = []
-        for c, (scaled, shift) in zip(self.cells, self._contrasts(x), strict=True):
-            n, d = scaled.shape
-            mine = list(range(c.shape.start, c.shape.stop)) + ([self.n_shape - 1] if self.observation.lapse else [])
-            T = len(mine)
-            m = Moments(
-                np.zeros((n, d)), np.zeros((n, d)), np.zeros((n, d, d)), np.zeros((n, d, d)), np.zeros((n, d, d)),
-                np.zeros((n, d, T)), np.zeros((n, d, T)),
-            )  # fmt: skip
-            for rows in self._slices(c, Q):
-                rater = c.block.rater[rows]
-                slope = torch.from_numpy(nodes.slope[rater].T.copy())  # (Q, n)
-                weight = torch.from_numpy(posterior[rater].T * c.block.count[rows])
-                contrast = slope[..., None] * torch.from_numpy(scaled[rows]) + torch.from_numpy(shift[rows])
-                contrast.requires_grad_(True)
-                t = torch.from_numpy(x[self.shape].copy()).requires_grad_(True)
-                value = (weight * self._log_probs(c, contrast, t, rows)).sum()
-                inputs = [contrast, t] if self.n_shape else [contrast]
-                first = torch.autograd.grad(value, inputs, create_graph=True, allow_unused=True)
-                g = first[0]
-                _put(m.g1, m.g0, rows, g, slope)
-                for e in range(d):
-                    (h,) = torch.autograd.grad(g[..., e].sum(), contrast, retain_graph=True)
-                    h = -h
-                    m.h2[rows, e] = _sum(h * slope[..., None] ** 2)
-                    m.h1[rows, e] = _sum(h * slope[..., None])
-                    m.h0[rows, e] = _sum(h)
-                if mine:
-                    gradient_t += first[1].detach().numpy()
-                    for position, index in enumerate(mine):
-                        second = torch.autograd.grad(first[1][index], [contrast, t], retain_graph=True, allow_unused=True)
-                        if second[0] is not None:  # pyright: ignore[reportUnnecessaryComparison]  # torch's stubs forget allow_unused
-                            m.cross1[rows, :, position] = _sum(-second[0] * slope[..., None])
-                            m.cross0[rows, :, position] = _sum(-second[0])
-                        if second[1] is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                            hessian_t[index] -= second[1].numpy()
+        for number, c in enumerate(self.cells):
+            n, T = len(c.block.rater), len(self._shape_of(c))
+            d = () if c.scalar else (len(c.K),)
+            m = Moments(*(np.empty((n, *d)) for _ in range(2)), *(np.empty((n, *d, *d)) for _ in range(3)), *(np.empty((n, *d, T)) for _ in range(2)))
+            mine = self._shape_of(c)
+            for pack in packs:
+                mass = posterior[pack.raters[:, None], pack.columns]
+                for part, local, z in self._pieces(pack, number, contrasts[number]):
+                    weight = mass[local] * c.block.count[part, None]
+                    term = self._terms(c, z, part, x)
+                    _average(m, part, pack.slope[local], weight, term)
+                    if T:
+                        gradient_t[mine] += np.einsum("na,nat->t", weight, term.first_t)
+                        hessian_t[np.ix_(mine, mine)] -= term.second_t(weight)
             out.append(m)
         return out, gradient_t, hessian_t
 
-    def derivatives(self, x: Array, nodes: Nodes, posterior: Array, *, sparse: bool) -> Derivatives:
-        """Gradient of log L and the expected curvature, given the posterior of the slopes at x."""
+    def derivatives(self, x: Array, nodes: Nodes, posterior: Array, *, stale: Derivatives | None = None) -> Derivatives:
+        """Gradient of log L and the expected curvature, given the posterior of the slopes at x.
+
+        With features the curvature of the values costs more than all the rest: `stale` lends that of an earlier point.
+        """
         moments, gradient_t, hessian_t = self._moments(x, nodes, posterior)
-        design, basis = self.design, self.basis
-        k, G, P, S, T = design.loadings.shape[1], design.n_groups, basis.n_columns, self.n_shifts, self.n_shape
-        Z = design.loadings
-        node_gradient = np.zeros((design.n_responses, G))
-        gradient_f = np.zeros(S)
-        laplacian = [csr_array((design.n_responses, design.n_responses)) for _ in range(G)]
-        to_f = [csr_array((design.n_responses, S)) for _ in range(G)]
-        to_t = np.zeros((G, design.n_responses, T))
-        f_f, f_t = csr_array((S, S)), np.zeros((S, T))
+        n, G, Z = self.design.n_responses, self.design.n_groups, self.design.loadings
+        S, T, E = self.n_shifts, self.n_shape, len(self.edges.left)
+        slope_e, curve_e, place_e, shape_e = np.zeros(E), np.zeros(E), np.zeros(E), np.zeros((E, T))
+        gradient_f, f_f, f_t = np.zeros(S), np.zeros(S), np.zeros((S, T))  # no two shifts meet in one judgment
+        first = int(self.has_position)
+        lenient = [csr_array((n, S)) for _ in range(G)]
+        many: list[tuple[Cells, Moments]] = []
         for c, m in zip(self.cells, moments, strict=True):
-            mine = list(range(c.shape.start, c.shape.stop)) + ([T - 1] if self.observation.lapse else [])
-            n, d = m.g1.shape
-            D0, D1, D2 = _block_diagonal(m.h0), _block_diagonal(m.h1), _block_diagonal(m.h2)
-            gradient_f += c.to_shifts.T @ m.g0.ravel()
-            f_f = f_f + c.to_shifts.T @ D0 @ c.to_shifts
-            f_t[:, mine] += c.to_shifts.T @ m.cross0.reshape(n * d, -1)
-            for g in range(G):
-                # the rows of other groups drop out of J, so the whole of D and of the shifts can stay
-                J = c.to_responses if G == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
-                node_gradient[:, g] += J.T @ m.g1.ravel()
-                laplacian[g] = laplacian[g] + J.T @ D2 @ J
-                if S:
-                    to_f[g] = to_f[g] + J.T @ D1 @ c.to_shifts
-                if T:
-                    to_t[g][:, mine] += J.T @ m.cross1.reshape(n * d, -1)
-        gradient = np.concatenate([basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
-        if sparse:
-            # only the identity basis is ever this large
-            w_w = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
-            w_f = sum((kron(Z[g][:, None], to_f[g]) for g in range(G)), start=csr_array((k * P, S)))
-            # the few shape parameters step by themselves, along |curvature|: a sparse system has no Cholesky to tell it is indefinite
-            curve, axes = np.linalg.eigh(hessian_t)
-            t_root = axes * np.sqrt(np.maximum(np.abs(curve), 1e-6))
-            t_t = csr_array(t_root @ t_root.T)
-            blocks = [[w_w, w_f, None], [w_f.T, f_f, None], [None, None, t_t]]
-            keep = [i for i, size in enumerate((k * P, S, T)) if size]
-            root = csr_array(block_diag([self._root(moments), t_root] if T else [self._root(moments)]))
-            return Derivatives(gradient, csr_array(block_array([[blocks[i][j] for j in keep] for i in keep])), root)
-        information = np.zeros((self.size, self.size))
-        vs, fs, ts = self.values, self.shifts, self.shape
+            if not c.scalar:
+                many.append((c, m))
+                continue
+            mine, rater = self._shape_of(c), c.block.rater
+            slope_e += np.bincount(c.edge, weights=c.sign * m.g1, minlength=E)
+            curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
+            for t, index in enumerate(mine):
+                shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
+            if self.has_position and not c.block.lenient:
+                place_e += np.bincount(c.edge, weights=c.sign * c.place * m.h1, minlength=E)
+                gradient_f[0] += c.place @ m.g0
+                f_f[0] += c.place**2 @ m.h0
+                f_t[0, mine] += c.place @ m.cross0
+            if self.has_leniency and c.block.lenient:
+                R = self.design.n_raters
+                gradient_f[first:] += np.bincount(rater, weights=m.g0, minlength=R + 1)[:R]
+                f_f[first:] += np.bincount(rater, weights=m.h0, minlength=R + 1)[:R]
+                for t, index in enumerate(mine):
+                    f_t[first:, index] += np.bincount(rater, weights=m.cross0[:, t], minlength=R + 1)[:R]
+                for g in range(G):
+                    use = (rater < R) & (c.group == g)
+                    where = (self.edges.left[c.edge[use]], first + rater[use])
+                    lenient[g] = lenient[g] + coo_array(((c.sign * m.h1)[use], where), shape=(n, S)).tocsr()
+        node_gradient = np.zeros((n, G))
+        laplacian, to_shifts, to_shape = [], [], []
+        for g, mine in enumerate(self._mine):
+            D = self._incidence[g]
+            node_gradient[:, g] = D.T @ slope_e[mine]
+            laplacian.append(self._laplacians[g](curve_e[mine]))
+            shifted = lenient[g]
+            if self.has_position:
+                shifted = csr_array(shifted + self._position_column(D.T @ place_e[mine]))
+            to_shifts.append(shifted)
+            to_shape.append(D.T @ shape_e[mine])
+        for c, m in many:
+            self._add_choices(c, m, node_gradient, laplacian, to_shifts, to_shape, gradient_f, f_f, f_t)
+        gradient = np.concatenate([self.basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
+        corner = block_array([[diags_array(f_f), csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
+        if corner is None:
+            corner = diags_array(f_f) if S else csr_array(hessian_t)
+        values, border = (stale.values, stale.border) if stale else self._through_basis(laplacian, to_shifts, to_shape)
+        return Derivatives(gradient, values, border, csr_array(corner), curve_e, many)
+
+    def _add_choices(
+        self, c: Cells, m: Moments, node_gradient: Array, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array],
+        gradient_f: Array, f_f: Array, f_t: Array,
+    ) -> None:  # fmt: skip
+        """Choices among more than two, whose contrasts have several dimensions, added to the sums per response."""
+        assert c.to_responses is not None
+        d, mine = len(c.K), self._shape_of(c)
+        D0, D1, D2 = _block_diagonal(m.h0), _block_diagonal(m.h1), _block_diagonal(m.h2)
+        place = c.places()
+        if self.has_position:
+            gradient_f[0] += place @ m.g0.ravel()
+            f_f[0] += place @ (D0 @ place)
+            f_t[0, mine] += place @ m.cross0.reshape(len(m.g0) * d, -1)
+        for g in range(self.design.n_groups):
+            # the rows of other groups drop out of J, so the whole of D and of the shifts can stay
+            J = c.to_responses if self.design.n_groups == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
+            node_gradient[:, g] += J.T @ m.g1.ravel()
+            laplacian[g] = csr_array(laplacian[g] + J.T @ D2 @ J)
+            to_shape[g][:, mine] += J.T @ m.cross1.reshape(len(m.g1) * d, -1)
+            if self.has_position:
+                to_shifts[g] = csr_array(to_shifts[g] + self._position_column(J.T @ (D1 @ place)))
+
+    def _position_column(self, column: Array) -> csr_array:
+        """(n_responses, S) with the column of position filled."""
+        n = self.design.n_responses
+        return coo_array((column, (np.arange(n), np.zeros(n, dtype=int))), shape=(n, self.n_shifts)).tocsr()
+
+    def _through_basis(self, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]) -> tuple[Any, Any]:
+        """Curvature of the values and its border, from the sums per response and group."""
+        Z, basis = self.design.loadings, self.basis
+        G, k = Z.shape
+        P = basis.n_columns
+        if basis.matrix is None:
+            if Z.shape == (1, 1) and Z[0, 0] == 1:
+                return laplacian[0], hstack([to_shifts[0], csr_array(to_shape[0])]).tocsr()
+            values = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
+            sides = [hstack([to_shifts[g], csr_array(to_shape[g])]) for g in range(G)]
+            return csr_array(values), csr_array(sum((kron(Z[g][:, None], sides[g]) for g in range(G)), start=csr_array((k * P, self.size - k * P))))
+        values, border = np.zeros((k * P, k * P)), np.zeros((k * P, self.size - k * P))
         for g in range(G):
             curvature = basis.gram(laplacian[g])
-            shifts = basis.transpose_times(to_f[g].toarray()) if S else np.zeros((P, 0))
-            shapes = basis.transpose_times(to_t[g])
-            for a in range(k):
-                if not Z[g, a]:
-                    continue
+            side = basis.transpose_times(np.hstack([to_shifts[g].toarray(), to_shape[g]]))
+            for a in np.flatnonzero(Z[g]):
                 rows = slice(a * P, (a + 1) * P)
-                information[rows, fs] += Z[g, a] * shifts
-                information[rows, ts] += Z[g, a] * shapes
-                for b in range(k):
-                    if Z[g, b]:
-                        information[rows, b * P : (b + 1) * P] += Z[g, a] * Z[g, b] * curvature
-        information[fs, vs], information[ts, vs] = information[vs, fs].T, information[vs, ts].T
-        information[fs, fs] = f_f.toarray()
-        information[fs, ts], information[ts, fs], information[ts, ts] = f_t, f_t.T, hessian_t
-        return Derivatives(gradient, information)
+                border[rows] += Z[g, a] * side
+                for b in np.flatnonzero(Z[g]):
+                    values[rows, b * P : (b + 1) * P] += Z[g, a] * Z[g, b] * curvature
+        return values, border
 
-    def _root(self, moments: list[Moments]) -> csr_array:
-        """B (n_values + n_shifts, .) with B B' the expected curvature of values and shifts, for the identity basis.
-
-        A cell's curvature by (scaled part, shift) is an average of (slope, 1)(slope, 1)' times its own, so it has a root of its own.
-        """
-        parts = []
-        for c, m in zip(self.cells, moments, strict=True):
-            n, d = m.g1.shape
-            cell = np.block([[m.h2, m.h1], [m.h1.transpose(0, 2, 1), m.h0]])
-            curve, axes = np.linalg.eigh((cell + cell.transpose(0, 2, 1)) / 2)
-            half = axes * np.sqrt(np.maximum(curve, 0))[:, None, :]  # (n, 2 d, 2 d); a lapse may curve a cell a trifle the wrong way
-            row = np.arange(n * d).reshape(n, d, 1).repeat(2 * d, 2).ravel()
-            column = np.arange(n * 2 * d).reshape(n, 1, 2 * d).repeat(d, 1).ravel()
-            top, low = (coo_array((h.ravel(), (row, column)), shape=(n * d, 2 * n * d)).tocsr() for h in (half[:, :d], half[:, d:]))
-            z = self.design.loadings[c.group.repeat(d)]
-            values = [c.to_responses.multiply(z[:, a][:, None]).tocsr().T @ top for a in range(z.shape[1])]
-            parts.append(vstack([*values, c.to_shifts.T @ low]))
+    def root(self, d: Derivatives) -> csr_array:
+        """B (n_values, .) with B B' the curvature of the values, for the identity basis."""
+        Z = self.design.loadings
+        parts = [
+            kron(Z[g][:, None], self._incidence[g].T.multiply(np.sqrt(np.maximum(d.by_edge[mine], 0))[None])) for g, mine in enumerate(self._mine)
+        ]
+        for c, m in d.many:
+            assert c.to_responses is not None
+            curve, axes = np.linalg.eigh((m.h2 + m.h2.transpose(0, 2, 1)) / 2)
+            half = _block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
+            z = Z[c.group.repeat(len(c.K))]
+            parts.append(vstack([c.to_responses.multiply(z[:, a][:, None]).tocsr().T @ half for a in range(z.shape[1])]))
         return csr_array(hstack(parts))
 
-    def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
+    # ------------------------------------------------------------------ scores per rater
+
+    def slope_border(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[csr_array, Array]:
+        """(C, precision): how each rater's score moves with the rater's slope (size, R), and 1 / posterior variance of the slope (R,).
+
+        The variance of the score over the posterior of the slopes is then close to C diag(1 / precision) C' for the identity basis:
+        exactly, where scores are linear in the slope. Raters whose slope is known for certain have no column.
+        """
+        R = nodes.slope.shape[0] - 1
+        mean = (posterior * nodes.slope).sum(1, keepdims=True)
+        variance = (posterior * (nodes.slope - mean) ** 2).sum(1)[:R]
+        use = np.flatnonzero(variance > 1e-10)
+        number = np.full(R + 1, -1)
+        number[use] = np.arange(len(use))
+        tilt = posterior * (nodes.slope - mean)
+        tilt[use] /= variance[use, None]
+        contrasts = self._contrasts(x)
+        n = self.design.n_responses
+        total: Any = csr_array((self.size, len(use)))
+        for number_of, c in enumerate(self.cells):
+            cells, T = len(c.block.rater), self._shape_of(c)
+            d = len(c.K)
+            along, alone, shape = np.zeros((cells, d)), np.zeros((cells, d)), np.zeros((cells, len(T)))
+            for pack in self._packs(nodes, posterior):
+                mass = tilt[pack.raters[:, None], pack.columns]
+                for part, local, z in self._pieces(pack, number_of, contrasts[number_of]):
+                    weight = mass[local] * c.block.count[part, None]
+                    term = self._terms(c, z, part, x)
+                    first = term.first[..., None] if c.scalar else term.first
+                    along[part] = np.einsum("na,na,nad->nd", weight, pack.slope[local], first)
+                    alone[part] = np.einsum("na,nad->nd", weight, first)
+                    shape[part] = np.einsum("na,nat->nt", weight, term.first_t)
+            column = number[c.block.rater]
+            mine = np.flatnonzero(column >= 0)
+            to = csr_array((np.ones(len(mine)), (mine, column[mine])), shape=(cells, len(use)))
+            if c.to_responses is None:
+                values = [coo_array(((self.design.loadings[c.group, a] * c.sign * along[:, 0])[mine], (c.edge[mine], mine)), shape=(len(self.edges.left), cells)) for a in range(self.design.loadings.shape[1])]
+                incidence = vstack(self._incidence).tocsr()
+                value_rows = vstack([incidence.T @ (v.tocsr() @ to) for v in values])
+            else:
+                spread = _block_diagonal(along[:, :, None] * np.eye(d)) if d > 1 else None
+                assert spread is not None
+                repeat = csr_array(kron(eye_array(cells), np.ones((d, 1))))
+                value_rows = vstack([c.to_responses.T @ (spread.multiply(self.design.loadings[c.group.repeat(d), a][:, None]).tocsr() @ repeat @ to) for a in range(self.design.loadings.shape[1])])
+            position = c.place * alone[:, 0] if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * alone).sum(1)
+            rows, columns, data = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)]
+            if self.has_position and not c.block.lenient:
+                rows.append(np.zeros(len(mine), dtype=int))
+                columns.append(column[mine])
+                data.append(position[mine])
+            if self.has_leniency and c.block.lenient:
+                rows.append(int(self.has_position) + c.block.rater[mine])
+                columns.append(column[mine])
+                data.append(alone[mine, 0])
+            for t, index in enumerate(T):
+                rows.append(np.full(len(mine), self.n_shifts + index))
+                columns.append(column[mine])
+                data.append(shape[mine, t])
+            rest = coo_array(
+                (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=(self.n_shifts + self.n_shape, len(use))
+            )
+            total = total + vstack([value_rows, rest]).tocsr()
+        assert n == self.design.n_responses
+        return csr_array(total), 1 / variance[use]
+
+    def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> tuple[Array, Array]:
         """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
 
         `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
         ones by response.
         """
-        R, Q = nodes.slope.shape
-        known = R - 1
-        contrasts = self._contrasts(x)
+        known = nodes.slope.shape[0] - 1
         missing = np.zeros((self.size, self.size))
-        mean: Any = 0.0
-        meat: Any = 0.0
-        for q in range(Q):
-            gradients = self._node_gradients(x, nodes, posterior, contrasts, q)
-            if Q > 1 and known:
-                codes = [np.where(c.block.rater < known, c.block.rater, -1) for c in self.cells]
-                scores = self._summed_scores(gradients, codes, known)
-                weighted = _scaled_rows(scores, posterior[:known, q])
+        if nodes.slope.shape[1] > 1 and known:
+            by_rater = [np.where(c.block.rater < known, c.block.rater, -1) for c in self.cells]
+            mean: Any = 0.0
+            for mass, scores in self._scores(x, nodes, posterior, by_rater, known, weighted=False):
+                weighted = _scaled_rows(scores, mass[:known])
                 missing += _dense(scores.T @ weighted)
                 mean = mean + weighted
-            if cluster is None:
-                codes = [
-                    np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells
-                ]
-                total = known + self.design.n_responses
-            else:
-                codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
-                total = int(cluster.max()) + 1
-            for c, gradient in zip(self.cells, gradients, strict=True):
-                gradient.weight = posterior[c.block.rater, q]
-            meat = meat + self._summed_scores(gradients, codes, total)
-        if Q > 1 and known:
             missing -= _dense(mean.T @ mean)
+        meat = self.cluster_scores(x, nodes, posterior, cluster)
         return missing, _dense(meat.T @ meat)
 
-    def _node_gradients(
-        self, x: Array, nodes: Nodes, posterior: Array, contrasts: list[tuple[Array, Array]], q: int
-    ) -> list[_CellGradient]:
-        """Per block, the gradient of each cell's log probability at one node of the slopes."""
-        import torch
+    def cluster_scores(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> Any:
+        """(clusters, size) mean score of each cluster's judgments; sparse where the basis is the identity."""
+        known = nodes.slope.shape[0] - 1
+        if cluster is None:
+            codes = [np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells]
+            total = known + self.design.n_responses
+        else:
+            codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
+            total = int(cluster.max()) + 1
+        summed: Any = 0.0
+        for _, scores in self._scores(x, nodes, posterior, codes, total, weighted=True):
+            summed = summed + scores
+        return summed
 
-        t = torch.from_numpy(x[self.shape].copy())
-        out = []
-        for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
-            rater = c.block.rater
-            slope = nodes.slope[rater, q]
-            if (posterior[rater, q] > 1e-9).any():
-                contrast = torch.from_numpy(slope[:, None] * scaled + shift)[None].requires_grad_(True)
-                shape, g = self._cell_scores(c, contrast, t)
-            else:
-                shape, g = np.zeros((len(rater), self.n_shape)), np.zeros_like(scaled)
-            count = c.block.count[:, None]
-            out.append(_CellGradient(slope, g * count, shape * count, np.ones(len(rater))))
-        return out
+    def _scores(
+        self, x: Array, nodes: Nodes, posterior: Array, codes: list[Codes], total: int, *, weighted: bool
+    ) -> Iterator[tuple[Array, Any]]:
+        """For the most probable node of every rater, then the second, ...: (its mass per rater, scores summed by code)."""
+        contrasts = self._contrasts(x)
+        order = np.argsort(-posterior, axis=1, kind="stable")
+        every = np.arange(len(posterior))
+        for q in range(int((posterior > 1e-6).sum(1).max())):
+            mass, slope = posterior[every, order[:, q]], nodes.slope[every, order[:, q]]
+            gradients = [self._cell_gradient(number, x, contrasts[number], slope) for number in range(len(self.cells))]
+            weights = [mass[c.block.rater] if weighted else np.ones(len(c.block.rater)) for c in self.cells]
+            yield mass, self._summed_scores(gradients, codes, weights, slope, total)
 
-    def _summed_scores(self, gradients: list[_CellGradient], codes: list[NDArray[np.int64]], total: int) -> Any:
+    def _cell_gradient(self, number: int, x: Array, contrast: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+        """(n, d) and (n, T): gradient of each cell's log probability times its count, its rater's slope being given."""
+        c = self.cells[number]
+        scaled, shift = contrast
+        b = slope[c.block.rater]
+        z = (b * scaled + shift)[:, None] if c.scalar else (b[:, None] * scaled + shift)[:, None]
+        term = self._terms(c, z, slice(None), x)
+        count = c.block.count[:, None]
+        shape = np.zeros((len(b), self.n_shape))
+        shape[:, self._shape_of(c)] = term.first_t[:, 0] * count
+        return (term.first if c.scalar else term.first[:, 0]) * count, shape
+
+    def _summed_scores(
+        self, gradients: list[tuple[Array, Array]], codes: list[Codes], weights: list[Array], slope: Array, total: int
+    ) -> Any:
         """(total, size) scores summed over the cells of each code (below 0: left out); sparse where the basis is the identity."""
-        k, G = self.design.loadings.shape[1], self.design.n_groups
-        values: list[Any] = [csr_array((total, self.design.n_responses)) for _ in range(k)]
+        G, k = self.design.loadings.shape
+        n = self.design.n_responses
+        per_group: list[Any] = [csr_array((total, n)) for _ in range(G)]
         shifts: Any = csr_array((total, self.n_shifts))
         shapes = np.zeros((total, self.n_shape))
-        for c, gradient, code in zip(self.cells, gradients, codes, strict=True):
-            n, d = gradient.contrast.shape
-            use = np.where(code >= 0, gradient.weight, 0.0)
+        for c, (contrast, shape), code, weight in zip(self.cells, gradients, codes, weights, strict=True):
+            cells, d = contrast.shape
+            use = np.where(code >= 0, weight, 0.0)
             row = np.maximum(code, 0)
-            entries = np.repeat(use, d) * gradient.contrast.ravel()
-            where = (np.repeat(row, d), np.arange(n * d))
-            for a in range(k):
-                z = self.design.loadings[np.minimum(c.group, G - 1), a] * gradient.slope
-                if z.any():
-                    values[a] = values[a] + csr_array((entries * np.repeat(z, d), where), shape=(total, n * d)) @ c.to_responses
-            if self.n_shifts:
-                shifts = shifts + csr_array((entries, where), shape=(total, n * d)) @ c.to_shifts
+            scaled = use * slope[c.block.rater]
+            for g in range(G):
+                mine = np.flatnonzero((c.group == g) & (use != 0))
+                if c.to_responses is None:
+                    entries = (scaled * c.sign * contrast[:, 0])[mine]
+                    by_edge = csr_array((entries, (row[mine], c.edge[mine] - self._mine[g].start)), shape=(total, self._incidence[g].shape[0]))
+                    per_group[g] = per_group[g] + by_edge @ self._incidence[g]
+                else:
+                    entries = (scaled[:, None] * contrast)[mine].ravel()
+                    where = (np.repeat(row[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
+                    per_group[g] = per_group[g] + csr_array((entries, where), shape=(total, cells * d)) @ c.to_responses
+            if self.has_position and not c.block.lenient:
+                along = c.place * contrast[:, 0] if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * contrast).sum(1)
+                shifts = shifts + csr_array((use * along, (row, np.zeros(cells, dtype=int))), shape=(total, self.n_shifts))
+            if self.has_leniency and c.block.lenient:
+                known = np.flatnonzero(c.block.rater < self.design.n_raters)
+                where = (row[known], int(self.has_position) + c.block.rater[known])
+                shifts = shifts + csr_array(((use * contrast[:, 0])[known], where), shape=(total, self.n_shifts))
             if self.n_shape:
-                shapes += csr_array((use, (row, np.arange(n))), shape=(total, n)) @ gradient.shape
+                shapes += csr_array((use, (row, np.arange(cells))), shape=(total, cells)) @ shape
+        Z = self.design.loadings
+        values = [sum((Z[g, a] * per_group[g] for g in range(G) if Z[g, a]), start=csr_array((total, n))) for a in range(k)]
         if self.basis.matrix is None:
             return hstack([*values, shifts, csr_array(shapes)]).tocsr()
-        return np.hstack([*(self.basis.times_left(v) for v in values), shifts.toarray(), shapes])
+        return np.hstack([*(self.basis.times_left(csr_array(v)) for v in values), shifts.toarray(), shapes])
 
-    def _cell_scores(self, c: Cells, contrast: Tensor, t: Tensor) -> tuple[Array, Array]:
-        """Per cell, the gradient of log p with respect to t (n, T) and to the contrast (n, d)."""
-        import torch
 
-        n = contrast.shape[1]
-        t = t.detach().clone().requires_grad_(True)
-        value = self._log_probs(c, contrast, t, slice(0, n))[0]
-        (g,) = torch.autograd.grad(value.sum(), contrast, retain_graph=True)
-        shape_grad = np.zeros((n, self.n_shape))
-        mine = list(range(c.shape.start, c.shape.stop)) + ([self.n_shape - 1] if self.observation.lapse else [])
-        if mine:
-            # the families take one t for all cells, so reverse mode sums over them: differentiate that sum by a weight per cell
-            weight = torch.ones(n, dtype=torch.float64, requires_grad=True)
-            (along,) = torch.autograd.grad((value * weight).sum(), t, create_graph=True)
-            for index in mine:
-                (column,) = torch.autograd.grad(along[index], weight, retain_graph=True)
-                shape_grad[:, index] = column.numpy()
-        return shape_grad, g[0].detach().numpy()
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def _by_rater(block: Block) -> Block:
+    """The block with its cells sorted by rater, so that a rater's cells are one run."""
+    if len(block.rater) < 2 or (np.diff(block.rater) >= 0).all():
+        return block
+    order = np.argsort(block.rater, kind="stable")
+    parts = {name: getattr(block, name)[order] for name in ("shown", "outcome", "rater", "ordered", "count")}
+    return replace(block, **parts)
+
+
+def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:
+    """(key, sign) of each cell with one or two slots: a number per (group, pair of responses), whatever their order."""
+    m = block.shown.shape[1]
+    if m > 2:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    n, G = design.n_responses, design.n_groups
+    first = block.shown[:, 0] // G
+    group = block.shown[:, 0] % G
+    if m == 1:
+        return (group * (n + 1) + n) * n + first, np.ones(len(first))
+    second = block.shown[:, 1] // G
+    key = (group * (n + 1) + np.maximum(first, second)) * n + np.minimum(first, second)
+    K = block.family.contrast(2)
+    return key, np.where(first <= second, K[0, 0], -K[0, 0])
+
+
+def _contrasts_of_many(block: Block, K: Array, n_responses: int, n_groups: int) -> csr_array:
+    """(n * d, n_responses): contrast per unit of utility."""
+    n, m = block.shown.shape
+    d = len(K)
+    row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
+    weight = np.broadcast_to(K, (n, d, m))
+    nonzero = weight != 0
+    column = np.broadcast_to((block.shown // n_groups)[:, None, :], (n, d, m))
+    return coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, n_responses)).tocsr()
+
+
+def _add_runs(total: Array, code: Codes, values: Array) -> None:
+    """total[code] += values, where code is ascending."""
+    starts = np.flatnonzero(np.diff(code, prepend=-1))
+    total[code[starts]] += np.add.reduceat(values, starts, axis=0)
+
+
+def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) -> None:
+    """Moments of some cells, from the terms at their nodes."""
+    many = term.first.ndim == 3
+    mean = "na,nad->nd" if many else "na,na->n"
+    square = "na,nade->nde" if many else "na,na->n"
+    tilted = weight * slope
+    m.g0[rows], m.g1[rows] = np.einsum(mean, weight, term.first), np.einsum(mean, tilted, term.first)
+    m.h0[rows], m.h1[rows] = -np.einsum(square, weight, term.second), -np.einsum(square, tilted, term.second)
+    m.h2[rows] = -np.einsum(square, tilted * slope, term.second)
+    if m.cross0.shape[-1]:
+        cross = term.cross[..., None] if many else term.cross  # a choice among many has the lapse alone
+        m.cross0[rows] = -np.einsum("na,na...->n...", weight, cross)
+        m.cross1[rows] = -np.einsum("na,na...->n...", tilted, cross)
 
 
 def _dense(matrix: Any) -> Array:
@@ -520,15 +770,6 @@ def _dense(matrix: Any) -> Array:
 
 def _scaled_rows(matrix: Any, weight: Array) -> Any:
     return matrix * weight[:, None] if isinstance(matrix, np.ndarray) else matrix.multiply(weight[:, None]).tocsr()
-
-
-def _sum(values: Tensor) -> Array:
-    return values.detach().sum(0).numpy()
-
-
-def _put(g1: Array, g0: Array, rows: slice, g: Tensor, slope: Tensor) -> None:
-    g1[rows] = _sum(g * slope[..., None])
-    g0[rows] = _sum(g)
 
 
 def _block_diagonal(h: Array) -> csr_array:

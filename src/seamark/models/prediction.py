@@ -12,6 +12,7 @@ from seamark.models.design import Block, build_design
 from seamark.models.fitting import Fit
 from seamark.models.observation import Choice, Davidson, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Crowd, Groups
+from seamark.models.utility import squared_rows
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -85,7 +86,6 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
     fitted_rater = np.array([seen.get(r, len(seen)) for r in feedback.raters["id"].to_list()] + [len(seen)])
     leniency = np.append(np.nan_to_num(fit.raters["leniency"].to_numpy()), 0.0)  # null where the fit has no leniency, which is a shift of 0
-    k, P = fit.weights.shape
     G = len(crowd.names)
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
     out: list[Predicted] = []
@@ -93,7 +93,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
     spread = {}
     for g in range(G):
-        spread[g] = rows.times(np.einsum("k,kpr->pr", fit.loadings[g], fit.factor.reshape(k, P, -1)))
+        spread[g] = rows.times(fit.factor_for(fit.loadings[g]))
     for block in design.blocks:
         response, group = block.shown // G, block.shown[:, 0] % G
         K = block.family.contrast(block.shown.shape[1])
@@ -104,8 +104,8 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 mine = np.flatnonzero(group == g)
                 for start in range(0, len(mine), 20_000):
                     part = mine[start : start + 20_000]
-                    difference = np.einsum("s,nsr->nr", K[0], spread[g][response[part]])
-                    sd[part, 0] = np.sqrt((difference**2).sum(1) + new_variance[response[part]].sum(1))
+                    difference = sum(weight * spread[g][response[part, slot]] for slot, weight in enumerate(K[0]))
+                    sd[part, 0] = np.sqrt(squared_rows(difference) + new_variance[response[part]].sum(1))
         rater = fitted_rater[block.rater]
         shift = (block.ordered[:, None] * K[:, 0]) * fit.position if not block.lenient else leniency[rater][:, None]
         probs = _integrate(fit, block, scaled, sd, shift, fit.slope_nodes[rater], fit.slope_weights[rater])

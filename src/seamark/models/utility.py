@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.features import HashEncoder, style_features
@@ -195,8 +195,8 @@ class Rows:
     outside: NDArray[np.bool_]
     """(n,) whether the response is unlike everything in the training data."""
 
-    def times(self, W: Array) -> Array:
-        """X W"""
+    def times(self, W: Any) -> Any:
+        """X W; sparse only if W is, which the identity alone can have."""
         if self.columns is None:
             return W[self.index]
         P = self.columns.shape[1]
@@ -204,6 +204,11 @@ class Rows:
         if len(W) > P:
             product += np.where((self.index >= 0)[:, None], W[P + np.maximum(self.index, 0)], 0.0)
         return product
+
+
+def squared_rows(factor: Any) -> Array:
+    """(n,) squared length of each row of a dense or sparse factor: the variances that it stands for."""
+    return np.asarray(factor.power(2).sum(1)) if issparse(factor) else (factor**2).sum(1)
 
 
 class Utility(Protocol):

@@ -1,0 +1,301 @@
+"""The matrix of a Newton step and of the covariance: an arrow of values, border and corner, solved in the way its shape allows.
+
+    A = [ W   C ]      W  curvature of the values, with their prior
+        [ C'  H ]      C  the border: shifts and shape;  H  the corner
+
+Three ways, of which `make_solver` picks one:
+
+    Dense       A is one dense matrix: features, or a table of few responses
+    Blocks      W falls into small blocks, one per set of responses that meet (a prompt): each is inverted, exactly, and the border
+                is eliminated by its Schur complement
+    Iterative   W is large and hangs together: conjugate gradients; variances from draws (Papandreou & Yuille 2010), those of
+                single values sharpened by what the matrix says exactly about each given its neighbours (Siden et al. 2018)
+
+Each gives the same things: a step, variances, variances of gaps, and a factor of the covariance of the values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.sparse import csr_array, diags_array, hstack
+from scipy.sparse.csgraph import connected_components
+
+from seamark.models.likelihood import Derivatives, Likelihood
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+DENSE = 2500
+"""Up to this many parameters a table is solved as one dense matrix."""
+LARGEST_BLOCK = 64
+"""Responses that meet in sets of at most this many are solved set by set."""
+WIDEST_BORDER = 4000
+"""A border up to this wide has its Schur complement written out."""
+DRAWS = 128
+"""Draws that stand for a covariance too large to keep: 6% error of a standard deviation before it is sharpened."""
+_PROJECTED = 64
+"""Columns that stand for a wide low-rank part of a covariance."""
+
+
+def _cholesky(matrix: Array) -> tuple[Array, bool]:
+    """Lower factor; far from the mode a shape parameter may curve the wrong way, so the matrix is damped as need be (Levenberg 1944)."""
+    if not len(matrix):
+        return matrix, True
+    ridge, scale = 0.0, float(np.abs(np.diag(matrix)).max())
+    while True:
+        try:
+            return cho_factor(matrix + ridge * np.eye(len(matrix)) if ridge else matrix, lower=True)
+        except np.linalg.LinAlgError:
+            ridge = max(10 * ridge, 1e-8 * scale)
+
+
+def _inverse_factor(cholesky: tuple[Array, bool]) -> Array:
+    """F with F F' the inverse."""
+    lower = cholesky[0]
+    return solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False).T
+
+
+@dataclass
+class Dense:
+    """One dense matrix, over the free parameters."""
+
+    matrix: Array
+    free: NDArray[np.bool_]
+    n_values: int
+
+    @cached_property
+    def _cholesky(self) -> tuple[Array, bool]:
+        return _cholesky(self.matrix)
+
+    @cached_property
+    def factor(self) -> Array:
+        """(size, free) F with F F' the inverse; rows of fixed parameters are 0."""
+        return spread(_inverse_factor(self._cholesky), self.free)
+
+    def solve(self, gradient: Array) -> Array:
+        return spread(cho_solve(self._cholesky, gradient[self.free]), self.free)
+
+    def variances(self) -> Array:
+        return (self.factor**2).sum(1)
+
+    def values_factor(self, rng: np.random.Generator) -> Array:
+        """(n_values, r) with product the covariance of the values, for variances of gaps: drawn where there are many."""
+        values = self.factor[: self.n_values]
+        r = values.shape[1]
+        return values if r <= _PROJECTED else values @ rng.standard_normal((r, _PROJECTED)) / np.sqrt(_PROJECTED)
+
+
+class Components:
+    """Which values meet, directly or through others, and where each stands in its block."""
+
+    def __init__(self, pattern: csr_array) -> None:
+        count, label = connected_components(pattern, directed=False)
+        size = np.bincount(label, minlength=count)
+        self.largest = int(size.max())
+        self.local = np.empty(len(label), dtype=np.int64)
+        order = np.argsort(label, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(size)])[:-1]
+        self.local[order] = np.arange(len(label)) - np.repeat(starts, size)
+        self.sizes = np.unique(size)
+        number = np.empty(count, dtype=np.int64)
+        for s in self.sizes:
+            number[size == s] = np.arange(int((size == s).sum()))
+        self.size_of, self.block_of = size[label], number[label]
+        self.members = [order[starts[size == s][:, None] + np.arange(s)] for s in self.sizes]
+
+    def blocks(self, matrix: csr_array) -> list[Array]:
+        """Per size, the blocks (m, s, s)."""
+        row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))  # type: ignore[index]  # scipy types the shape as optional
+        column = matrix.indices
+        out = []
+        for s, members in zip(self.sizes, self.members, strict=True):
+            mine = slice(None) if len(self.sizes) == 1 else self.size_of[row] == s
+            block = np.zeros((len(members), s, s))
+            block[self.block_of[row[mine]], self.local[row[mine]], self.local[column[mine]]] = matrix.data[mine]
+            out.append(block)
+        return out
+
+    def matrix(self, blocks: list[Array]) -> csr_array:
+        """The block-diagonal matrix of these blocks."""
+        rows, columns, data = [], [], []
+        for members, block in zip(self.members, blocks, strict=True):
+            rows.append(np.broadcast_to(members[:, :, None], block.shape).ravel())
+            columns.append(np.broadcast_to(members[:, None, :], block.shape).ravel())
+            data.append(block.ravel())
+        n = len(self.local)
+        return csr_array((np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
+
+
+@dataclass
+class Blocks:
+    """Values in small blocks, with a border."""
+
+    components: Components
+    values: csr_array
+    border: csr_array
+    corner: Array
+
+    @cached_property
+    def _inverses(self) -> list[Array]:
+        return [np.linalg.inv(block) for block in self.components.blocks(self.values)]
+
+    @cached_property
+    def _inverse(self) -> csr_array:
+        return self.components.matrix(self._inverses)
+
+    @cached_property
+    def _through(self) -> Any:
+        """W^-1 C, dense where the border is narrow."""
+        # a sparse product keeps its zeros only while responses have few raters each
+        narrow = self.border.shape[1] <= _PROJECTED  # type: ignore[index]  # scipy types the shape as optional
+        return self._inverse @ (self.border.toarray() if narrow else self.border)
+
+    @cached_property
+    def _schur(self) -> tuple[Array, bool]:
+        product = self.border.T @ self._through
+        return _cholesky(self.corner - (product if isinstance(product, np.ndarray) else product.toarray()))
+
+    @cached_property
+    def _corner_factor(self) -> Array:
+        """Of the covariance of shifts and shape."""
+        return _inverse_factor(self._schur)
+
+    def solve(self, gradient: Array) -> Array:
+        n = self.values.shape[0]  # type: ignore[index]  # scipy types the shape as optional
+        g, s = gradient[:n], gradient[n:]
+        corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
+        return np.concatenate([self._inverse @ g - self._through @ corner, corner])
+
+    def _low_rank(self, rng: np.random.Generator) -> Array:
+        """(n_values, r): factor of what not knowing shifts and shape adds to the covariance of the values."""
+        factor = self._corner_factor
+        if factor.shape[1] > _PROJECTED:
+            factor = factor @ rng.standard_normal((factor.shape[1], _PROJECTED)) / np.sqrt(_PROJECTED)
+        return self._through @ factor
+
+    def variances(self) -> Array:
+        rng = np.random.default_rng(0)
+        values = self._inverse.diagonal() + (self._low_rank(rng) ** 2).sum(1)
+        return np.concatenate([values, (self._corner_factor**2).sum(1)])
+
+    def values_factor(self, rng: np.random.Generator) -> csr_array:
+        """(n_values, r) sparse: a block of its own for each set of responses, and shared columns for the border."""
+        roots = self.components.matrix([np.linalg.cholesky(inverse) for inverse in self._inverses])
+        return csr_array(hstack([roots, csr_array(self._low_rank(rng))]))
+
+    def rows(self, index: Codes) -> Array:
+        """(len(index), size) rows of the inverse, for parameters of the border."""
+        corner = cho_solve(self._schur, np.eye(len(self.corner)))[index]
+        return np.hstack([-(self._through @ corner.T).T, corner])
+
+
+@dataclass
+class Iterative:
+    """Values that hang together and are too many for a dense matrix."""
+
+    values: csr_array
+    border: Array
+    """(n_values, b) dense; 0 for leniencies, which step by themselves: their coupling would make it wide."""
+    corner: Array
+    root: csr_array
+    """B with B B' = values, to draw from."""
+    rng: np.random.Generator
+
+    @cached_property
+    def _through(self) -> Array:
+        return conjugate_gradients(self.values, self.border, tolerance=1e-5)
+
+    @cached_property
+    def _schur(self) -> tuple[Array, bool]:
+        return _cholesky(self.corner - self.border.T @ self._through)
+
+    def solve(self, gradient: Array) -> Array:
+        n = len(self.border)
+        g, s = gradient[:n], gradient[n:]
+        alone = conjugate_gradients(self.values, g, tolerance=1e-4)
+        corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
+        return np.concatenate([alone - self._through @ corner, corner])
+
+    def variances(self) -> Array:
+        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off (Hutchinson 1990)."""
+        n = len(self.border)
+        probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
+        values = (probes * conjugate_gradients(self.values, probes, tolerance=1e-3)).mean(1)
+        factor = _inverse_factor(self._schur)
+        return np.concatenate([values + ((self._through @ factor) ** 2).sum(1), (factor**2).sum(1)])
+
+    def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
+        n, width = len(self.border), self.root.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        factor = np.empty((n, draws))
+        for start in range(0, draws, 32):
+            noise = rng.standard_normal((width, min(32, draws - start)))
+            factor[:, start : start + 32] = conjugate_gradients(self.values, self.root @ noise, tolerance=1e-3)
+        factor /= np.sqrt(draws)
+        # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
+        diagonal = self.values.diagonal()
+        around = (self.values @ factor) / diagonal[:, None] - factor
+        exact = 1 / diagonal + (around**2).sum(1)
+        factor *= np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-300))[:, None]
+        return np.hstack([factor, self._through @ _inverse_factor(self._schur)])
+
+
+Solver = Dense | Blocks | Iterative
+
+
+def make_solver(likelihood: Likelihood, d: Derivatives, precision: Array, components: Components | None, rng: np.random.Generator) -> Solver:
+    """The way to solve A with priors of this precision (size,); `components` are None where the basis has features."""
+    n, free = d.values.shape[0], likelihood.free
+    if components is None or len(precision) <= DENSE:
+        matrix = d.whole()
+        matrix[np.diag_indices_from(matrix)] += precision
+        return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
+    values = csr_array(d.values + diags_array(precision[:n]))
+    corner = d.corner.toarray()
+    corner[np.diag_indices_from(corner)] += precision[n:]
+    if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
+        return Blocks(components, values, d.border, corner)
+    border = d.border.tolil()
+    border[:, likelihood.leniency.start - n : likelihood.leniency.stop - n] = 0.0
+    root = csr_array(hstack([likelihood.root(d), diags_array(np.sqrt(precision[:n]))]))
+    return Iterative(values, border.toarray(), corner, root, rng)
+
+
+def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
+    """Solve A X = B for all columns at once, with Jacobi preconditioning."""
+    if not right.size:
+        return right
+    B = right[:, None] if right.ndim == 1 else right
+    inverse = 1.0 / np.asarray(A.diagonal(), dtype=np.float64)[:, None]
+    solution = np.zeros_like(B)
+    residual = B.copy()
+    z = inverse * residual
+    direction = z.copy()
+    rz = (residual * z).sum(0)
+    target = tolerance**2 * np.maximum(rz, 1e-300)
+    for _ in range(limit):
+        Ad = A @ direction
+        step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
+        solution += step * direction
+        residual -= step * Ad
+        z = inverse * residual
+        new = (residual * z).sum(0)
+        if (new <= target).all():
+            break
+        direction = z + (new / np.maximum(rz, 1e-300)) * direction
+        rz = new
+    return solution[:, 0] if right.ndim == 1 else solution
+
+
+def spread(values: Array, free: NDArray[np.bool_]) -> Array:
+    """Rows for all parameters from rows for the free ones; fixed parameters have none of the variance."""
+    if free.all():
+        return values
+    out = np.zeros((len(free), *values.shape[1:]))
+    out[free] = values
+    return out
