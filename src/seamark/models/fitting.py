@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 _ROUNDS = 15
 """Most updates of the hyperparameters; they usually settle, to 5% of a variance, in 5 to 15."""
-_SETTLED = 1.0
+_SETTLED = 0.1
 """Hyperparameters move only while the Newton decrement is below this, in standard errors."""
 _KEPT = 512
 """Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
@@ -53,7 +53,7 @@ class Convergence:
     converged: bool
     iterations: int
     decrement: float
-    """sqrt(g' A^-1 g) at the end: the length of the last Newton step in standard errors of the step's own metric."""
+    """sqrt(g' A^-1 g / size) at the end: root mean square of the last Newton step, in standard errors of the step's own metric."""
     tolerance: float
     log_likelihood: float
     notes: tuple[str, ...] = ()
@@ -393,7 +393,7 @@ def fit(
     people: People | None = None,
     observation: Observation | None = None,
     max_iterations: int = 200,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-4,
     require_converged: bool = True,
     require_identified: bool = True,
     seed: int = 0,
@@ -407,7 +407,7 @@ def fit(
         The parts of the model. Left out: Linear on hashed n-grams where all responses have texts, else Tabular; Same; the
         outcome families of the kinds present, with reliability, position, leniency and lapse.
     tolerance
-        Largest Newton decrement at the end, in standard errors.
+        Largest root mean square of a Newton step at the end, in standard errors.
     progress
         Called with (iteration, decrement).
 
@@ -530,6 +530,8 @@ class _Search:
     centre: Array
     precision: Array
     variances: dict[str, float]
+    usual: dict[str, float]
+    """Prior variances that the search starts from."""
     parts: list[tuple[str, NDArray[np.int64]]]
     nodes: Nodes
     value: float = -np.inf
@@ -546,9 +548,9 @@ class _Search:
         if likelihood.observation.lapse:
             precision[size - 1] = 1.0
         parts = _parts(likelihood)
-        variances = {name: _usual_variance(likelihood, name, index) for name, index in parts}
+        usual = {name: _usual_variance(likelihood, name, index) for name, index in parts}
         nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
-        search = _Search(likelihood, slopes, x, centre, precision, variances, parts, nodes)
+        search = _Search(likelihood, slopes, x, centre, precision, dict(usual), usual, parts, nodes)
         search._set_precision()
         search.look()
         return search
@@ -591,8 +593,7 @@ class _Search:
             undetermined = variance[index].sum() / self.variances[name]
             well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
             # as if one more value, of a tenth of the usual variance, had been seen: little data must not end in a prior certain of 0
-            one = 0.1 * _usual_variance(self.likelihood, name, index)
-            self.variances[name] = float((self.x[index] ** 2).sum() + one) / (well_determined + 1)
+            self.variances[name] = float((self.x[index] ** 2).sum() + 0.1 * self.usual[name]) / (well_determined + 1)
         self._set_precision()
 
     def update_slopes(self, solver: Solver, seen: NDArray[np.bool_], rng: np.random.Generator) -> None:
@@ -620,6 +621,31 @@ class _Search:
         return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + slopes)
 
 
+@dataclass
+class _Memory:
+    """What earlier steps told of the curvature that the solver leaves out: raters' slopes not being known (L-BFGS, Nocedal 1980)."""
+
+    pairs: list[tuple[Array, Array]] = field(default_factory=list)
+    """(step, fall of the gradient along it), newest last."""
+    last: tuple[Array, Array] | None = None
+
+    def step(self, x: Array, gradient: Array, solver: Solver) -> Array:
+        if self.last is not None:
+            moved, fell = x - self.last[0], self.last[1] - gradient
+            if moved @ fell > 1e-12 * np.sqrt((moved @ moved) * (fell @ fell)):
+                self.pairs = [*self.pairs[-9:], (moved, fell)]
+        self.last = (x, gradient)
+        q = gradient.copy()
+        along = []
+        for moved, fell in reversed(self.pairs):
+            along.append(moved @ q / (moved @ fell))
+            q -= along[-1] * fell
+        step = solver.solve(q)
+        for (moved, fell), a in zip(self.pairs, reversed(along), strict=True):
+            step += (a - fell @ step / (moved @ fell)) * moved
+        return step
+
+
 def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64]) -> float:
     """Prior variance of a part's parameters that gives utilities a variance of about 1, a tenth of that what is beside a main part."""
     scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
@@ -644,7 +670,7 @@ def _optimise(
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
-    age = 0
+    memory, age = _Memory(), 0
     for iteration in range(1, max_iterations + 1):
         lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
         derivatives = likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
@@ -653,17 +679,18 @@ def _optimise(
             components = Components(derivatives.values)
         gradient = derivatives.gradient - search.precision * (search.x - search.centre)
         solver = make_solver(likelihood, derivatives, search.precision, components, rng)
-        step = solver.solve(gradient)
-        decrement = float(np.sqrt(max(gradient @ step, 0.0)))
+        plain = solver.solve(gradient)
+        decrement = float(np.sqrt(max(gradient @ plain, 0.0) / len(plain)))
+        step = memory.step(search.x, gradient, solver) if frozen else plain
         if progress is not None:
             progress(iteration, decrement)
         if frozen and decrement < tolerance:
             search.look()
             break
         if not search.advance(step):
-            if not lent:
+            if not lent and not memory.pairs:
                 break
-            age = 0  # the lent curvature was too old
+            memory, age = _Memory(), 0  # the lent curvature was too old, or memory misled
             continue
         if frozen or (decrement > _SETTLED and iteration < max_iterations // 2):
             # prior strengths are read off a mode, not off the way to it

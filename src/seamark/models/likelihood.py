@@ -38,10 +38,12 @@ from seamark.models.utility import Basis, squared_rows
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-_CHUNK = 60_000
+_CHUNK = 8_000
 """Elements (nodes x cells) evaluated at once: the temporaries of a pass then stay in the processor's cache."""
 _LIVE = 1e-9
 """A node of less posterior mass than this is left out until the nodes are looked at again."""
+_COUNTED = 1e-5
+"""A node of less posterior mass than this adds nothing that shows to a covariance."""
 _WIDTHS = (1, 3, 5, 8)
 """Raters are packed by how many live nodes they have, up to one of these, else all."""
 
@@ -136,13 +138,13 @@ class _Pack:
 
     raters: Codes
     columns: Codes
-    """(m, a) nodes"""
+    """(a, m) nodes"""
     slope: Array
-    """(m, a)"""
+    """(a, m)"""
     rows: list[Codes | slice]
     """Per block, the cells of these raters."""
     local: list[Codes]
-    """Per block, the row of `slope` of each of these cells, ascending."""
+    """Per block, the column of `slope` of each of these cells, ascending."""
 
 
 @dataclass
@@ -309,29 +311,29 @@ class Likelihood:
             raters = np.flatnonzero(class_of == number)
             if not len(raters):
                 continue
-            columns = order[raters, :width]
+            columns = order[raters, :width].T
             index = np.full(R, -1)
             index[raters] = np.arange(len(raters))
             rows: list[Codes | slice] = [
                 slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.rater] == number) for c in self.cells
             ]
             local = [index[c.block.rater[r]] for c, r in zip(self.cells, rows, strict=True)]
-            packs.append(_Pack(raters, columns, nodes.slope[raters[:, None], columns], rows, local))
+            packs.append(_Pack(raters, columns, nodes.slope[raters, columns], rows, local))
         return packs
 
     def _pieces(self, pack: _Pack, number: int, contrast: tuple[Array, Array]) -> Iterator[tuple[Any, Codes, Array]]:
-        """Pieces of a pack's cells in a block: (rows of the block, rows of the pack's slopes, contrasts (n, a[, d]))."""
+        """Pieces of a pack's cells in a block: (rows of the block, columns of the pack's slopes, contrasts (a, n[, d]))."""
         c, local, rows = self.cells[number], pack.local[number], pack.rows[number]
         scaled, shift = contrast
-        step = max(1, _CHUNK // (pack.slope.shape[1] * len(c.K)))
+        step = max(1, _CHUNK // (len(pack.slope) * len(c.K)))
         for start in range(0, len(local), step):
             mine = local[start : start + step]
             part = slice(start, start + len(mine)) if isinstance(rows, slice) else rows[start : start + step]
-            slope = pack.slope[mine]
-            if c.scalar:
-                yield part, mine, slope * scaled[part, None] + shift[part, None]
-            else:
-                yield part, mine, slope[:, :, None] * scaled[part, None] + shift[part, None]
+            z = pack.slope[:, mine] if c.scalar else pack.slope[:, mine, None]
+            z = z * scaled[part]
+            if self.n_shifts:
+                z += shift[part]
+            yield part, mine, z
 
     def rater_log_likelihood(self, x: Array, nodes: Nodes, posterior: Array | None = None) -> Array:
         """(R + 1, Q) log likelihood of each rater's judgments at each node.
@@ -345,9 +347,9 @@ class Likelihood:
             for number, c in enumerate(self.cells):
                 for part, mine, z in self._pieces(pack, number, contrasts[number]):
                     lp = self._log_prob(c, z, part, x)
-                    lp *= c.block.count[part, None]
+                    lp *= c.block.count[part]
                     _add_runs(total, mine, lp)
-            out[pack.raters[:, None], pack.columns] = total
+            out[pack.raters, pack.columns] = total
         return out
 
     def _log_prob(self, c: Cells, z: Array, rows: Any, x: Array) -> Array:
@@ -390,12 +392,12 @@ class Likelihood:
                 if not c.scalar:
                     continue
                 for part, mine, z in self._pieces(pack, number, contrasts[number]):
-                    spread = pack.slope[mine] * sd[c.edge[part], None]
+                    spread = pack.slope[:, mine] * sd[c.edge[part]]
                     lost = -self._log_prob(c, z, part, x)
                     for point, weight in zip(points, weights, strict=True):
                         lost += weight * self._log_prob(c, z + point * spread, part, x)
-                    _add_runs(total, mine, lost * c.block.count[part, None])
-            out[pack.raters[:, None], pack.columns] = total
+                    _add_runs(total, mine, lost * c.block.count[part])
+            out[pack.raters, pack.columns] = total
         return out
 
     def _moments(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[list[Moments], Array, Array]:
@@ -410,13 +412,13 @@ class Likelihood:
             m = Moments(*(np.empty((n, *d)) for _ in range(2)), *(np.empty((n, *d, *d)) for _ in range(3)), *(np.empty((n, *d, T)) for _ in range(2)))
             mine = self._shape_of(c)
             for pack in packs:
-                mass = posterior[pack.raters[:, None], pack.columns]
+                mass = posterior[pack.raters, pack.columns]
                 for part, local, z in self._pieces(pack, number, contrasts[number]):
-                    weight = mass[local] * c.block.count[part, None]
+                    weight = mass[:, local] * c.block.count[part]
                     term = self._terms(c, z, part, x)
-                    _average(m, part, pack.slope[local], weight, term)
+                    _average(m, part, pack.slope[:, local], weight, term)
                     if T:
-                        gradient_t[mine] += np.einsum("na,nat->t", weight, term.first_t)
+                        gradient_t[mine] += term.first_t.reshape(T, -1) @ weight.ravel()
                         hessian_t[np.ix_(mine, mine)] -= term.second_t(weight)
             out.append(m)
         return out, gradient_t, hessian_t
@@ -565,14 +567,14 @@ class Likelihood:
             d = len(c.K)
             along, alone, shape = np.zeros((cells, d)), np.zeros((cells, d)), np.zeros((cells, len(T)))
             for pack in self._packs(nodes, posterior):
-                mass = tilt[pack.raters[:, None], pack.columns]
+                mass = tilt[pack.raters, pack.columns]
                 for part, local, z in self._pieces(pack, number_of, contrasts[number_of]):
-                    weight = mass[local] * c.block.count[part, None]
+                    weight = mass[:, local] * c.block.count[part]
                     term = self._terms(c, z, part, x)
                     first = term.first[..., None] if c.scalar else term.first
-                    along[part] = np.einsum("na,na,nad->nd", weight, pack.slope[local], first)
-                    alone[part] = np.einsum("na,nad->nd", weight, first)
-                    shape[part] = np.einsum("na,nat->nt", weight, term.first_t)
+                    along[part] = np.einsum("an,an,and->nd", weight, pack.slope[:, local], first)
+                    alone[part] = np.einsum("an,and->nd", weight, first)
+                    shape[part] = np.einsum("an,tan->nt", weight, term.first_t)
             column = number[c.block.rater]
             mine = np.flatnonzero(column >= 0)
             to = csr_array((np.ones(len(mine)), (mine, column[mine])), shape=(cells, len(use)))
@@ -646,7 +648,7 @@ class Likelihood:
         contrasts = self._contrasts(x)
         order = np.argsort(-posterior, axis=1, kind="stable")
         every = np.arange(len(posterior))
-        for q in range(int((posterior > 1e-6).sum(1).max())):
+        for q in range(int((posterior > _COUNTED).sum(1).max())):
             mass, slope = posterior[every, order[:, q]], nodes.slope[every, order[:, q]]
             gradients = [self._cell_gradient(number, x, contrasts[number], slope) for number in range(len(self.cells))]
             weights = [mass[c.block.rater] if weighted else np.ones(len(c.block.rater)) for c in self.cells]
@@ -657,12 +659,12 @@ class Likelihood:
         c = self.cells[number]
         scaled, shift = contrast
         b = slope[c.block.rater]
-        z = (b * scaled + shift)[:, None] if c.scalar else (b[:, None] * scaled + shift)[:, None]
+        z = (b * scaled + shift)[None] if c.scalar else (b[:, None] * scaled + shift)[None]
         term = self._terms(c, z, slice(None), x)
         count = c.block.count[:, None]
         shape = np.zeros((len(b), self.n_shape))
-        shape[:, self._shape_of(c)] = term.first_t[:, 0] * count
-        return (term.first if c.scalar else term.first[:, 0]) * count, shape
+        shape[:, self._shape_of(c)] = term.first_t[:, 0].T * count
+        return (term.first.T if c.scalar else term.first[0]) * count, shape
 
     def _summed_scores(
         self, gradients: list[tuple[Array, Array]], codes: list[Codes], weights: list[Array], slope: Array, total: int
@@ -744,24 +746,22 @@ def _contrasts_of_many(block: Block, K: Array, n_responses: int, n_groups: int) 
 
 
 def _add_runs(total: Array, code: Codes, values: Array) -> None:
-    """total[code] += values, where code is ascending."""
+    """total[:, code] += values, where code is ascending."""
     starts = np.flatnonzero(np.diff(code, prepend=-1))
-    total[code[starts]] += np.add.reduceat(values, starts, axis=0)
+    total[:, code[starts]] += np.add.reduceat(values, starts, axis=1)
 
 
 def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) -> None:
     """Moments of some cells, from the terms at their nodes."""
     many = term.first.ndim == 3
-    mean = "na,nad->nd" if many else "na,na->n"
-    square = "na,nade->nde" if many else "na,na->n"
+    mean = "an,and->nd" if many else "an,an->n"
+    square = "an,ande->nde" if many else "an,an->n"
     tilted = weight * slope
     m.g0[rows], m.g1[rows] = np.einsum(mean, weight, term.first), np.einsum(mean, tilted, term.first)
     m.h0[rows], m.h1[rows] = -np.einsum(square, weight, term.second), -np.einsum(square, tilted, term.second)
     m.h2[rows] = -np.einsum(square, tilted * slope, term.second)
-    if m.cross0.shape[-1]:
-        cross = term.cross[..., None] if many else term.cross  # a choice among many has the lapse alone
-        m.cross0[rows] = -np.einsum("na,na...->n...", weight, cross)
-        m.cross1[rows] = -np.einsum("na,na...->n...", tilted, cross)
+    for t, cross in enumerate(term.cross):
+        m.cross0[rows, ..., t], m.cross1[rows, ..., t] = -np.einsum(mean, weight, cross), -np.einsum(mean, tilted, cross)
 
 
 def _dense(matrix: Any) -> Array:

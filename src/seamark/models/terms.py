@@ -5,8 +5,9 @@ a second derivative by automatic differentiation costs ten times as much as the 
 
 Conventions
 -----------
-Arrays are (n, a) over n cells and a nodes of the integral over raters; families with a contrast of d > 1 dimensions take
-(n, a, d). theta (T,) are the family's own parameters; a lapse adds its log odds as the last one.
+Arrays are (a, n) over a nodes of the integral over raters and n cells, so that what belongs to a cell broadcasts along memory;
+families with a contrast of d > 1 dimensions take (a, n, d). theta (T,) are the family's own parameters; a lapse adds its log odds
+as the last one.
 """
 
 from __future__ import annotations
@@ -29,41 +30,40 @@ class Terms:
     """Log probability of what was answered, and its derivatives."""
 
     log_prob: Array
-    """(n, a)"""
+    """(a, n)"""
     first: Array
-    """(n, a) or (n, a, d): by the contrast."""
+    """(a, n) or (a, n, d): by the contrast."""
     second: Array
-    """(n, a) or (n, a, d, d): by the contrast, twice."""
+    """(a, n) or (a, n, d, d): by the contrast, twice."""
     first_t: Array
-    """(n, a, T): by theta."""
+    """(T, a, n): by theta."""
     cross: Array
-    """(n, a, T): by the contrast and theta; families with d > 1 have no theta."""
+    """(T, a, n) or (T, a, n, d): by the contrast and theta."""
     second_t: Callable[[Array], Array]
-    """From weights (n, a) to the weighted sum (T, T) of the second derivative by theta."""
+    """From weights (a, n) to the weighted sum (T, T) of the second derivative by theta."""
 
 
 def log_prob(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | None = None) -> Array:
-    """(n, a) log probability of what was answered, and nothing else."""
+    """(a, n) log probability of what was answered, and nothing else."""
     if isinstance(family, Choice):
         if family.m > 2:
             plain = _chosen(z - z.max(-1, keepdims=True), outcome)
         elif family.link == "logistic":
-            plain = -_softplus(z * (2.0 * outcome - 1)[:, None])
+            plain = _log_sigmoid(z * (1 - 2.0 * outcome))
         else:
-            plain = np.asarray(log_ndtr(z * ((1 - 2.0 * outcome) / PROBIT_SCALE)[:, None]))
+            plain = np.asarray(log_ndtr(z * ((1 - 2.0 * outcome) / PROBIT_SCALE)))
     elif isinstance(family, Davidson):
-        half, t = z / 2, theta[0]
-        sign = np.where(outcome == 2, 0.0, 1.0 - 2.0 * outcome)[:, None]
-        top = np.maximum(np.abs(half), t)
-        plain = half * sign + t * (outcome == 2)[:, None] - top
-        plain -= np.log(np.exp(half - top) + np.exp(-half - top) + np.exp(t - top))
+        plain = _davidson_log_prob(z, outcome, theta[0])[0]
     else:
         location, cuts, code, _, _ = _ordinal(family, z, outcome, theta)
         plain = _Interval.of(_link(family), location, cuts, code).log_prob
     if log_lapse_odds is None:
         return plain
     lapse = float(_sigmoid(np.float64(log_lapse_odds)))
-    return np.log((1 - lapse) * np.exp(plain) + lapse / family.n_outcomes)
+    np.exp(plain, out=plain)
+    plain *= 1 - lapse
+    plain += lapse / family.n_outcomes
+    return np.log(plain, out=plain)
 
 
 def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | None = None) -> Terms:
@@ -80,23 +80,29 @@ def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odd
 # ---------------------------------------------------------------------------------------------- families
 
 
-def _no_shape(n: int, a: int) -> tuple[Array, Array, Callable[[Array], Array]]:
-    nothing = np.zeros((n, a, 0))
-    return nothing, nothing, lambda _: np.zeros((0, 0))
+def _no_shape(z: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+    nothing = np.zeros((0, *z.shape))
+    return nothing[:, :, :], nothing, lambda _: np.zeros((0, 0))
 
 
 def _choice(z: Array, outcome: Codes, link: Link) -> Terms:
     """One of two: y = 1 where the second was chosen."""
+    sign = 1 - 2.0 * outcome
     if link == "logistic":
-        small = np.exp(-np.abs(z))
-        chosen = np.where(z >= 0, small, 1.0) / (1 + small)  # probability of the second
-        log_p = np.minimum(z * (1 - 2.0 * outcome)[:, None], 0) - np.log(1 + small)
-        return Terms(log_p, chosen - outcome[:, None], -chosen * (1 - chosen), *_no_shape(*z.shape))
-    sign = (1 - 2.0 * outcome)[:, None]
+        t = z * sign
+        small = np.exp(-np.abs(t))
+        missed = np.where(t >= 0, small, 1.0)  # probability of the other answer
+        small += 1
+        missed /= small
+        log_p = np.minimum(t, 0, out=t)
+        log_p -= np.log(small, out=small)
+        first = missed * sign
+        missed *= missed - 1
+        return Terms(log_p, first, missed, *_no_shape(z))
     t = z * (sign / PROBIT_SCALE)
     log_p = np.asarray(log_ndtr(t))
     ratio = np.exp(-0.5 * t * t - 0.5 * np.log(2 * np.pi) - log_p)  # the inverse Mills ratio
-    return Terms(log_p, sign * ratio / PROBIT_SCALE, -ratio * (t + ratio) / PROBIT_SCALE**2, *_no_shape(*z.shape))
+    return Terms(log_p, sign * ratio / PROBIT_SCALE, -ratio * (t + ratio) / PROBIT_SCALE**2, *_no_shape(z))
 
 
 def _many(z: Array, outcome: Codes) -> Terms:
@@ -105,33 +111,41 @@ def _many(z: Array, outcome: Codes) -> Terms:
     p = np.exp(z)
     p /= p.sum(-1, keepdims=True)
     first = -p
-    first[np.arange(len(z)), :, outcome] += 1
+    first[:, np.arange(len(outcome)), outcome] += 1
     second = p[..., :, None] * p[..., None, :]
     d = z.shape[-1]
     second[..., np.arange(d), np.arange(d)] -= p
-    return Terms(_chosen(z, outcome), first, second, *_no_shape(*z.shape[:2]))
+    return Terms(_chosen(z, outcome), first, second, np.zeros((0, *z.shape[:2])), np.zeros((0, *z.shape)), lambda _: np.zeros((0, 0)))
 
 
 def _chosen(z: Array, outcome: Codes) -> Array:
-    return np.asarray(np.take_along_axis(z, outcome[:, None, None], -1)[..., 0] - np.log(np.exp(z).sum(-1)))
+    return np.asarray(z[:, np.arange(len(outcome)), outcome] - np.log(np.exp(z).sum(-1)))
+
+
+def _davidson_log_prob(z: Array, outcome: Codes, t: float) -> tuple[Array, Array, Array]:
+    """(log probability, P(left) - P(right), P(tie)), the largest exponent taken out."""
+    half = np.abs(z) / 2
+    top = np.maximum(half, t)
+    weaker = np.exp(-half - top)
+    stronger = np.exp(half - top)
+    tie = np.exp(t - top)
+    total = stronger + weaker + tie
+    sign = np.where(outcome == 2, 0.0, 1.0 - 2.0 * outcome)
+    log_p = z * (sign / 2) + t * (outcome == 2) - top - np.log(total)
+    return log_p, np.copysign(stronger - weaker, z) / total, tie / total
 
 
 def _davidson(z: Array, outcome: Codes, theta: Array) -> Terms:
-    half, t = z / 2, theta[0]
-    top = np.maximum(np.abs(half), t)
-    left, right, tie = np.exp(half - top), np.exp(-half - top), np.exp(t - top)
-    total = left + right + tie
-    tied = (outcome == 2)[:, None]
-    sign = np.where(outcome == 2, 0.0, 1.0 - 2.0 * outcome)[:, None]
-    log_p = half * sign + t * tied - top - np.log(total)
-    lead, tie = (left - right) / total, tie / total
-    second_tie = tie * (1 - tie)
+    log_p, lead, tie = _davidson_log_prob(z, outcome, theta[0])
+    sign = np.where(outcome == 2, 0.0, 1.0 - 2.0 * outcome)
+    decided = 1 - tie
+    second_tie = tie * decided
     return Terms(
         log_p,
         (sign - lead) / 2,
-        -((1 - tie) - lead**2) / 4,
-        (tied - tie)[..., None],
-        (tie * lead / 2)[..., None],
+        (lead * lead - decided) / 4,
+        ((outcome == 2) - tie)[None],
+        (tie * lead / 2)[None],
         lambda weight: -np.array([[(weight * second_tie).sum()]]),
     )
 
@@ -145,17 +159,14 @@ def _graded(family: Outcome, z: Array, outcome: Codes, theta: Array) -> Terms:
     # cuts below the lowest and above the highest grade are at infinity and do not move
     padded = np.vstack([np.zeros((1, T)), jacobian, np.zeros((1, T))])
     padded_bend = np.vstack([np.zeros((1, T)), bend, np.zeros((1, T))])
-    low, high = padded[code], padded[code + 1]
-    first_t = part.high[..., None] * high[:, None] + part.low[..., None] * low[:, None]
+    low, high = padded[code].T, padded[code + 1].T  # (T, n)
     # shifting the location is shifting both cuts the other way
     by_high, by_low = part.high2 + part.both, part.low2 + part.both
-    cross = -sign * (by_high[..., None] * high[:, None] + by_low[..., None] * low[:, None])
-    second = by_high + by_low
 
     def second_t(weight: Array) -> Array:
         grades = len(cuts) + 1
         high2, low2, both, up, down = (
-            np.bincount(code, weights=np.einsum("na,na->n", weight, v), minlength=grades)
+            np.bincount(code, weights=np.einsum("an,an->n", weight, v), minlength=grades)
             for v in (part.high2, part.low2, part.both, part.high, part.low)
         )
         above, below = padded[1:], padded[:-1]
@@ -163,7 +174,14 @@ def _graded(family: Outcome, z: Array, outcome: Codes, theta: Array) -> Terms:
         total = above.T @ (high2[:, None] * above) + below.T @ (low2[:, None] * below) + mixed + mixed.T
         return np.asarray(total + np.diag(up @ padded_bend[1:] + down @ padded_bend[:-1]))
 
-    return Terms(part.log_prob, -sign * (part.high + part.low), second, first_t, cross, second_t)
+    return Terms(
+        part.log_prob,
+        -sign * (part.high + part.low),
+        by_high + by_low,
+        part.high * high[:, None] + part.low * low[:, None],
+        -sign * (by_high * high[:, None] + by_low * low[:, None]),
+        second_t,
+    )
 
 
 def _link(family: Outcome) -> Link:
@@ -191,7 +209,7 @@ def _ordinal(family: Outcome, z: Array, outcome: Codes, theta: Array) -> tuple[A
 
 @dataclass
 class _Interval:
-    """log P(low cut < location + noise <= high cut), and derivatives by the two cuts. All (n, a)."""
+    """log P(low cut < location + noise <= high cut), and derivatives by the two cuts. All (a, n)."""
 
     log_prob: Array
     high: Array
@@ -202,8 +220,8 @@ class _Interval:
 
     @staticmethod
     def of(link: Link, location: Array, cuts: Array, code: Codes) -> _Interval:
-        b = np.append(cuts, np.inf)[code][:, None] - location
-        a = np.append(-np.inf, cuts)[code][:, None] - location
+        b = np.append(cuts, np.inf)[code] - location
+        a = np.append(-np.inf, cuts)[code] - location
         return _Interval._logistic(a, b) if link == "logistic" else _Interval._probit(a / PROBIT_SCALE, b / PROBIT_SCALE)
 
     @staticmethod
@@ -212,7 +230,7 @@ class _Interval:
         width = -np.expm1(a - b)
         below, above = _sigmoid(a), _sigmoid(-b)
         extra = np.where(np.isinf(a) | np.isinf(b), 0.0, (1 - width) / width)
-        log_p = np.log(width) - _softplus(a) - _softplus(-b)
+        log_p = np.log(width) + _log_sigmoid(-a) + _log_sigmoid(b)
         both = extra * (1 + extra)
         return _Interval(log_p, above + extra, -below - extra, -above * (1 - above) - both, -below * (1 - below) - both, both)
 
@@ -236,31 +254,36 @@ class _Interval:
 def _lapsed(plain: Terms, n_outcomes: int, log_odds: float) -> Terms:
     """log((1 - e) P + e / C), e = sigmoid(log_odds); r is the probability that the answer was no lapse, given the answer."""
     e = float(_sigmoid(np.float64(log_odds)))
-    meant, clicked = (1 - e) * np.exp(plain.log_prob), e / n_outcomes
-    mixed = meant + clicked
-    r = meant / mixed
+    r = np.exp(plain.log_prob)
+    r *= 1 - e
+    mixed = r + e / n_outcomes
+    r /= mixed
     spread = r * (1 - r)
     f, ft = plain.first, plain.first_t
-    if f.ndim == 2:
-        first, second = r * f, r * plain.second + spread * f * f
-        cross = np.concatenate([r[..., None] * plain.cross + (spread * f)[..., None] * ft, -(spread * f)[..., None]], -1)
-    else:
-        first = r[..., None] * f
-        second = r[..., None, None] * plain.second + spread[..., None, None] * (f[..., :, None] * f[..., None, :])
-        cross = -(spread[..., None] * f)  # (n, a, d): by the lapse alone, since such families have no theta
-    first_t = np.concatenate([r[..., None] * ft, (1 - r - e)[..., None]], -1)
+    T = len(ft)
+    many = f.ndim == 3
+    own, own_spread = (r[..., None], spread[..., None]) if many else (r, spread)
+    along = own_spread * f
+    outer = along[..., :, None] * f[..., None, :] if many else along * f
+    second = (own[..., None] if many else own) * plain.second
+    second += outer
+    first_t = np.empty((T + 1, *r.shape))
+    first_t[:T] = r * ft
+    np.subtract(1 - e, r, out=first_t[T])
+    cross = np.empty((T + 1, *f.shape))
+    cross[:T] = r * plain.cross + along * ft if not many else 0.0  # a choice among many has no theta
+    np.negative(along, out=cross[T])
 
     def second_t(weight: Array) -> Array:
-        T = ft.shape[-1]
         out = np.empty((T + 1, T + 1))
-        g = ft.reshape(weight.size, T)
+        g = ft.reshape(T, weight.size)
         mass = (weight * spread).ravel()
-        out[:T, :T] = plain.second_t(weight * r) + g.T @ (mass[:, None] * g)
-        out[:T, T] = out[T, :T] = -(mass @ g)
+        out[:T, :T] = plain.second_t(weight * r) + (g * mass) @ g.T
+        out[:T, T] = out[T, :T] = -(g @ mass)
         out[T, T] = mass.sum() - e * (1 - e) * weight.sum()
         return out
 
-    return Terms(np.log(mixed), first, second, first_t, cross, second_t)
+    return Terms(np.log(mixed, out=mixed), own * f, second, first_t, cross, second_t)
 
 
 def _sigmoid(z: Array | np.float64) -> Array:
@@ -269,6 +292,8 @@ def _sigmoid(z: Array | np.float64) -> Array:
     return np.asarray(np.where(z >= 0, 1.0, small) / (1 + small))
 
 
-def _softplus(z: Array) -> Array:
+def _log_sigmoid(z: Array) -> Array:
     # log(1 + e) rather than log1p(e), which NumPy does not vectorise; the error is 1e-16 absolutely
-    return np.asarray(np.maximum(z, 0) + np.log(1 + np.exp(-np.abs(z))))
+    small = np.exp(-np.abs(z))
+    small += 1
+    return np.asarray(np.minimum(z, 0) - np.log(small, out=small))
