@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,7 @@ from seamark.models.observation import Choice, Davidson, Observation, Outcome, R
 from seamark.models.people import Crowd
 from seamark.records import Feedback
 
+_PAIRED = pl.Enum(["left", "right", "tie", "both_bad", "cannot_tell", "skipped"])
 MAX_GRADES = 10
 """A scale with more distinct values is cut at its quantiles: an ordinal model loses little beyond ten grades."""
 
@@ -201,30 +203,61 @@ def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(f"/{axis}" if axis else "", part) for (axis,), part in frame.group_by(["axis"], maintain_order=True)]
 
 
-def _block(name: str, family: Outcome, coded: pl.DataFrame, n_groups: int, slots: pl.DataFrame | None = None) -> Block:
+def _block(name: str, family: Outcome, coded: pl.DataFrame, n_groups: int, slots: NDArray[np.int64] | None = None) -> Block:
     """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight."""
     if slots is None:
-        m = int(coded["responses"].list.len().max() or 0)  # type: ignore[arg-type]  # polars types max() loosely
-        slots = coded.select(pl.col("responses").list.get(i).cast(pl.Int64).alias(f"s{i}") for i in range(m))
-    names = slots.columns
-    cells = pl.concat([slots, coded.select("code", "rater", "group", "ordered", "weight")], how="horizontal")
-    cells = cells.filter(pl.col("weight") > 0)
-    cells = cells.group_by([*names, "code", "rater", "group", "ordered"], maintain_order=True).agg(pl.col("weight").sum())
-    shown = cells.select(names).to_numpy().astype(np.int64) * n_groups + cells["group"].to_numpy()[:, None]
-    return Block(
-        name,
-        family,
-        shown,
-        cells["code"].cast(pl.Int64).to_numpy(writable=True),
-        cells["rater"].to_numpy(writable=True),
-        cells["ordered"].to_numpy(writable=True),
-        cells["weight"].cast(pl.Float64).to_numpy(writable=True),
-    )
+        slots = coded["responses"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(coded.height, -1)
+    weight = coded["weight"].to_numpy()
+    columns = [*slots.T, *(coded[name].to_numpy() for name in ("code", "group", "ordered", "rater"))]
+    if not (weight > 0).all():
+        columns, weight = [column[weight > 0] for column in columns], weight[weight > 0]
+    cells, count = _cells(columns, None if (weight == 1).all() else weight)
+    m = slots.shape[1]
+    code, group, ordered, rater = cells[m:]
+    return Block(name, family, np.stack(cells[:m], 1) * n_groups + group[:, None], code, rater, ordered.astype(np.float64), count)
+
+
+def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> tuple[list[NDArray[np.int64]], NDArray[np.float64]]:
+    """(columns of the distinct rows, how often each occurs), sorted by the last column, then by the first, the second, ...
+
+    Rows become one integer each, in which the last column counts most. Where few such integers are possible they are counted in
+    one pass; else they are sorted, which reads and writes one number a row.
+    """
+    columns = [columns[-1], *columns[:-1]]
+    sizes = [int(column.max()) + 1 if len(column) else 1 for column in columns]
+    if float(np.prod(np.array(sizes, dtype=np.float64))) > 2.0**62:
+        table = np.stack([column.astype(np.int64) for column in columns], 1)
+        rows, which = np.unique(table, axis=0, return_inverse=True)
+        counts = np.bincount(which.ravel(), weights=weight, minlength=len(rows))
+        ordered = list(rows.T)
+        return [*ordered[1:], ordered[0]], counts.astype(np.float64)
+    key = columns[0].astype(np.int64)
+    for column, size in zip(columns[1:], sizes[1:], strict=True):
+        if size > 1:
+            key *= size
+            key += column.astype(np.int64, copy=False)
+    possible = int(np.prod(sizes))
+    if possible <= 4 * len(key) + 1024:
+        counts = np.bincount(key, weights=weight, minlength=possible)
+        key = np.flatnonzero(counts)
+        counts = counts[key]
+    elif weight is None:
+        key.sort()
+        starts = np.flatnonzero(np.diff(key, prepend=-1))
+        counts, key = np.diff(starts, append=len(key)), key[starts]
+    else:
+        key, which = np.unique(key, return_inverse=True)
+        counts = np.bincount(which, weights=weight)
+    out = []
+    for size in reversed(sizes[1:]):
+        key, part = np.divmod(key, size)
+        out.append(part)
+    return [*reversed(out), key], counts.astype(np.float64)
 
 
 def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Block]:
-    tie = pl.col("outcome").is_in(["tie", "both_bad"])
-    left, right = pl.col("outcome") == "left", pl.col("outcome") == "right"
+    part = part.with_columns(pl.col("outcome").cast(_PAIRED).to_physical().alias("side"))
+    left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)
     if isinstance(family, Strength):
         k = family.levels
         graded = part.filter(tie | ((left | right) & pl.col("strength").is_not_null()))
@@ -235,8 +268,7 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Blo
         plain = part.filter((left | right) & pl.col("strength").is_null())
         return blocks + (_pair_blocks(plain, Choice(), n_groups) if plain.height else [])
     decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
-    code = pl.when(left).then(0).when(right).then(1).otherwise(2)
-    return [_block("pair", family, decided.with_columns(code.alias("code")), n_groups)]
+    return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")), n_groups)]
 
 
 def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
@@ -265,7 +297,7 @@ def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
                 add([shown[j] for j in kept], kept.index(i), rest | {"ordered": 0.0})
     blocks = []
     for (m, worst), rows in sorted(stages.items()):
-        slots = pl.DataFrame(np.array([r[0] for r in rows]), schema=[f"s{i}" for i in range(m)])
+        slots = np.array([r[0] for r in rows], dtype=np.int64)
         coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [r[1] for r in rows]))
         blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", Choice(m=m, worst=worst), coded, n_groups, slots))
     return blocks
