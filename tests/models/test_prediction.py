@@ -219,6 +219,17 @@ def test_responses_and_kinds_that_the_fit_does_not_know_are_left_out(plain: tupl
     assert predict(result, Feedback.from_columns({"kind": ["pair"], "ids": [["x", "y"]], "outcome": ["left"]})) == []
 
 
+def test_codes_are_those_of_the_feedback_that_was_given(plain: tuple[Society, Fit]):
+    """Also where a judgment before it cannot be placed."""
+    society, result = plain
+    a, b = _best_and_worst(society, result)
+    columns = {"kind": ["pair", "pair"], "ids": [["never seen", a], [a, b]], "outcome": ["left", "right"], "rater": ["ann", "ben"]}
+    foreign = Feedback.from_columns(columns)
+    (block,) = predict(result, foreign)
+    assert foreign.responses["name"].gather(block.shown[0]).to_list() == [a, b]
+    assert foreign.raters["id"].gather(block.rater).to_list() == ["ben"]
+
+
 def test_ties_are_read_as_the_fit_reads_them():
     """A fit of decided pairs has no outcome for ties: they are left out of its predictions."""
     society = _society(4, n_judgments=300)

@@ -37,8 +37,8 @@ LARGEST_BLOCK = 64
 """Responses that meet in sets of at most this many are solved set by set."""
 WIDEST_BORDER = 4000
 """A border up to this wide has its Schur complement written out."""
-DRAWS = 128
-"""Draws that stand for a covariance too large to keep: 6% error of a standard deviation before it is sharpened."""
+DRAWS = 64
+"""Draws that stand for a covariance too large to keep: 9% error of a standard deviation of a gap, 2% of that of a single value."""
 _PROJECTED = 64
 """Columns that stand for a wide low-rank part of a covariance."""
 
@@ -89,6 +89,17 @@ class Dense:
         values = self.factor[: self.n_values]
         r = values.shape[1]
         return values if r <= _PROJECTED else values @ rng.standard_normal((r, _PROJECTED)) / np.sqrt(_PROJECTED)
+
+
+    def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
+        """(E,) variance of the gap of each edge."""
+        if likelihood.basis.matrix is None:
+            return likelihood.edge_variances(self.factor[: self.n_values])
+        return likelihood.edge_variances(self.values_factor(rng))
+
+    def traced(self, likelihood: Likelihood) -> Array:
+        """(E,) the same, unbiased in sums over many edges."""
+        return self.gap_variances(likelihood, np.random.default_rng(0))
 
 
 class Components:
@@ -189,6 +200,25 @@ class Blocks:
         roots = self.components.matrix([np.linalg.cholesky(inverse) for inverse in self._inverses])
         return csr_array(hstack([roots, csr_array(self._low_rank(rng))]))
 
+    def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
+        """(E,) variance of the gap of each edge."""
+        if likelihood.design.loadings.shape != (1, 1):
+            return likelihood.edge_variances(self.values_factor(rng))
+        e, place = likelihood.edges, self.components
+        own, pair = self._inverse.diagonal(), e.right >= 0
+        left, right = e.left[pair], e.right[pair]
+        variance = own[e.left]
+        variance[pair] += own[right]
+        for number, (size, inverse) in enumerate(zip(place.sizes, self._inverses, strict=True)):
+            mine = slice(None) if number == 0 and len(place.sizes) == 1 else place.size_of[left] == size
+            both = inverse[place.block_of[left[mine]], place.local[left[mine]], place.local[right[mine]]]
+            variance[np.flatnonzero(pair)[mine]] -= 2 * both
+        return variance + likelihood.edge_variances(self._low_rank(rng)) if self.corner.size else variance
+
+    def traced(self, likelihood: Likelihood) -> Array:
+        """(E,) the same, unbiased in sums over many edges."""
+        return self.gap_variances(likelihood, np.random.default_rng(0))
+
     def rows(self, index: Codes) -> Array:
         """(len(index), size) rows of the inverse, for parameters of the border."""
         corner = cho_solve(self._schur, np.eye(len(self.corner)))[index]
@@ -203,8 +233,10 @@ class Iterative:
     border: Array
     """(n_values, b) dense; 0 for leniencies, which step by themselves: their coupling would make it wide."""
     corner: Array
-    root: csr_array
-    """B with B B' = values, to draw from."""
+    likelihood: Likelihood
+    derivatives: Derivatives
+    prior_root: Array
+    """(n_values,) square roots of the prior precisions."""
     rng: np.random.Generator
 
     @cached_property
@@ -218,24 +250,41 @@ class Iterative:
     def solve(self, gradient: Array) -> Array:
         n = len(self.border)
         g, s = gradient[:n], gradient[n:]
-        alone = conjugate_gradients(self.values, g, tolerance=1e-4)
+        alone = conjugate_gradients(self.values, g, tolerance=1e-3)
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
         return np.concatenate([alone - self._through @ corner, corner])
 
-    def variances(self) -> Array:
-        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off (Hutchinson 1990)."""
+    @cached_property
+    def _probed(self) -> tuple[Array, Array]:
+        """Random signs and their solutions (Hutchinson 1990): the more values, the fewer probes a sum over them needs."""
         n = len(self.border)
         probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
-        values = (probes * conjugate_gradients(self.values, probes, tolerance=1e-3)).mean(1)
+        return probes, conjugate_gradients(self.values, probes, tolerance=1e-3)
+
+    def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
+        """(E,) variance of the gap of each edge."""
+        return likelihood.edge_variances(self.values_factor(rng))
+
+    def traced(self, likelihood: Likelihood) -> Array:
+        """(E,) the same, noisy for a single edge and unbiased in sums over many."""
+        return likelihood.edge_products(*self._probed)
+
+    def variances(self) -> Array:
+        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off."""
+        probes, solved = self._probed
+        values = (probes * solved).mean(1)
         factor = _inverse_factor(self._schur)
         return np.concatenate([values + ((self._through @ factor) ** 2).sum(1), (factor**2).sum(1)])
 
     def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
-        n, width = len(self.border), self.root.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        n = len(self.border)
+        root = self.likelihood.root(self.derivatives)  # B B' is the curvature, so that A^-1 (B e + prior_root e') has variance A^-1
         factor = np.empty((n, draws))
-        for start in range(0, draws, 32):
-            noise = rng.standard_normal((width, min(32, draws - start)))
-            factor[:, start : start + 32] = conjugate_gradients(self.values, self.root @ noise, tolerance=1e-3)
+        for start in range(0, draws, 16):
+            width = min(16, draws - start)
+            noise = root @ rng.standard_normal((root.shape[1], width))  # type: ignore[index]  # scipy types the shape as optional
+            noise += self.prior_root[:, None] * rng.standard_normal((n, width))
+            factor[:, start : start + width] = conjugate_gradients(self.values, noise, tolerance=1e-2)
         factor /= np.sqrt(draws)
         # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
         diagonal = self.values.diagonal()
@@ -260,10 +309,9 @@ def make_solver(likelihood: Likelihood, d: Derivatives, precision: Array, compon
     corner[np.diag_indices_from(corner)] += precision[n:]
     if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
         return Blocks(components, values, d.border, corner)
-    border = d.border.tolil()
-    border[:, likelihood.leniency.start - n : likelihood.leniency.stop - n] = 0.0
-    root = csr_array(hstack([likelihood.root(d), diags_array(np.sqrt(precision[:n]))]))
-    return Iterative(values, border.toarray(), corner, root, rng)
+    kept = np.ones(len(corner))
+    kept[likelihood.leniency.start - n : likelihood.leniency.stop - n] = 0.0
+    return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
 def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:

@@ -374,6 +374,16 @@ class Likelihood:
                 out[mine.start + start : mine.start + start + len(variance)] = variance
         return out
 
+    def edge_products(self, one: Array, two: Array) -> Array:
+        """(E,) mean over columns of the products of the gaps that two matrices (n_values, r) have along each edge."""
+        P = self.basis.n_columns
+        out = np.empty(len(self.edges.left))
+        for g, mine in enumerate(self._mine):
+            z = self.design.loadings[g]
+            gaps = [self._incidence[g] @ self.basis.times(sum(z[a] * m[a * P : (a + 1) * P] for a in np.flatnonzero(z))) for m in (one, two)]
+            out[mine] = (gaps[0] * gaps[1]).mean(1)
+        return out
+
     def uncertainty_offset(self, x: Array, nodes: Nodes, variance: Array, posterior: Array | None = None) -> Array:
         """(R + 1, Q): what a rater's expected log likelihood loses, at each node, to the utilities not being known exactly.
 
@@ -528,6 +538,22 @@ class Likelihood:
                 for b in np.flatnonzero(Z[g]):
                     values[rows, b * P : (b + 1) * P] += Z[g, a] * Z[g, b] * curvature
         return values, border
+
+    def edge_curvature(self, x: Array, nodes: Nodes, posterior: Array) -> Array:
+        """(E,) curvature along each edge, the posterior of the slopes being given; contrasts of several dimensions are left out."""
+        out = np.zeros(len(self.edges.left))
+        contrasts = self._contrasts(x)
+        packs = self._packs(nodes, posterior)
+        for number, c in enumerate(self.cells):
+            if not c.scalar:
+                continue
+            curve = np.empty(len(c.edge))
+            for pack in packs:
+                mass = posterior[pack.raters, pack.columns] * pack.slope**2
+                for part, local, z in self._pieces(pack, number, contrasts[number]):
+                    curve[part] = np.einsum("an,an->n", mass[:, local], self._terms(c, z, part, x).second) * c.block.count[part]
+            out -= np.bincount(c.edge, weights=curve, minlength=len(out))
+        return out
 
     def root(self, d: Derivatives) -> csr_array:
         """B (n_values, .) with B B' the curvature of the values, for the identity basis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -72,15 +72,13 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     The utilities' posterior is integrated out (5 Gauss-Hermite nodes), and so is the rater's slope: over its posterior for
     raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities.
     """
-    placed = fit.basis.rows_for(feedback).known
-    usable = feedback.judgments.select(pl.col("responses").list.eval(pl.element().is_in(np.flatnonzero(placed).tolist())).list.all())[
-        "responses"
-    ]
-    if not usable.all():
-        feedback = feedback.filter(usable.fill_null(False).to_numpy())
+    rows = fit.basis.rows_for(feedback)
+    placed = pl.element().is_in(np.flatnonzero(rows.known).tolist())
+    usable = feedback.judgments.select(pl.col("responses").list.eval(placed).list.all())["responses"]
+    # the judgments alone are filtered: codes stay those of the feedback that was given
+    feedback = replace(feedback, judgments=feedback.judgments.filter(usable.fill_null(value=False)))
     if feedback.n_judgments == 0:
         return []
-    rows = fit.basis.rows_for(feedback)
     crowd = _crowd(fit, feedback)
     design = build_design(feedback, Observation(), crowd, known=fit.families)
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
