@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seamark.checks.comparisons import clustered_share, combine, compact, compare, pairs_within
+from seamark.checks.comparisons import combine, compact, compare, pairs_within
 from seamark.checks.confounds import _clustered_logistic, check_length, check_position, check_style
+from seamark.checks.intervals import clustered_share
 from seamark.models.features import style_features
 from seamark.records import Feedback
+from seamark.sources import load
 
 
 def text_pairs(prompts: list[str], texts: list[list[str]], outcomes: list[str], **more: list[object]) -> Feedback:
@@ -236,6 +238,56 @@ def test_length_by_axis_and_same_length():
     assert check_length(ids)[0].verdict == "not_applicable"
 
 
+def pairs_and_ratings(n: int = 40) -> Feedback:
+    """A judge who prefers the longer of two when asked, and whose ratings, which are more, imply the opposite."""
+    rows: dict[str, list[object]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rating", "rater")}
+    for i in range(n):
+        rng = np.random.default_rng(i)
+        texts = [" ".join(["word"] * int(k)) + "!" * int(rng.integers(0, 3)) for k in rng.choice(np.arange(3, 60), 4, replace=False)]
+        rows["kind"] += ["pair", *["rating"] * 4]
+        rows["texts"] += [texts[:2], *[[t] for t in texts]]
+        rows["outcome"] += ["left" if len(texts[0]) > len(texts[1]) else "right", *["answered"] * 4]
+        rows["rating"] += [None, *[-float(len(t)) for t in texts]]
+        rows["prompt"] += [f"p{i}"] * 5
+        rows["rater"] += ["judge"] * 5
+    return Feedback.from_columns(rows)
+
+
+def test_implied_comparisons_do_not_drown_the_stated_ones():
+    feedback = pairs_and_ratings()
+    found = {f.code: f for f in check_length(feedback)}
+    assert found["length"].estimate == 1.0
+    assert found["length"].n == 40
+    assert found["length/rating"].estimate == 0.0
+    assert found["length/rating"].n == 40 * 6
+    assert "ratings" in found["length/rating"].title
+    effects = {e["feature"]: e["estimate"] for e in check_style(feedback).details["effects"]}
+    assert effects["log_characters"] > 0
+    ratings = feedback.filter(pl.col("kind") == "rating")
+    assert [f.code for f in check_length(ratings)] == ["length"]  # nothing was stated: the implied ones are the headline
+    assert check_length(ratings)[0].estimate == 0.0
+
+
+def test_qlora_length_is_what_the_verdicts_say(real_data: Path):
+    """GPT-4 prefers the longer of two answers when asked; its scores, far more when paired up, imply the opposite."""
+    feedback = load(real_data / "qlora_gpt4_judge")
+    found = {f.code: f for f in check_length(feedback)}
+    folder = real_data / "qlora_gpt4_judge"
+    length = {
+        (q, s): len(r) for q, s, r in pl.read_parquet(folder / "vicuna_responses.parquet")["question_id", "system", "response"].iter_rows()
+    }
+    verdicts = pl.read_parquet(folder / "vicuna_pairwise.parquet").filter(pl.col("verdict").is_in(["1", "2"]))
+    wins = []
+    for q, one, two, verdict in verdicts["question_id", "system_1", "system_2", "verdict"].iter_rows():
+        gap = length[q, one] - length[q, two]
+        if gap:
+            wins.append((gap > 0) == (verdict == "1"))
+    assert found["length"].n == len(wins) == 3863
+    assert found["length"].estimate == pytest.approx(np.mean(wins), abs=1e-12)
+    assert found["length"].estimate == pytest.approx(0.724, abs=5e-4)
+    assert found["length/rating"].high < 0.5  # type: ignore[operator]
+
+
 def test_length_interval_is_clustered_by_prompt():
     """Ten copies of each prompt's answer carry no more information than one."""
     rng = np.random.default_rng(2)
@@ -338,7 +390,7 @@ def test_style_not_applicable():
     few = text_pairs(["p", "q"], [["a b", "c!"]] * 2, ["left", "right"])
     finding = check_style(few)
     assert finding.verdict == "not_applicable"
-    assert "too few" in (finding.reason or "")
+    assert "Too few" in (finding.reason or "")
 
 
 def test_few_clusters_are_not_trusted():

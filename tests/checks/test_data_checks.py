@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from sentences import assert_written
 
-from seamark.checks.data import check_coverage, check_missing_fields, check_ties, diagnose
+from seamark.checks.data import check_coverage, check_missing_fields, check_source, check_ties, diagnose
 from seamark.checks.findings import VERDICTS
 from seamark.checks.thresholds import THRESHOLDS, Thresholds
-from seamark.records import KINDS, Feedback
+from seamark.records import KINDS, Feedback, LoadReport
+from seamark.sources import load
 
 
 def clean(seed: int = 0, n_prompts: int = 60, n_raters: int = 30) -> Feedback:
@@ -41,7 +44,7 @@ def assert_sound(findings) -> None:
     assert len(codes) == len(set(codes))
     for f in findings:
         assert f.verdict in VERDICTS
-        assert f.title.endswith(".")
+        assert_written(f)
         assert f.reason, f.code
         f.to_dict()
         if f.verdict == "not_applicable":
@@ -222,6 +225,34 @@ def test_missing_fields_are_named_with_what_they_rule_out():
     rated = {m["field"] for m in check_missing_fields(one("rating", texts=True)).details["missing"]}
     assert "scale_low" in rated
     assert not {"order_known", "strength"} & rated
+
+
+def test_what_was_odd_while_reading_is_a_finding(tmp_path):
+    """A byte order mark, Windows line ends and a record left out are facts about the data; without any the finding is ok."""
+    good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    lines = [json.dumps(good), json.dumps(good | {"chosen": 3}), json.dumps(good | {"prompt": "q"})]
+    path = tmp_path / "odd.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
+    finding = diagnose(load(path, on_error="skip")).get("missing-fields/source")
+    assert finding.verdict == "notice"
+    assert "1 record left out" in finding.title
+    assert "byte order mark" in finding.title
+    assert "Windows line ends" in finding.title
+    assert finding.details["n_skipped"] == 1
+    assert finding.n == 3
+    assert_written(finding)
+    assert check_source(one("pair", texts=True)).verdict == "ok"
+    many = Feedback.from_columns(
+        {"kind": ["pair"], "ids": [["a", "b"]], "outcome": ["left"]}, report=LoadReport("f", "g", (), tuple("abcdef"))
+    )
+    assert "and 3 more notes" in check_source(many).title
+
+
+def test_few_prompts_are_noticed_from_the_table(monkeypatch):
+    feedback = clean(n_prompts=12)
+    assert check_coverage(feedback)[1].verdict == "ok"
+    monkeypatch.setattr("seamark.checks.data.THRESHOLDS", replace(THRESHOLDS, few_prompts_notice=13.0))
+    assert check_coverage(feedback)[1].verdict == "notice"
 
 
 def test_tie_shares_are_separate_numbers():

@@ -8,17 +8,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from sentences import assert_written
 
+from seamark.checks import model
+from seamark.checks.comparisons import compare
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.model import calibration, evaluate, rater_reliability
+from seamark.checks.held_out import check_calibration, decided_cells
+from seamark.checks.model import check_convergence, check_doubts, check_rater_reliability, evaluate
+from seamark.checks.thresholds import THRESHOLDS
 from seamark.models import Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Tabular, fit, predict
 from seamark.records import Feedback
 from seamark.simulation import Society, simulate
 
 PLAIN = Observation(effects=(Position(),), lapse=False)
 CODES = {
-    "accuracy", "accuracy/prompt", "accuracy/rater", "baseline", "baseline/coin", "baseline/longer-wins", "baseline/shown-first-wins",
-    "calibration", "direction", "doubts", "length/fitted", "log-loss", "position/fitted", "rater-reliability",
+    "accuracy", "accuracy/ceiling", "accuracy/prompt", "accuracy/rater", "baseline", "baseline/coin", "baseline/longer-wins",
+    "baseline/shown-first-wins", "calibration", "calibration/prompt", "calibration/rater", "convergence", "direction", "doubts",
+    "length/fitted", "log-loss", "log-loss/ceiling", "log-loss/prompt", "log-loss/rater", "position/fitted", "rater-reliability",
 }  # fmt: skip
 """Codes are what machines and the published schema hold on to: a change here is a change for them."""
 
@@ -75,13 +81,21 @@ def test_codes_are_stable(clean: tuple[Society, Feedback, Feedback, Fit, Finding
 def test_every_number_has_an_interval_and_an_n(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
     for finding in clean[-1]:
         assert finding.estimate is not None
+        assert finding.n is not None
+        assert finding.n > 0
+        if finding.code == "convergence":
+            assert "no interval" in (finding.reason or "")
+            continue
         assert finding.low is not None
         assert finding.high is not None
         assert finding.low - 1e-12 <= finding.estimate <= finding.high + 1e-12, finding.code
-        assert finding.n is not None
-        assert finding.n > 0
         assert np.isfinite([finding.estimate, finding.low, finding.high]).all()
     clean[-1].to_json()
+
+
+def test_sentences_are_sentences(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    for finding in clean[-1]:
+        assert_written(finding)
 
 
 def test_accuracy_is_the_share_of_decided_pairs_called_right(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
@@ -191,11 +205,15 @@ def test_too_sure_a_fit_is_not_calibrated():
     train, test = _board(6, n_judgments=2500)
     result = fit(train, observation=PLAIN)
     sure = replace(result, weights=5 * result.weights)
-    assert calibration(test, predict(result, test)).verdict == "ok"
-    finding = calibration(test, predict(sure, test))
+    assert check_calibration(decided_cells(result, test, predict(result, test)))[0].verdict == "ok"
+    findings = Findings(tuple(check_calibration(decided_cells(sure, test, predict(sure, test)))))
+    finding = _get(findings, "calibration")
     assert finding.verdict == "warning"
     assert finding.low is not None
     assert finding.low > 0.1
+    by_rater = _get(findings, "calibration/rater")
+    assert by_rater.high < -0.1  # type: ignore[operator]
+    assert "less often than predicted" in by_rater.title
 
 
 def test_new_raters_are_told_from_seen_ones():
@@ -223,7 +241,9 @@ def test_without_pairs_accuracy_is_of_the_kinds_there_are():
     findings = evaluate(fit(train, observation=Observation(effects=(Leniency(),))), test)
     assert _get(findings, "accuracy").verdict == "not_applicable"
     assert _get(findings, "baseline").verdict == "not_applicable"
-    assert {f.code for f in findings if f.code.startswith("accuracy/")} == {"accuracy/rating/[1.0, 5.0]", "accuracy/thumbs"}
+    found = {f.code for f in findings if f.code.startswith("accuracy/") and f.verdict != "not_applicable"}
+    assert found == {"accuracy/rating/[1.0, 5.0]", "accuracy/thumbs"}
+    assert _get(findings, "accuracy/ceiling").verdict == "not_applicable"
     findings.to_json()
 
 
@@ -238,6 +258,18 @@ def test_nothing_that_can_be_placed():
         assert finding.reason
 
 
+@pytest.mark.parametrize("kind", ["pair", "ranking", "rating", "thumbs"])
+def test_one_held_out_judgment(kind: str):
+    """No spread, so no interval: the finding says so instead of an infinite one."""
+    train, test = _board(15, kinds=(kind,), n_judgments=300, tie=None)
+    findings = evaluate(fit(train, observation=Observation(effects=(Leniency(),))), test.filter(np.arange(len(test)) == 0), train=train)
+    for finding in findings:
+        assert_written(finding)
+        if finding.estimate is not None and finding.low is None:
+            assert "no interval" in (finding.reason or "").lower()
+    assert "Infinity" not in findings.to_json()
+
+
 def test_reliability_without_rater_ids_says_why():
     train, _ = _board(10, n_judgments=200)
     nobody = Feedback.from_columns(
@@ -247,8 +279,8 @@ def test_reliability_without_rater_ids_says_why():
             "outcome": ["left", "left", "left", "right", "left", "left"] * 15,
         }
     )
-    assert rater_reliability(fit(nobody)).reason == "raters are not known"
-    finding = rater_reliability(fit(train, observation=PLAIN))
+    assert check_rater_reliability(fit(nobody)).reason == "Raters are not known."
+    finding = check_rater_reliability(fit(train, observation=PLAIN))
     assert finding.verdict == "not_applicable"
     assert "Reliability" in (finding.reason or "")
 
@@ -269,4 +301,66 @@ def test_doubts_are_separated_by_groups_only():
 def test_accuracy_is_reported_by_group():
     train, test = _board(12, groups=2, disagreement=1.0)
     findings = evaluate(fit(train, people=Groups(), observation=Observation(effects=(Reliability(), Position()), lapse=False)), test)
-    assert {f.code for f in findings if f.code.startswith("accuracy/group/")} == {"accuracy/group/group A", "accuracy/group/group B"}
+    for measure in ("accuracy", "log-loss", "calibration"):
+        parts = [f for f in findings if f.code.startswith(f"{measure}/group/")]
+        assert [f.code for f in parts] == [f"{measure}/group/group A", f"{measure}/group/group B"]
+        if measure != "calibration":  # the groups make up the whole
+            whole = _get(findings, measure)
+            assert sum(f.estimate * f.n for f in parts) / sum(f.n for f in parts) == pytest.approx(whole.estimate)  # type: ignore[operator]
+
+
+# ------------------------------------------------------------------------------------ convergence, thresholds, doubts
+
+
+def test_convergence_is_a_finding(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    result = clean[3]
+    assert _get(clean[-1], "convergence").verdict == "ok"
+    for decrement, verdict in ((0.5, "warning"), (2.0, "blocking"), (float("inf"), "blocking"), (float("nan"), "blocking")):
+        stuck = replace(result, convergence=replace(result.convergence, converged=False, decrement=decrement))
+        finding = check_convergence(stuck)
+        assert finding.verdict == verdict
+        assert "did not converge" in finding.title
+        finding.to_dict()
+
+
+def test_thresholds_are_where_the_verdict_changes(
+    clean: tuple[Society, Feedback, Feedback, Fit, Findings], monkeypatch: pytest.MonkeyPatch
+):
+    """A number written into a check instead of the table would not move with it."""
+    finding = _get(clean[-1], "rater-reliability")
+    low = finding.estimate - 1e-9  # type: ignore[operator]
+    for name in ("notice", "warning", "blocking"):
+        table = replace(THRESHOLDS, raters_at_chance_notice=low, raters_at_chance_warning=2.0, raters_at_chance_blocking=2.0)
+        monkeypatch.setattr(model, "THRESHOLDS", replace(table, **{f"raters_at_chance_{name}": low}))
+        assert check_rater_reliability(clean[3]).verdict == name
+    monkeypatch.setattr(model, "THRESHOLDS", replace(THRESHOLDS, few_judgments=10**6))
+    assert "1000000 or more" in (check_rater_reliability(clean[3]).reason or "")
+
+
+def test_doubts_are_clustered_and_say_so(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    """The interval is that of a mean over prompts, each weighing as much as the doubt of its pairs."""
+    _, _, test, result, findings = clean
+    finding = _get(findings, "doubts")
+    assert "clustered by prompt" in (finding.reason or "")
+    assert "n counts distinct pairs" in (finding.reason or "")
+    pairs = sorted({(min(a, b), max(a, b)) for a, b in test.judgments["responses"].to_list() if a != b})
+    assert finding.n == len(pairs)
+    table = result.doubts(result.gaps(test, *np.array(pairs).T))
+    weight = (table["p"] * (1 - table["p"])).to_numpy()
+    estimate = table["ignorance"].sum() / weight.sum()
+    assert finding.estimate == pytest.approx(estimate)
+    prompt = test.responses["prompt"].to_numpy()[[a for a, _ in pairs]]
+    residual = np.bincount(prompt, table["ignorance"].to_numpy() - estimate * weight)
+    k = len(np.unique(prompt))
+    se = np.sqrt((residual**2).sum() * k / (k - 1)) / weight.sum()
+    assert k == 16
+    assert (finding.high - finding.low) / 2 == pytest.approx(2.1314 * se, rel=1e-3)  # type: ignore[operator]  # 97.5% of t with 15 df
+
+
+def test_doubts_of_rankings_and_ratings_use_what_they_imply():
+    for kinds in (("ranking",), ("rating",)):
+        train, test = _board(13, kinds=kinds, n_judgments=600)
+        finding = check_doubts(fit(train, observation=Observation(effects=(Leniency(),))), test)
+        assert finding.verdict == "ok"
+        assert finding.n == len({frozenset(pair) for pair in zip(compare(test).left, compare(test).right, strict=True)})
+        assert 0 < finding.details["shares"]["ignorance"] < 1

@@ -33,16 +33,16 @@ from seamark.checks.comparisons import (
     Comparisons,
     bracket,
     bracket_number,
-    clustered_share,
     code_text,
     codes_of,
     combine,
     compact,
     compare,
+    counted,
     percent,
 )
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import share
+from seamark.checks.intervals import clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
 from seamark.records import Feedback
@@ -377,7 +377,7 @@ def _agreement_finding(
     """The sentence for one measurement of agreement."""
     noun = _NOUNS[answers.kind]
     same = f"Raters give the same answer on {percent(found.same)} of {noun}{where}"
-    counting = f"{found.n_units:,} questions with two or more raters, {found.n_answers:,} answers"
+    counting = f"{counted(found.n_units, 'question')} with two or more raters, {found.n_answers:,} answers"
     details = {
         "same": {"share": found.same, "low": found.same_low, "high": found.same_high},
         "metric": answers.metric,
@@ -498,19 +498,11 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
         elif across.any():
             usable = usable.where(~across)
     if len(usable):
-        low_wins = (usable.sign * np.sign(usable.right - usable.left)).astype(np.float64)
-        same = np.zeros(len(usable), dtype=np.int64)
-        answers = _Answers(
-            "pair", low_wins, combine(usable.kind, usable.units()), usable.rater, usable.topic(), same, same, same
-        ).one_per_rater()
-        unit, n = compact(answers.unit)
-        total = np.bincount(unit, minlength=n)[unit]
-        net = np.bincount(unit, weights=answers.value, minlength=n)[unit] - answers.value
-        scored = (answers.value != 0) & (total > 1)
-        hit = np.where(net == 0, 0.5, (np.sign(net) == answers.value).astype(np.float64))
+        scored, hit, _ = left_out(usable)
+        unit = combine(scored.kind, scored.units())
         if (usable.kind != 0).any():  # pairs implied by one ranking are not independent
-            unit, repeated = answers.cluster, "prompt"
-        parts.append(("order", hit[scored], answers.rater[scored], unit[scored]))
+            unit, repeated = scored.topic(), "prompt"
+        parts.append(("order", hit, scored.rater, unit))
     categorical = kinds.is_in(["choice", "thumbs", "label"]).any()
     for answers in _answers(feedback, comparisons) if categorical else []:
         if answers.kind not in ("choice", "thumbs", "label"):
@@ -530,14 +522,11 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
     unit = combine(np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts]), np.concatenate([p[3] for p in parts]))
     interval, clustering = clustered_share(hits, {"rater": rater, repeated: unit})
     verdict: Verdict = "warning" if interval.high < THRESHOLDS.ceiling_warning else "ok"
-    return Finding(
+    return Finding.of(
+        interval,
         code="ceiling",
         title=f"The majority of the other raters gives the left-out rater's answer {percent(interval.estimate)} "
         f"{bracket(interval)} of the time.",
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
         unit="share",
         verdict=verdict,
         reason=(
@@ -554,6 +543,29 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
             "by_kind": [{"kind": p[0], "share": float(p[1].mean()), "n": len(p[1])} for p in parts],
         },
     )
+
+
+def left_out(comparisons: Comparisons) -> tuple[Comparisons, Floats, Floats]:
+    """Decided comparisons whose question others answered too, and how well those others predict them.
+
+    Returns
+    -------
+    scored : the comparisons, the first of each rater per question; hit : 1 where the majority of the others decides alike, 1/2 where
+    it is split or undecided, else 0; alike : (k + 1) / (n + 2), k of the n others who decided deciding alike (Laplace's rule).
+    """
+    unit = combine(comparisons.kind, comparisons.units())
+    own = np.where(comparisons.rater >= 0, comparisons.rater, comparisons.rater.max(initial=0) + 1 + np.arange(len(comparisons)))
+    first = np.sort(np.unique(combine(unit, own), return_index=True)[1])
+    kept = comparisons.where(np.isin(np.arange(len(comparisons)), first))
+    unit, n = compact(unit[first])
+    answer = kept.sign * np.sign(kept.right - kept.left)  # +1: the response with the lower code
+    others = np.bincount(unit, minlength=n)[unit] - 1
+    net = np.bincount(unit, weights=answer, minlength=n)[unit] - answer
+    decided = np.bincount(unit, weights=answer != 0, minlength=n)[unit] - (answer != 0)
+    scored = (answer != 0) & (others > 0)
+    hit = np.where(net == 0, 0.5, (np.sign(net) == answer).astype(np.float64))
+    alike = ((decided + net * answer) / 2 + 1) / (decided + 2)
+    return kept.where(scored), hit[scored], alike[scored]
 
 
 def _left_out_category(value: Floats, units: Codes) -> tuple[Floats, NDArray[np.bool_]]:
@@ -645,14 +657,11 @@ def check_self_agreement(feedback: Feedback, *, comparisons: Comparisons | None 
     if difference:
         details["rating_sd_within_rater"] = difference[0]
     findings = [
-        Finding(
+        Finding.of(
+            interval,
             code="agreement/self",
             title=f"Asked the same question again, a rater gives the same answer {percent(interval.estimate)} "
             f"{bracket(interval)} of the time.",
-            estimate=interval.estimate,
-            low=interval.low,
-            high=interval.high,
-            n=interval.n,
             unit="share",
             verdict="notice" if interval.estimate < THRESHOLDS.self_notice else "ok",
             reason=f"Share of equal pairs of answers by one rater to one question; n counts rater and question; {clustering}. "
@@ -670,15 +679,11 @@ def check_self_agreement(feedback: Feedback, *, comparisons: Comparisons | None 
             worst = np.argsort(-times, kind="stable")[:_LARGEST]
             n_raters = int((times > 0).sum())
             findings.append(
-                Finding(
+                Finding.of(
+                    interval,
                     code="rater-consistency",
-                    title=f"{n_raters:,} rater{'s' if n_raters > 1 else ''} chose both ways on the same pair: "
-                    f"{int(against.sum()):,} of the "
-                    f"{len(against):,} pairs that one rater decided more than once ({percent(interval.estimate)}).",
-                    estimate=interval.estimate,
-                    low=interval.low,
-                    high=interval.high,
-                    n=interval.n,
+                    title=f"{counted(n_raters, 'rater')} chose both ways on the same pair: {int(against.sum()):,} of "
+                    f"{counted(len(against), 'pair')} that one rater decided more than once ({percent(interval.estimate)}).",
                     unit="share",
                     verdict="notice",
                     reason=f"n counts rater and pair; {clustering}.",

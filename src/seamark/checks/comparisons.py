@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.checks.intervals import Interval, share
+from seamark.checks.intervals import Interval
 from seamark.records import Feedback
 
 Codes = NDArray[np.int64]
@@ -108,6 +108,9 @@ def pairs_within(group: NDArray[np.int64], *, limit: int, rng: np.random.Generat
     return order[position], order[position + 1 + offset], total
 
 
+_DIRECTNESS = (("pair", "choice"), ("ranking",), ("rating",))
+
+
 @dataclass(frozen=True)
 class Comparisons:
     """All comparisons in the data, one entry each."""
@@ -153,6 +156,19 @@ class Comparisons:
     def decided(self) -> Comparisons:
         """Those with a winner."""
         return self.where(self.sign != 0)
+
+    def by_directness(self) -> list[NDArray[np.bool_]]:
+        """Masks of what somebody stated (pairs, choices), what rankings imply and what ratings imply, as far as they occur.
+
+        Two ratings by one rater imply an order, but nobody compared; many are implied, and pooled with answers to "which is
+        better?" they drown them.
+        """
+        masks = [np.isin(self.kind, [self.KIND_NAMES.index(name) for name in names]) for names in _DIRECTNESS]
+        return [mask for mask in masks if mask.any()]
+
+    def most_direct(self) -> Comparisons:
+        """The first of `by_directness`."""
+        return self.where(self.by_directness()[0]) if len(self) else self
 
     def units(self) -> Codes:
         """A code per comparison for its question: prompt, axis and the two responses in any order."""
@@ -279,30 +295,9 @@ def response_sets(frame: pl.DataFrame) -> list[Codes]:
     return [code_text(joined)[0]]
 
 
-FEW_CLUSTERS = 10
-"""With fewer clusters the cluster-robust variance is too noisy to use (Cameron & Miller 2015), and the numbers speak for
-these raters or prompts only."""
-
-
-def clustered_share(
-    hits: NDArray[np.float64], clusters: dict[str, Codes], *, weight: NDArray[np.float64] | None = None
-) -> tuple[Interval, str]:
-    """The share with the widest of the intervals clustered by each of `clusters`, and how it was clustered in words.
-
-    A cluster that is not known throughout (-1), or has fewer than `FEW_CLUSTERS` values, is left out while another remains.
-    """
-    known = {name: code for name, code in clusters.items() if len(code) and (code >= 0).all()}
-    found = {name: share(hits, cluster=code, weight=weight) for name, code in known.items()}
-    usable = {name: f for name, f in found.items() if f.n_clusters >= FEW_CLUSTERS}
-    if usable:
-        name = max(usable, key=lambda key: usable[key].high - usable[key].low)
-        few = [f"{f.n_clusters} {other}{'s' if f.n_clusters > 1 else ''}" for other, f in found.items() if other not in usable]
-        return usable[name], f"interval clustered by {name}" + (f", for these {' and '.join(few)} only" if few else "")
-    if found:
-        name = max(found, key=lambda key: found[key].n_clusters)
-        if found[name].n_clusters > 1:
-            return found[name], f"interval clustered by {name} (only {found[name].n_clusters})"
-    return share(hits, weight=weight), "interval takes judgments as independent"
+def counted(n: int, noun: str) -> str:
+    """1 prompt, 2,310 prompts."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def percent(value: float) -> str:

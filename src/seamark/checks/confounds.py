@@ -18,15 +18,15 @@ from seamark.checks.comparisons import (
     Comparisons,
     bracket,
     bracket_number,
-    clustered_share,
     codes_of,
     combine,
     compact,
     compare,
+    counted,
     percent,
 )
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import Z95, share
+from seamark.checks.intervals import Z95, clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models.features import style_features
 from seamark.records import Feedback
@@ -96,13 +96,10 @@ def check_position(feedback: Feedback) -> list[Finding]:
                 rows.append({"rater": ids[r], "n": own.n, "share": own.estimate, "low": own.low, "high": own.high})
         details["raters"] = rows
     findings = [
-        Finding(
+        Finding.of(
+            interval,
             code="position",
             title=f"The response shown first wins {percent(interval.estimate)} {bracket(interval)} of the decided pairs.",
-            estimate=interval.estimate,
-            low=interval.low,
-            high=interval.high,
-            n=interval.n,
             unit="share",
             verdict=verdict,
             reason="Decided pairs whose order is known; without a position effect, and with the order drawn at "
@@ -135,14 +132,11 @@ def _both_orders(shown: pl.DataFrame) -> Finding:
     )
     first = int((both["said_first"] & both["said_first_back"]).sum())
     last = int((both["said_last"] & both["said_last_back"]).sum())
-    return Finding(
+    return Finding.of(
+        interval,
         code="position/consistency",
         title=f"Shown the same pair in both orders, a rater gives the same answer {percent(interval.estimate)} "
         f"{bracket(interval)} of the time.",
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
         unit="share",
         verdict="notice" if interval.estimate < THRESHOLDS.consistency_notice else "ok",
         reason=f"Answers include ties; the first answer in each order counts; n counts rater and pair; {clustering}.",
@@ -157,15 +151,27 @@ def _both_orders(shown: pl.DataFrame) -> Finding:
 
 
 @dataclass(frozen=True)
-class _Lengths:
+class Lengths:
+    """Decided comparisons of texts that differ in length."""
+
+    comparisons: Comparisons
     longer_wins: Floats
+    """(n,) 1 where the longer one won, else 0."""
     log_ratio: Floats
-    topic: Codes
-    topic_name: str
-    axis: Codes
+    """(n,) |log((1 + a) / (1 + b))| of the lengths in characters."""
+
+    def where(self, mask: NDArray[np.bool_]) -> Lengths:
+        return Lengths(self.comparisons.where(mask), self.longer_wins[mask], self.log_ratio[mask])
+
+    def most_direct(self) -> Lengths:
+        return self.where(self.comparisons.by_directness()[0])
+
+    @property
+    def clusters(self) -> dict[str, Codes]:
+        return {self.comparisons.topic_name: self.comparisons.topic()}
 
 
-def _lengths(feedback: Feedback, comparisons: Comparisons) -> tuple[_Lengths | None, str]:
+def find_lengths(feedback: Feedback, comparisons: Comparisons) -> tuple[Lengths | None, str]:
     """Decided comparisons whose texts differ in length, or the reason why there are none."""
     decided = comparisons.decided()
     if not len(decided):
@@ -181,75 +187,71 @@ def _lengths(feedback: Feedback, comparisons: Comparisons) -> tuple[_Lengths | N
     if not keep.any():
         return None, "All compared responses have the same length."
     decided, a, b = decided.where(keep), a[keep], b[keep]
-    longer_wins = (np.sign(a - b) == decided.sign).astype(np.float64)
-    return _Lengths(longer_wins, np.abs(np.log1p(a) - np.log1p(b)), decided.topic(), decided.topic_name, decided.axis), ""
+    return Lengths(decided, (np.sign(a - b) == decided.sign).astype(np.float64), np.abs(np.log1p(a) - np.log1p(b))), ""
 
 
 def check_length(feedback: Feedback, *, comparisons: Comparisons | None = None, seed: int = 0) -> list[Finding]:
-    """How often the longer response wins, over the size of the difference, and by axis."""
+    """How often the longer response wins: in the most direct comparisons, in those implied, and by axis."""
     comparisons = compare(feedback, seed=seed) if comparisons is None else comparisons
-    found, why = _lengths(feedback, comparisons)
-    if found is None:
+    every, why = find_lengths(feedback, comparisons)
+    if every is None:
         return [Finding.not_applicable("length", "Whether the longer response wins cannot be measured.", why)]
-    edges = np.unique(np.quantile(found.log_ratio, np.linspace(0, 1, _BINS + 1)))
-    position = np.clip(np.searchsorted(edges, found.log_ratio, side="right") - 1, 0, max(len(edges) - 2, 0))
-    curve: list[dict[str, float]] = []
-    for i in range(max(len(edges) - 1, 1)):
-        here = position == i
-        if here.any():
-            s = share(found.longer_wins[here], cluster=found.topic[here])
-            high = float(edges[min(i + 1, len(edges) - 1)])
-            curve.append({"low": float(edges[i]), "high": high, "share": s.estimate, "share_low": s.low, "share_high": s.high, "n": s.n})
-    findings = [
-        _length_finding(
-            "length",
-            found.longer_wins,
-            {found.topic_name: found.topic},
-            "",
-            comparisons.notes,
-            {"curve": curve, "x": "absolute log length ratio"},
-        )
-    ]
-    if len(comparisons.axes) + bool((found.axis < 0).any()) > 1:
+    first, *others = every.comparisons.by_directness()
+    found = every.where(first)
+    findings = [_length_finding("length", found, "decided comparisons", {"curve": _curve(found), "x": "absolute log length ratio"})]
+    for mask in others:
+        implied = every.where(mask)
+        kind = Comparisons.KIND_NAMES[implied.comparisons.kind[0]]
+        findings.append(_length_finding(f"length/{kind}", implied, f"pairs implied by {kind}s"))
+    used = {finding.code for finding in findings}
+    if len(comparisons.axes) + bool((every.comparisons.axis < 0).any()) > 1:
         for axis, name in enumerate(comparisons.axes[:_LARGEST]):
-            here = found.axis == axis
-            if here.any():
-                findings.append(
-                    _length_finding(
-                        f"length/{name}",
-                        found.longer_wins[here],
-                        {found.topic_name: found.topic[here]},
-                        f" on axis {name}",
-                        comparisons.notes,
-                        {},
-                    )
-                )
+            part = every.where(every.comparisons.axis == axis)
+            if len(part.longer_wins):
+                code = f"length/axis:{name}" if f"length/{name}" in used else f"length/{name}"
+                findings.append(_length_finding(code, part.most_direct(), f"decided comparisons on axis {name}"))
     return findings
 
 
-def _length_finding(
-    code: str, hits: Floats, topic: dict[str, Codes], where: str, notes: tuple[str, ...], details: dict[str, object]
-) -> Finding:
-    interval, clustering = clustered_share(hits, topic)
+def _curve(found: Lengths) -> list[dict[str, float]]:
+    """Wins of the longer in bins of equal count, by how much longer it is."""
+    edges = np.unique(np.quantile(found.log_ratio, np.linspace(0, 1, _BINS + 1)))
+    position = np.clip(np.searchsorted(edges, found.log_ratio, side="right") - 1, 0, max(len(edges) - 2, 0))
+    topic = found.comparisons.topic()
+    curve: list[dict[str, float]] = []
+    for i in np.unique(position):
+        here = position == i
+        s = share(found.longer_wins[here], cluster=topic[here])
+        high = float(edges[min(i + 1, len(edges) - 1)])
+        curve.append({"low": float(edges[i]), "high": high, "share": s.estimate, "share_low": s.low, "share_high": s.high, "n": s.n})
+    return curve
+
+
+def _length_finding(code: str, found: Lengths, what: str, details: dict[str, Any] | None = None) -> Finding:
+    interval, clustering = clustered_share(found.longer_wins, found.clusters)
     excludes = interval.low > 0.5 or interval.high < 0.5
     large = abs(interval.estimate - 0.5) >= THRESHOLDS.length_warning
     verdict: Verdict = "warning" if excludes and large else "notice" if excludes else "ok"
-    extra = f" {'; '.join(notes)}." if notes else ""
-    return Finding(
+    return Finding.of(
+        interval,
         code=code,
-        title=f"The longer response wins {percent(interval.estimate)} {bracket(interval)} of the decided comparisons{where}.",
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
+        title=f"The longer response wins {percent(interval.estimate)} {bracket(interval)} of the {what}.",
         unit="share",
         verdict=verdict,
-        reason=f"Length in characters; comparisons of responses that differ in length; n counts comparisons; {clustering}.{extra}",
+        reason=f"Length in characters; {_taken_from(found.comparisons)} that differ in length; n counts comparisons; {clustering}.",
         remedy="Decide in the charter whether length is a taste or a bias, and check that a model beats the rule 'the longer one'."
         if verdict != "ok"
         else None,
         details=details,
     )
+
+
+def _taken_from(comparisons: Comparisons) -> str:
+    """What the comparisons are, in words: stated by somebody, or implied by rankings or ratings; and what was sampled."""
+    kinds = [comparisons.KIND_NAMES[k] for k in np.unique(comparisons.kind)]
+    words = "answers to pairs and choices" if {"pair", "choice"} & set(kinds) else f"pairs of responses in {' and '.join(kinds)}s"
+    notes = [note for note in comparisons.notes if any(f"{kind}s" in note for kind in kinds if kind != "pair")]
+    return words + (f" ({'; '.join(notes)})" if notes else "")
 
 
 # ---------------------------------------------------------------------------------------------- style
@@ -262,14 +264,14 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
     text = feedback.responses["text"]
     known = text.is_not_null().to_numpy()
     decided = comparisons.decided()
-    decided = decided.where(known[decided.left] & known[decided.right] & (decided.left != decided.right))
+    decided = decided.where(known[decided.left] & known[decided.right] & (decided.left != decided.right)).most_direct()
     if not len(decided):
         why = "The responses have no text." if not known.any() else "No judgment prefers one text to another."
         return Finding.not_applicable("style", title, why)
-    notes = list(comparisons.notes)
+    taken = _taken_from(decided)
     decided, kept = _bounded(decided, text, seed)
     if kept is not None:
-        notes.append(f"{len(decided):,} of {kept:,} comparisons, about responses drawn at random (seed {seed}), keep the cost bounded")
+        taken += f", of which {len(decided):,} of {kept:,}, about responses drawn at random (seed {seed}), keep the cost bounded"
     used = np.unique(np.concatenate([decided.left, decided.right]))
     features = style_features(text[used].to_list())
     difference = features.values[np.searchsorted(used, decided.left)] - features.values[np.searchsorted(used, decided.right)]
@@ -279,29 +281,16 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
     enough = np.flatnonzero(differs >= _FEW)
     n_topics = int(topic.max()) + 1
     if not len(enough) or n_topics < 2 * len(enough):
-        why = f"{len(decided):,} comparisons over {n_topics:,} prompts are too few for {len(features.names)} features."
+        asked = f"{counted(len(decided), 'comparison')} over {counted(n_topics, 'prompt')}"
+        why = f"Too few: {asked} cannot carry {counted(len(features.names), 'feature')}."
         return Finding.not_applicable("style", title, why)
     scale = np.sqrt((difference**2).mean(0))
     x = difference[:, enough] / scale[enough]
     beta, se = _clustered_logistic(x, wins, topic)
-    effects: list[dict[str, Any]] = []
-    for j, column in enumerate(enough):
-        here = np.abs(difference[:, column]) > 1e-12
-        more_wins = ((difference[here, column] > 0) == (wins[here] > 0)).astype(np.float64)
-        alone = share(more_wins, cluster=topic[here])
-        effects.append(
-            {
-                "feature": features.names[column],
-                "estimate": float(beta[j]),
-                "low": float(beta[j] - Z95 * se[j]),
-                "high": float(beta[j] + Z95 * se[j]),
-                "share": alone.estimate,
-                "share_low": alone.low,
-                "share_high": alone.high,
-                "n": alone.n,
-                "unit_difference": float(scale[column]),
-            }
-        )
+    effects = [
+        _effect(features.names[column], difference[:, column], wins, topic, float(beta[j]), float(Z95 * se[j]))
+        for j, column in enumerate(enough)
+    ]
     effects.sort(key=lambda e: -abs(e["estimate"]))
     top = effects[0]
     estimate, low, high = (top[key] for key in ("estimate", "low", "high"))
@@ -310,7 +299,7 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
     verdict: Verdict = "warning" if beyond else "notice" if clear else "ok"
     left_out = [features.names[i] for i in range(len(features.names)) if i not in set(enough.tolist())]
     reason = (
-        "An association given the other features, not a cause: logistic regression of the winner on differences in style, per standard "
+        f"An association given the other features, not a cause, in {taken}: logistic regression of the winner on differences in style, per standard "
         f"deviation of the difference, ridge {_RIDGE:g}, no intercept; intervals from the sandwich variance clustered "
         f"by prompt ({n_topics:,}). "
         "`share` is how often the response with more of a feature wins, without regard to the others. "
@@ -320,12 +309,10 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         reason += "Some features go together so closely here that the ridge, not the data, shares the effect out among them. "
     if left_out:
         reason += f"Left out, because they differ in fewer than {_FEW} comparisons: {', '.join(left_out)}. "
-    if notes:
-        reason += "; ".join(notes) + "."
     words = str(top["feature"]).replace("_", " ")
     return Finding(
         code="style",
-        title=f"Of {len(effects)} style features, {words} goes along with winning most: {estimate:+.2f} "
+        title=f"Of {counted(len(effects), 'style feature')}, {words} goes along with winning most: {estimate:+.2f} "
         f"{bracket_number(low, high)} logits per "
         f"standard deviation, given the others; {len(clear)} {'is' if len(clear) == 1 else 'are'} clearly not zero.",
         estimate=estimate,
@@ -338,6 +325,16 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         remedy="Enter style as a block of its own and let the charter say whether it counts." if verdict != "ok" else None,
         details={"effects": effects},
     )
+
+
+def _effect(name: str, difference: Floats, wins: Floats, topic: Codes, beta: float, half: float) -> dict[str, Any]:
+    """A row of the table: the coefficient, and how often more of the feature wins, without regard to the others."""
+    here = np.abs(difference) > 1e-12
+    alone = share(((difference[here] > 0) == (wins[here] > 0)).astype(np.float64), cluster=topic[here])
+    return {
+        "feature": name, "estimate": beta, "low": beta - half, "high": beta + half, "share": alone.estimate, "share_low": alone.low,
+        "share_high": alone.high, "n": alone.n, "unit_difference": float(np.sqrt((difference**2).mean())),
+    }  # fmt: skip
 
 
 def _bounded(decided: Comparisons, text: pl.Series, seed: int) -> tuple[Comparisons, int | None]:

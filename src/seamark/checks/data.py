@@ -14,23 +14,26 @@ from seamark.checks.comparisons import (
     Codes,
     Comparisons,
     bracket,
-    clustered_share,
     codes_of,
     combine,
     compact,
     compare,
+    counted,
     percent,
     question_units,
 )
 from seamark.checks.confounds import check_length, check_position, check_style
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.graph import check_connectivity, check_intransitivity
+from seamark.checks.intervals import clustered_share
 from seamark.checks.repeats import check_duplicates, check_identical_pairs, check_ids, check_leakage, check_near_duplicates, text_keys
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.records import COLUMNS, Feedback
 
 _COUNTED = "An exact count over the data, so there is no interval."
 _SHOWN = 12
+_TENTH = 10
+"""With fewer there is no tenth of them."""
 
 
 def diagnose(feedback: Feedback, *, held_out: Feedback | None = None, seed: int = 0) -> Findings:
@@ -56,6 +59,7 @@ def diagnose(feedback: Feedback, *, held_out: Feedback | None = None, seed: int 
         (
             *check_coverage(feedback, comparisons=comparisons),
             check_missing_fields(feedback),
+            check_source(feedback),
             *check_ties(feedback),
             *check_agreement(feedback, comparisons=comparisons, seed=seed),
             check_ceiling(feedback, comparisons=comparisons, seed=seed),
@@ -91,11 +95,8 @@ def check_coverage(feedback: Feedback, *, comparisons: Comparisons | None = None
     per_unit = np.bincount(unit, minlength=n_units)
     n = feedback.n_judgments
     mean = n / n_units
-    parts = [f"{n:,} judgments", f"{feedback.n_responses:,} responses"]
-    if feedback.n_prompts:
-        parts.append(f"{feedback.n_prompts:,} prompts")
-    if feedback.n_raters:
-        parts.append(f"{feedback.n_raters:,} raters")
+    parts = [counted(n, "judgment"), counted(feedback.n_responses, "response")]
+    parts += [counted(size, noun) for size, noun in ((feedback.n_prompts, "prompt"), (feedback.n_raters, "rater")) if size]
     once = float((per_unit == 1).mean())
     details: dict[str, object] = {
         "judgments_per_question": _histogram(per_unit),
@@ -126,21 +127,22 @@ def _prompt_coverage(feedback: Feedback, prompt: Codes) -> Finding:
     tenth = max(1, round(0.1 * len(counts)))
     top = float(counts[:tenth].sum() / counts.sum())
     effective = float(counts.sum() ** 2 / (counts.astype(np.float64) ** 2).sum())
-    narrow = len(counts) >= 10 and top > THRESHOLDS.narrow_notice
+    narrow = len(counts) >= _TENTH and top > THRESHOLDS.narrow_notice
+    few = effective < THRESHOLDS.few_prompts_notice
     largest = np.argsort(-per_prompt, kind="stable")[:_SHOWN]
     ids = feedback.prompts["id"].to_list()
     return Finding(
         code="coverage/prompts",
         title="All judgments are about one prompt."
         if len(counts) == 1
-        else f"The judgments are about {len(counts):,} prompts, worth {effective:,.1f} equally frequent ones; the "
-        f"largest tenth has {percent(top)} of them.",
+        else f"The judgments are about {len(counts):,} prompts, worth {effective:,.1f} equally frequent ones; the largest "
+        f"{'tenth ' if len(counts) >= _TENTH else ''}has {percent(top)} of the judgments.",
         estimate=effective,
         n=len(known),
         unit="prompts",
-        verdict="notice" if narrow or effective < 10 else "ok",
+        verdict="notice" if narrow or few else "ok",
         reason=f"Effective number (sum n)^2 / sum n^2; n counts judgments with a prompt, {int((prompt < 0).sum()):,} have none. {_COUNTED}",
-        remedy="Conclusions hold for these prompts: collect others before relying on them elsewhere." if narrow or effective < 10 else None,
+        remedy="Conclusions hold for these prompts: collect others before relying on them elsewhere." if narrow or few else None,
         details={
             "share_largest_tenth": top,
             "judgments_per_prompt": _histogram(counts),
@@ -189,18 +191,19 @@ def _rater_coverage(feedback: Feedback, rater: Codes, unit: Codes, n_units: int)
     seats = np.unique(combine(unit[rater >= 0], known), return_index=True)[1]
     per_unit = np.bincount(unit[rater >= 0][seats], minlength=n_units)
     per_unit = per_unit[per_unit > 0]
-    dominated = len(ordered) >= 10 and top > THRESHOLDS.top_raters_notice
+    dominated = len(ordered) >= _TENTH and top > THRESHOLDS.top_raters_notice
     ids = feedback.raters["id"].to_list()
     verdict: Verdict = "notice" if dominated or feedback.n_raters == 1 else "ok"
+    most_active = (
+        f"tenth of raters ({tenth:,} of {feedback.n_raters:,})" if feedback.n_raters >= _TENTH else f"of {feedback.n_raters} raters"
+    )
     one = (
-        "One rater gave all judgments"
-        if feedback.n_raters == 1
-        else f"The most active tenth of raters ({tenth:,} of {feedback.n_raters:,}) gave {percent(top)} of the judgments"
+        "One rater gave all judgments" if feedback.n_raters == 1 else f"The most active {most_active} gave {percent(top)} of the judgments"
     )
     return [
         Finding(
             code="coverage/raters",
-            title=f"{one}; {few:,} raters gave fewer than {THRESHOLDS.few_judgments}; a question has "
+            title=f"{one}; {counted(few, 'rater')} gave fewer than {THRESHOLDS.few_judgments}; a question has "
             f"{per_unit.mean():.1f} raters on average.",
             estimate=top,
             n=len(known),
@@ -267,6 +270,24 @@ def check_missing_fields(feedback: Feedback) -> Finding:
     )
 
 
+def check_source(feedback: Feedback) -> Finding:
+    """What was noted while reading: byte order mark, line ends, columns that are not used, records left out."""
+    notes, skipped = feedback.report.notes, feedback.report.skipped
+    said = [*([f"{counted(len(skipped), 'record')} left out"] if skipped else []), *notes]
+    more = f"; and {counted(len(said) - 3, 'more note')}" if len(said) > 3 else ""
+    return Finding(
+        code="missing-fields/source",
+        title=f"While reading: {'; '.join(said[:3])}{more}." if said else "Nothing was out of the ordinary while reading.",
+        estimate=float(len(notes) + len(skipped)),
+        n=feedback.n_judgments + len(skipped),
+        unit="count",
+        verdict="notice" if said else "ok",
+        reason="Notes of the reader and records left out; n counts judgments and records left out. A list of facts: no interval.",
+        remedy="Check that nothing was left out or misread that you need." if said else None,
+        details={"notes": list(notes), "skipped": list(skipped[:_SHOWN]), "n_skipped": len(skipped)},
+    )
+
+
 def _share_known(feedback: Feedback, name: str) -> float:
     """The share of judgments (responses, prompts, raters) for which a field is known."""
     tables = {
@@ -289,10 +310,10 @@ def _share_known(feedback: Feedback, name: str) -> float:
 # ---------------------------------------------------------------------------------------------- answers without a winner
 
 _UNDECIDED = {
-    "ties": ("tie", "a tie"),
-    "ties/both_bad": ("both_bad", "both bad"),
-    "ties/cannot_tell": ("cannot_tell", "cannot tell"),
-    "ties/skipped": ("skipped", "skipped"),
+    "ties": ("tie", "Ties"),
+    "ties/both_bad": ("both_bad", "Both bad"),
+    "ties/cannot_tell": ("cannot_tell", "Cannot tell"),
+    "ties/skipped": ("skipped", "Skipped"),
 }
 
 
@@ -310,7 +331,7 @@ def check_ties(feedback: Feedback) -> list[Finding]:
             out.append(
                 Finding(
                     code=code,
-                    title=f"None of the {pairs.height:,} pairs was answered: {words}.",
+                    title=f"{words}: none of {counted(pairs.height, 'pair')}.",
                     estimate=0.0,
                     n=pairs.height,
                     unit="share",
@@ -322,13 +343,10 @@ def check_ties(feedback: Feedback) -> list[Finding]:
         interval, clustering = clustered_share(hits, clusters)
         many = interval.estimate > THRESHOLDS.undecided_notice
         out.append(
-            Finding(
+            Finding.of(
+                interval,
                 code=code,
-                title=f"{percent(interval.estimate)} {bracket(interval)} of the {pairs.height:,} pairs were answered: {words}.",
-                estimate=interval.estimate,
-                low=interval.low,
-                high=interval.high,
-                n=interval.n,
+                title=f"{words}: {percent(interval.estimate)} {bracket(interval)} of {counted(pairs.height, 'pair')}.",
                 unit="share",
                 verdict="notice" if many else "ok",
                 reason=f"n counts judgments of pairs; {clustering}.",

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from seamark.checks.intervals import Interval
+
 Verdict = Literal["ok", "notice", "warning", "blocking", "not_applicable"]
 VERDICTS: tuple[Verdict, ...] = ("blocking", "warning", "notice", "ok", "not_applicable")
 """Most severe first."""
@@ -44,6 +46,27 @@ class Finding:
     """Where the method comes from."""
     details: dict[str, Any] = field(default_factory=dict)
     """Tables and arrays behind the sentence, for charts: JSON-ready values only."""
+
+    @staticmethod
+    def of(
+        interval: Interval,
+        *,
+        code: str,
+        title: str,
+        unit: str,
+        reason: str,
+        verdict: Verdict = "ok",
+        remedy: str | None = None,
+        source: str | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> Finding:
+        """A finding about an estimate with its interval; bounds that are not finite (the mean of one value) are left out."""
+        bounds = (interval.low, interval.high) if interval.bounded else (None, None)
+        return Finding(
+            code=code, title=title, estimate=interval.estimate, low=bounds[0], high=bounds[1], n=interval.n, unit=unit, verdict=verdict,
+            reason=reason if interval.bounded else f"{reason} No interval: one value has no spread.", remedy=remedy, source=source,
+            details=details or {},
+        )  # fmt: skip
 
     @staticmethod
     def not_applicable(code: str, title: str, reason: str, *, remedy: str | None = None) -> Finding:

@@ -9,6 +9,7 @@ comparisons. Responses without text that occur under several prompts, or under n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from seamark.checks.comparisons import Codes, Comparisons, bracket, clustered_share, code_text, codes_of, combine, compact, compare, percent
+from seamark.checks.comparisons import Codes, Comparisons, bracket, code_text, codes_of, combine, compact, compare, counted, percent
 from seamark.checks.findings import Finding, Verdict
+from seamark.checks.intervals import clustered_share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.records import Feedback
 
@@ -158,7 +160,7 @@ def _connectivity_finding(
         bare = bool((cut & group_textless).any())
         return Finding(
             code="connectivity",
-            title=f"{n_cut:,} of {n_groups:,} prompts ({percent(n_cut / n_groups)}) fall into parts that no judgment connects.",
+            title=f"{n_cut:,} of {counted(n_groups, 'prompt')} ({percent(n_cut / n_groups)}) fell into parts that no judgment connects.",
             estimate=n_cut / n_groups,
             n=n_groups,
             unit="share",
@@ -203,7 +205,7 @@ def _separation_finding(feedback: Feedback, direct: Comparisons, has_text: NDArr
     textual = bool(has_text[response].any())
     return Finding(
         code="connectivity/separation",
-        title=f"{n:,} of {len(node):,} compared responses won every comparison ({int(all_won.sum()):,}) or lost every "
+        title=f"{n:,} of {counted(len(node), 'compared response')} won every comparison ({int(all_won.sum()):,}) or lost every "
         f"one ({int(all_lost.sum()):,}).",
         estimate=n / len(node),
         n=len(node),
@@ -273,14 +275,11 @@ def check_intransitivity(feedback: Feedback, *, comparisons: Comparisons | None 
     n_triples, n_cycles = round(float(triples.sum()) / 3), round(float(cycles.sum()) / 3)
     verdict: Verdict = "notice" if interval.estimate > THRESHOLDS.intransitive_notice else "ok"
     how = f"{len(edges):,} pairs drawn at random (seed {seed}), with all triples that they belong to" if sampled else "all triples"
-    counted = f"about {n_cycles:,} of {n_triples:,} triples" if sampled else f"{n_cycles:,} of {n_triples:,} triples"
-    return Finding(
+    found = f"{'about ' if sampled else ''}{n_cycles:,} of {counted(n_triples, 'triple')}"
+    return Finding.of(
+        replace(interval, n=n_triples),
         code="intransitivity",
-        title=f"{percent(interval.estimate)} {bracket(interval)} of triples are cycles ({counted}); a random tournament has 25%.",
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        n=n_triples,
+        title=f"{percent(interval.estimate)} {bracket(interval)} of triples are cycles ({found}); a random tournament has 25%.",
         unit="share",
         verdict=verdict,
         reason=f"Triples of responses whose three pairs each have a majority, by axis; {how}; {clustering}. Noise alone makes cycles, so "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,11 @@ class Interval:
     high: float
     n: int
     n_clusters: int
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there was more than one value (or cluster) to tell the spread from."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
@@ -73,6 +78,46 @@ def mean(values: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = Non
     se = float(np.sqrt((residual**2).sum()) / total * np.sqrt(k / max(k - 1, 1)))
     half = float(t.ppf(0.975, k - 1)) * se if k > 1 else float("inf")
     return Interval(m, m - half, m + half, len(values), k)
+
+
+FEW_CLUSTERS = 10
+"""With fewer clusters the cluster-robust variance is too noisy to use (Cameron & Miller 2015), and the numbers speak for
+these raters or prompts only."""
+
+Clusters = Mapping[str, NDArray[np.int64]]
+"""What repeats, in words (rater, prompt), and its (n,) codes."""
+
+
+def clustered_share(hits: NDArray[np.float64], clusters: Clusters, *, weight: NDArray[np.float64] | None = None) -> tuple[Interval, str]:
+    """`share` with the widest of the intervals clustered by each of `clusters`, and how it was clustered in words."""
+    return _widest(lambda code: share(hits, cluster=code, weight=weight), clusters)
+
+
+def clustered_mean(values: NDArray[np.float64], clusters: Clusters, *, weight: NDArray[np.float64] | None = None) -> tuple[Interval, str]:
+    """`mean` with the widest of the intervals clustered by each of `clusters`, and how it was clustered in words."""
+    return _widest(lambda code: mean(values, cluster=code, weight=weight), clusters)
+
+
+def _widest(measure: Callable[[NDArray[np.int64] | None], Interval], clusters: Clusters) -> tuple[Interval, str]:
+    """New people and new prompts both differ, so the widest interval counts.
+
+    A cluster that is not known throughout (-1), or has fewer than `FEW_CLUSTERS` values, is left out while another remains.
+    """
+    found = {name: measure(code) for name, code in clusters.items() if len(code) and (code >= 0).all()}
+    usable = {name: f for name, f in found.items() if f.n_clusters >= FEW_CLUSTERS}
+    if usable:
+        name = max(usable, key=lambda key: usable[key].high - usable[key].low)
+        few = [f"{f.n_clusters} {other}{'s' if f.n_clusters > 1 else ''}" for other, f in found.items() if other not in usable]
+        return usable[name], f"interval clustered by {name}" + (f", for {_these(few)} only" if few else "")
+    if found:
+        name = max(found, key=lambda key: found[key].n_clusters)
+        if found[name].n_clusters > 1:
+            return found[name], f"interval clustered by {name} (only {found[name].n_clusters})"
+    return measure(None), "interval takes judgments as independent"
+
+
+def _these(few: list[str]) -> str:
+    return f"{'this' if few[0].startswith('1 ') else 'these'} {' and '.join(few)}"
 
 
 def bootstrap(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from seamark.checks.comparisons import Codes, Comparisons, code_text, codes_of, combine, percent, question_units
+from seamark.checks.comparisons import Codes, Comparisons, code_text, codes_of, combine, counted, percent, question_units
 from seamark.checks.findings import Finding, Verdict
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.records import Feedback
@@ -196,9 +196,8 @@ def check_near_duplicates(feedback: Feedback, *, keys: Hashes | None = None, see
         )
     return Finding(
         code="duplicates/responses",
-        title=f"{int(any_copy.sum()):,} of {n:,} responses ({percent(estimate)}) have a copy "
-        f"({int((copies & base).sum()):,}) or a near-copy "
-        f"({int((near & base).sum()):,}) among the others.",
+        title=f"{int(any_copy.sum()):,} of {counted(n, 'response')} ({percent(estimate)}) recurred among the others: "
+        f"{int((copies & base).sum()):,} as a copy, {int((near & base).sum()):,} as a near-copy.",
         estimate=estimate,
         n=n,
         unit="share",
@@ -297,11 +296,11 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
     estimate = len(exact) / len(known)
     verdict: Verdict = "warning" if estimate >= THRESHOLDS.duplicates_warning else "notice" if len(exact) else "ok"
     more = (
-        f" Another {later:,} give the same answer under other circumstances (time, order, session, source model), and count as asked again."
+        f" Another {later:,} gave the same answer under other circumstances (time, order, session, source model): asked again on purpose."
         if later
         else ""
     )
-    title = f"{len(exact):,} of {len(known):,} judgments ({percent(estimate)}) repeat an earlier one: same rater, question and answer."
+    title = f"{len(exact):,} of {counted(len(known), 'judgment')} ({percent(estimate)}) repeated an earlier one: same rater, question and answer."
     ids = feedback.raters["id"].to_list()
     responses = feedback.responses["id"].to_list()
     lines = feedback.judgments["id"].to_list() if feedback.has("id") else None
@@ -361,13 +360,13 @@ def check_identical_pairs(feedback: Feedback, *, keys: Hashes | None = None) -> 
     chosen = int((pl.Series(same) & said.is_in(["left", "right"])).sum())
     return Finding(
         code="identical-pairs",
-        title=f"{n_same:,} of {len(rows):,} comparisons ({percent(estimate)}) show the same text twice: {int(exact.sum()):,} exactly, "
+        title=f"{n_same:,} of {counted(len(rows), 'comparison')} ({percent(estimate)}) showed the same text twice: {int(exact.sum()):,} exactly, "
         f"{n_same - int(exact.sum()):,} but for case or white space.",
         estimate=estimate,
         n=len(rows),
         unit="share",
         verdict=verdict,
-        reason=f"Such a comparison says nothing about value; {chosen:,} of them were decided nevertheless, which "
+        reason=f"Such a comparison says nothing about value; {chosen:,} of these got a winner nevertheless, which "
         f"shows position or chance. {_COUNTED}",
         remedy="Leave them out of the fit, and find out how they came about." if n_same else None,
         details={"n_exact": int(exact.sum()), "n_same": n_same, "n_decided": chosen, "examples": examples},
@@ -395,7 +394,7 @@ def check_ids(feedback: Feedback) -> Finding:
         return Finding.not_applicable("duplicates/ids", "There are no ids to compare.", "Raters, prompts, models and axes have no names.")
     shown = "; ".join(" and ".join(repr(i) for i in g["ids"][:3]) for g in groups[:3])
     title = (
-        f"{len(groups):,} group{'s' if len(groups) != 1 else ''} of ids differ only by case, white space or Unicode form: {shown}."
+        f"Ids that differ only by case, white space or Unicode form: {counted(len(groups), 'group')}, {shown}."
         if groups
         else "No two ids differ only by case, white space or Unicode form."
     )
@@ -464,7 +463,7 @@ def _shared_questions(feedback: Feedback, held_out: Feedback) -> Finding:
     blocking = estimate >= THRESHOLDS.leakage_blocking
     return Finding(
         code="leakage",
-        title=f"{int(shared.sum()):,} of {n:,} held-out judgments ({percent(estimate)}) are about a prompt and "
+        title=f"{int(shared.sum()):,} of {counted(n, 'held-out judgment')} ({percent(estimate)}) concerned a prompt and "
         "responses that were also judged in train.",
         estimate=estimate,
         n=n,
@@ -499,8 +498,8 @@ def _shared_prompts(feedback: Feedback, held_out: Feedback, *, seed: int) -> lis
     out = [
         Finding(
             code="leakage/prompts",
-            title=f"{int(hit.sum()):,} of {n:,} held-out judgments ({percent(estimate)}) are about one of the "
-            f"{int(shared.sum()):,} prompts that also occur in train.",
+            title=f"{int(hit.sum()):,} of {counted(n, 'held-out judgment')} ({percent(estimate)}) concerned a prompt that also occurs in train"
+            + (f" ({counted(int(shared.sum()), 'prompt')})." if shared.any() else "."),
             estimate=estimate,
             n=n,
             unit="share",
@@ -546,7 +545,7 @@ def _shared_prompts(feedback: Feedback, held_out: Feedback, *, seed: int) -> lis
     out.append(
         Finding(
             code="leakage/near-prompts",
-            title=f"{int(hit.sum()):,} of {n:,} held-out judgments ({percent(estimate)}) are about a near-copy of a prompt of train.",
+            title=f"{int(hit.sum()):,} of {counted(n, 'held-out judgment')} ({percent(estimate)}) concerned a near-copy of a prompt of train.",
             estimate=estimate,
             n=n,
             unit="share",
@@ -572,9 +571,8 @@ def _shared_responses(feedback: Feedback, held_out: Feedback) -> Finding:
     ids = held_out.responses["id"].to_list()
     return Finding(
         code="leakage/responses",
-        title=f"{int(shared.sum()):,} of {int(known.sum()):,} held-out responses ({percent(estimate)}) have a text "
-        "that also occurs in train; "
-        f"{int(touched.sum()):,} held-out judgments show one.",
+        title=f"{int(shared.sum()):,} of {counted(int(known.sum()), 'held-out response')} ({percent(estimate)}) shared their text with one "
+        f"in train; {counted(int(touched.sum()), 'held-out judgment')} showed such a text.",
         estimate=estimate,
         n=int(known.sum()),
         unit="share",

@@ -53,23 +53,38 @@ class Thresholds:
     point of memory, the size of the differences that are usually reported."""
     leakage_warning: float = 0.01
     """Share of held-out judgments whose prompt alone, or a near-copy of it, occurs in train."""
+    few_prompts_notice: float = 10.0
+    """Below this effective number of prompts a notice: conclusions are about these prompts, and no interval over them can be trusted."""
     narrow_notice: float = 0.5
     """Share of judgments on the largest tenth of prompts above which the data is called narrow (an even spread gives 0.1)."""
     top_raters_notice: float = 0.5
     """Share of judgments by the most active tenth of raters above which their standard is said to dominate (MD-Agreement: 0.59)."""
     few_judgments: int = 5
-    """Raters with fewer judgments than this: their reliability is set by the prior, not by what they did."""
+    """Raters with fewer judgments than this: their reliability is set by the prior, not by what they did. The spread of a slice over
+    raters or prompts likewise leaves out those with fewer: the mean of one judgment is 0 or 1."""
     intransitive_notice: float = 0.125
     """Half of the 0.25 that a random tournament gives: above it an order of the responses explains little."""
     undecided_notice: float = 0.3
     """Share of ties above which a model without ties throws away a large part of the data."""
 
     # ---- used by the checks on models
+    raters_at_chance_notice: float = 0.05
+    """Share of raters who answer at chance above which there is a notice: one question in seven with three raters then has one."""
+    raters_at_chance_warning: float = 0.15
+    """Share of raters who answer at chance above which there is a warning: two in five questions with three raters then have one."""
     raters_at_chance_blocking: float = 0.5
     """Share of raters whose reliability cannot be told from zero: above one half the majority of answers is noise."""
     accuracy_margin_blocking: float = 0.0
     """Blocking if the upper bound of (accuracy - best trivial baseline) lies below: the model then knows less than a rule
     such as "the longer one"."""
+    calibration_warning: float = 0.05
+    """Warning if the lower bound of the calibration error lies above: what is predicted with 70% then happens in less
+    than 65%, or more than 75%, of cases."""
+    calibration_times_perfect: float = 2.0
+    """The calibration error must also be this many times that of a perfectly calibrated fit: noise in the bins counts as error."""
+    decrement_blocking: float = 1.0
+    """Where the fit did not converge, blocking from a last step of this many standard errors: an estimate may then be off by more
+    than its own standard error. Below it, a warning."""
     direction_accuracy_blocking: float = 0.5
     """Blocking if the upper bound of held-out accuracy lies below: labels that predict better reversed are reversed."""
     cut_parts_blocking: int = 2
