@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,18 @@ def _lacking(what: str, remedy: str) -> None:
     if os.environ.get("SEAMARK_REQUIRE") == "all":
         pytest.fail(f"{what} is required here (SEAMARK_REQUIRE=all). {remedy}")
     pytest.skip(f"{what} is not available. {remedy}")
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str, str], Any]:
+    """`require("jsonschema", "Install the extra dev.")`: the module, where it is installed."""
+
+    def _require(module: str, remedy: str) -> Any:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            _lacking(module, remedy)
+        return importlib.import_module(module)
+
+    return _require
 
 
 @pytest.fixture(scope="session")

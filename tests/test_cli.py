@@ -7,13 +7,19 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import seamark as sm
 from seamark.cli import app, main
+from seamark.simulation import demo_society
 
+Require = Callable[[str, str], Any]
+SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
 JSON_CODES = {"coverage", "missing-fields", "agreement", "ceiling", "position", "length", "duplicates"}
 
 
@@ -113,6 +119,18 @@ def test_unreadable_data(call, tmp_path: Path, command: str, text: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+@pytest.mark.parametrize("n", [2, 300])
+@pytest.mark.parametrize("command", ["study", "diagnose", "fit"])
+def test_nothing_usable_left(call, tmp_path: Path, command: str, n: int) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("left,right,outcome\n" + "".join(f"same {i},same {i},left\n" for i in range(n)), encoding="utf-8")
+    args = [] if command == "diagnose" else ["-o", tmp_path / "out"]
+    code, out, err = call(command, source, *args)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"error: \S*in\.csv: nothing can be learned from any of its {n} judgments: .*\n", err)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
@@ -150,8 +168,40 @@ def test_a_foreign_folder_is_not_replaced(call, work: Path, tmp_path: Path) -> N
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     code, _, err = call("study", work / "train.jsonl", "-o", tmp_path)
     assert code == 2
-    assert "not a study" in err
+    assert "give a new folder" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("command", ["study", "fit", "export", "charter", "simulate"])
+@pytest.mark.parametrize("place", ["three.csv/out", "kept"])
+def test_output_that_cannot_be_written_is_2(call, work: Path, fitted: Path, tmp_path: Path, command: str, place: str) -> None:
+    """Inside a file, which no permission allows; and where something else is: a folder for a file, a file for a folder."""
+    (tmp_path / "three.csv").write_text("mine", encoding="utf-8")
+    if command in ("study", "fit"):
+        (tmp_path / "kept").write_text("mine", encoding="utf-8")
+    else:
+        (tmp_path / "kept").mkdir()
+    source = {"study": [work / "train.jsonl"], "fit": [work / "train.jsonl"], "export": [fitted, work / "held.jsonl"]}.get(command, [])
+    code, out, err = call(command, *source, "-o", tmp_path / place)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(tmp_path / place) in err
+    assert re.search(r"Give |give a|folder", err)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "three.csv"]
+    assert (tmp_path / "three.csv").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_disk_that_fails_is_2(call, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine refuses is one message, also where nobody expected it."""
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr(sm.Fit, "save", full)
+    code, out, err = call("fit", work / "held.jsonl", "--utility", "tabular", "-o", tmp_path / "fit")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: somewhere: No space left on device. Check")
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])
@@ -172,19 +222,71 @@ def test_what_is_not_a_study(call, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- each command
 
 
-def test_diagnose_json(call, work: Path) -> None:
+def test_diagnose_json(call, work: Path, require: Require) -> None:
     code, out, err = call("diagnose", work / "train.jsonl", "--held-out", work / "held.jsonl", "--json")
-    found = json.loads(out)
+    document = json.loads(out)
     assert code == 0
     assert err == ""
-    assert {f["code"] for f in found} >= JSON_CODES | {"leakage"}
+    require("jsonschema", "Install the extra dev.").validate(document, SCHEMA)
+    assert {f["code"] for f in document["findings"]} >= JSON_CODES | {"leakage"}
+    assert document["data"]["fingerprint"] == sm.load(work / "train.jsonl").fingerprint
 
 
-def test_evaluate_json(call, work: Path, fitted: Path) -> None:
+def test_evaluate_json(call, work: Path, fitted: Path, require: Require) -> None:
     code, out, _ = call("evaluate", fitted, work / "held.jsonl", "--json")
+    document = json.loads(out)
     assert code == 0
-    accuracy = next(f for f in json.loads(out) if f["code"] == "accuracy")
+    require("jsonschema", "Install the extra dev.").validate(document, SCHEMA)
+    accuracy = next(f for f in document["findings"] if f["code"] == "accuracy")
     assert accuracy["low"] < accuracy["estimate"] < accuracy["high"]
+    assert document["data"]["n_judgments"] == sm.load(work / "held.jsonl").n_judgments
+
+
+def test_the_steps_are_the_study(call, work: Path, fitted: Path, tmp_path: Path) -> None:
+    """`fit` of the training part and `evaluate` with it give the model and the findings of a study with the same held-out part."""
+    call("study", work / "train.jsonl", "--held-out", work / "held.jsonl", "-o", tmp_path / "out")
+    studied, alone = sm.Fit.load(tmp_path / "out" / "fit"), sm.Fit.load(fitted)
+    assert studied.spec == alone.spec
+    assert alone.spec["people"]["people"] == "Groups"
+    train = sm.load(work / "train.jsonl")
+    assert np.abs(studied.utilities(train) - alone.utilities(train)).max() == 0
+    _, out, _ = call("evaluate", fitted, work / "held.jsonl", "--train", work / "train.jsonl", "--json")
+    found = {f["code"]: f for f in json.loads(out)["findings"]}
+    whole = {f["code"]: f for f in json.loads((tmp_path / "out" / "findings.json").read_text(encoding="utf-8"))["findings"]}
+    assert {"accuracy", "baseline", "calibration", "doubts", "rater-reliability"} <= set(found)
+    assert all(whole[code] == finding for code, finding in found.items())
+
+
+def test_the_training_part_tells_which_way_length_points(call, tmp_path: Path) -> None:
+    """Shorter wins in training and in the held-out part: without the training part the rule 'longer wins' is the only one to try."""
+    rows = [f"q{i},a{i} yes,a{i} yes and much else besides,left,r{i % 6}" for i in range(60)]
+    for name, part in (("train", rows[:40]), ("held", rows[40:])):
+        (tmp_path / f"{name}.csv").write_text("prompt,left,right,outcome,rater\n" + "\n".join(part) + "\n", encoding="utf-8")
+    assert call("fit", tmp_path / "train.csv", "-o", tmp_path / "fit")[0] == 0
+    args = ("evaluate", tmp_path / "fit", tmp_path / "held.csv", "--json")
+    codes = [{f["code"] for f in json.loads(call(*args, *more)[1])["findings"]} for more in ((), ("--train", tmp_path / "train.csv"))]
+    assert "baseline/longer-wins" in codes[0]
+    assert "baseline/shorter-wins" in codes[1]
+
+
+@pytest.mark.parametrize("command", ["study", "diagnose", "fit", "evaluate", "export"])
+def test_an_unknown_axis_names_the_axes(call, fitted: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "in.csv").write_text(
+        "left,right,outcome,axis\n" + "".join(f"a{i},b{i},left,{'help' if i % 2 else 'harm'}\n" for i in range(8)), encoding="utf-8"
+    )
+    first = [fitted] if command in ("evaluate", "export") else []
+    out = ["-o", tmp_path / "out"] if command in ("study", "fit", "export") else []
+    code, shown, err = call(command, *first, tmp_path / "in.csv", *out, "--axis", "helpfulness")
+    assert (code, shown) == (2, "")
+    assert "axis is 'helpfulness'. The data has harm, help." in err
+
+
+def test_the_seed_reaches_the_demo(call, tmp_path: Path) -> None:
+    prints = [json.loads(call("diagnose", "demo", "--seed", seed, "--json")[1])["data"]["fingerprint"] for seed in ("0", "1", "0")]
+    assert prints[0] == prints[2] != prints[1]
+    assert prints[1] == demo_society(1).feedback.fingerprint
+    assert call("fit", "demo", "--utility", "tabular", "--groups", "none", "--seed", "1", "-o", tmp_path / "fit")[0] == 0
+    assert sm.Fit.load(tmp_path / "fit").data["fingerprint"] == prints[1]
 
 
 def test_fit_json(call, work: Path, tmp_path: Path) -> None:
@@ -203,6 +305,8 @@ def test_study_json_and_report(call, work: Path, tmp_path: Path) -> None:
     assert code == 0
     assert out == f"report: {tmp_path / 'out' / 'report.html'}\n"
     assert (tmp_path / "out" / "report.html").is_file()
+    code, out, _ = call("report", tmp_path / "out", "--json")
+    assert (code, json.loads(out)) == (0, {"report": str(tmp_path / "out" / "report.html"), "card": str(tmp_path / "out" / "card.md")})
 
 
 def test_export(call, work: Path, fitted: Path, tmp_path: Path) -> None:
@@ -212,11 +316,17 @@ def test_export(call, work: Path, fitted: Path, tmp_path: Path) -> None:
     assert f"{len(rows):,} rows" in out
     assert "unsigned" in out
     assert {"prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "ignorance"} <= set(rows[0])
+    _, out, _ = call("export", fitted, work / "held.jsonl", "-o", tmp_path / "again.jsonl", "--json")
+    assert json.loads(out) == {
+        "signal": str(tmp_path / "again.jsonl"), "n_rows": len(rows), "charter": "Default charter", "charter_signed": False,
+    }  # fmt: skip
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "signal.jsonl").read_bytes()
 
 
 def test_charter_is_written_once_and_read_back(call, work: Path, tmp_path: Path) -> None:
     path = tmp_path / "charter.toml"
-    assert call("charter", "-o", path)[0] == 0
+    code, out, _ = call("charter", "-o", path, "--json")
+    assert (code, json.loads(out)) == (0, {"charter": str(path), "charter_signed": False})
     assert sm.Charter.from_toml(path) == sm.Charter()
     code, _, err = call("charter", "-o", path)
     assert code == 2
@@ -233,6 +343,18 @@ def test_simulate_writes_what_study_reads(call, tmp_path: Path) -> None:
     assert "next: seamark study" in out
     feedback = sm.load(tmp_path / "made.jsonl")
     assert (feedback.n_judgments, feedback.n_raters, feedback.n_prompts) == (120, 6, 10)
+    sizes = ["--judgments", "120", "--raters", "6", "--prompts", "10"]
+    code, out, _ = call("simulate", "-o", tmp_path / "again.jsonl", *sizes, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert (told["judgments"], told["seed"]) == (str(tmp_path / "again.jsonl"), 0)
+    assert told["data"] == {
+        "n_judgments": 120,
+        "n_responses": feedback.n_responses,
+        "n_prompts": 10,
+        "n_raters": 6,
+        "fingerprint": feedback.fingerprint,
+    }
 
 
 def test_columns_and_skip(call, tmp_path: Path) -> None:
@@ -242,7 +364,7 @@ def test_columns_and_skip(call, tmp_path: Path) -> None:
     columns = "prompt=question,left=a,right=b,outcome=vote"
     code, out, _ = call("diagnose", table, "--columns", columns, "--on-error", "skip", "--json")
     assert code == 0
-    coverage = next(f for f in json.loads(out) if f["code"] == "coverage")
+    coverage = next(f for f in json.loads(out)["findings"] if f["code"] == "coverage")
     assert coverage["title"].startswith("6 judgments")
     assert call("diagnose", table, "--columns", columns)[0] == 2
 
@@ -256,3 +378,4 @@ def test_every_command_and_option_has_help() -> None:
     for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]  # a group has commands
         for parameter in command.params:
             assert getattr(parameter, "help", None), (command.name, parameter.name)
+        assert any("--json" in parameter.opts for parameter in command.params), command.name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -68,6 +70,39 @@ def test_readme_names_only_commands_that_exist() -> None:
     used = set(re.findall(r"(?:bin/|`|\$ )seamark ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert used <= set(GENERATE.commands())
     assert len(used) >= 7
+
+
+def test_readme_begins_with_the_two_commands_and_ends_with_the_page_that_explains_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [[line.partition("#")[0].strip() for line in block.splitlines()] for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
+    assert blocks[0] == ["make demo", "make test"]
+    assert blocks[1][0] == "pip install ."
+    assert blocks[1][1].startswith("seamark study ")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test"} <= targets
+    assert re.findall(r"\]\(([^)]+)\)", text)[-1] == "examples/mini_seamark.py"
+
+
+def test_ci_has_one_limit_over_everything(tmp_path: Path) -> None:
+    """With a limit of a second, and an apt-get that takes longer than that, CI ends and says why."""
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nsleep 30\n", encoding="utf-8")
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    limit = int(re.findall(r"timeout --kill-after=\d+ (\d+)", text)[0])
+    assert limit < 25 * 60
+    (tmp_path / "run").write_text(text.replace(f" {limit} ", " 1 "), encoding="utf-8")
+    for name in ("apt-get", "run"):
+        (tmp_path / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([tmp_path / "run"], env=path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 124
+    assert "stopped: it must end within 25" in done.stdout
+
+
+def test_nothing_is_skipped_behind_the_back_of_ci() -> None:
+    """What a machine lacks goes through the fixtures of conftest.py, which fail under SEAMARK_REQUIRE=all."""
+    for path in TESTS:
+        if path.name != "conftest.py" and path != Path(__file__):
+            assert not re.search(r"importorskip|pytest\.skip\(", path.read_text(encoding="utf-8")), path.name
 
 
 def test_every_format_is_documented() -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamark import rendering
+import seamark as sm
 from seamark.checks.findings import Finding, Findings
-from seamark.rendering import Report, write_card, write_findings, write_report
+from seamark.rendering import Report, charts, documents, words, write_card, write_findings, write_report
 
+DEV = "Install the extra dev."
+Require = Callable[[str, str], Any]
 NASTY = "</script><script>alert(1)</script><!-- \u2028 & \"' `|` ]] {{ 7*7 }} \udcff"
 """Every way out of the places where untrusted text stands."""
 
@@ -382,12 +384,12 @@ def outside_scripts(page: str) -> str:
 
 
 def schema() -> dict[str, Any]:
-    return json.loads((Path(rendering.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
+    return json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("make", [fake_report, nasty_report, bare_report])
-def test_findings_follow_their_schema(make: Any, tmp_path: Path) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+def test_findings_follow_their_schema(make: Any, tmp_path: Path, require: Require) -> None:
+    jsonschema = require("jsonschema", DEV)
     jsonschema.Draft202012Validator.check_schema(schema())
     write_findings(make(), tmp_path / "findings.json")
     document = json.loads((tmp_path / "findings.json").read_bytes())
@@ -395,8 +397,8 @@ def test_findings_follow_their_schema(make: Any, tmp_path: Path) -> None:
     assert [f["code"] for f in document["findings"]] == [f.code for f in make().findings]
 
 
-def test_schema_refuses_what_the_contract_forbids(tmp_path: Path) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+def test_schema_refuses_what_the_contract_forbids(tmp_path: Path, require: Require) -> None:
+    jsonschema = require("jsonschema", DEV)
     write_findings(fake_report(3), tmp_path / "findings.json")
     document = json.loads((tmp_path / "findings.json").read_bytes())
     valid = jsonschema.Draft202012Validator(schema()).is_valid
@@ -460,9 +462,9 @@ def test_policy_allows_the_written_scripts_and_style_by_hash_and_nothing_else(tm
     assert not re.search(r"\sstyle\s*=|\son\w+\s*=", outside_scripts(page))
 
 
-@pytest.mark.parametrize("name", rendering._SCRIPTS)
+@pytest.mark.parametrize("name", documents._SCRIPTS)
 def test_scripts_can_stand_in_a_script_element(name: str) -> None:
-    text = rendering._read(name)
+    text = documents._read(name)
     assert "</script" not in text.lower()
     assert "<!--" not in text
 
@@ -489,11 +491,11 @@ def test_report_stays_small_with_thousands_of_raters(tmp_path: Path) -> None:
     assert len(page.encode()) < 3_000_000
     specs = specs_of(page)
     drawn = specs["chart-rater-slopes-1"]["datasets"]["rows"]
-    assert len(drawn) == rendering.MAX_RATERS
+    assert len(drawn) == charts.MAX_RATERS
     assert sum(row["count"] for row in specs["chart-rater-histogram-1"]["datasets"]["rows"]) == 5000
     kept = min(row["n"] for row in drawn)
     everyone = next(f for f in fake_report(5000).findings if f.code == "rater-reliability").details["raters"]
-    assert sum(row["n"] > kept for row in everyone) < rendering.MAX_RATERS
+    assert sum(row["n"] > kept for row in everyone) < charts.MAX_RATERS
 
 
 def test_rendering_is_fast(tmp_path: Path) -> None:
@@ -508,10 +510,10 @@ def test_rendering_is_fast(tmp_path: Path) -> None:
 def test_every_chart_has_a_table_with_the_same_numbers(report: Report, tmp_path: Path) -> None:
     page = written(report, tmp_path)
     figures = re.findall(r"<figure.*?</figure>", page, flags=re.DOTALL)
-    assert len(figures) == sum(len(section.charts) for section in rendering._sections(report.findings)) > 8
+    assert len(figures) == sum(len(section.charts) for section in charts.draw_sections(report.findings)) > 8
     for figure in figures:
         assert re.search(r"<details class=\"twin\">.*<table>", figure, flags=re.DOTALL)
-    for section in rendering._sections(report.findings):
+    for section in charts.draw_sections(report.findings):
         for chart in section.charts:
             rows = chart.specs[0]["datasets"]["rows"]
             n_rows = len({row["gap"] for row in rows}) if chart.code == "doubt-gaps" else len(rows)  # a table row holds all its doubts
@@ -526,7 +528,7 @@ def test_charts_are_valid_vega_lite(tmp_path: Path) -> None:
     specs = specs_of(written(fake_report(), tmp_path)) | specs_of(written(fake_report(24, separable=False), tmp_path))
     for spec in specs.values():
         (alt.LayerChart if "layer" in spec else alt.Chart).from_dict(spec, validate=True)
-    alt.Chart.from_dict({"mark": "point", "data": {"values": []}, "config": json.loads(rendering._read("charts.json"))}, validate=True)
+    alt.Chart.from_dict({"mark": "point", "data": {"values": []}, "config": json.loads(documents._read("charts.json"))}, validate=True)
 
 
 def test_joined_band_where_noise_and_disagreement_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -540,7 +542,7 @@ def test_joined_band_where_noise_and_disagreement_cannot_be_told_apart(tmp_path:
 def test_lengths_given_as_log_ratios_are_shown_as_times() -> None:
     curve = [{"low": 0.0, "high": math.log(2), "share": 0.5, "n": 9}, {"low": math.log(2), "high": math.log(4), "share": 0.7, "n": 9}]
     finding = Finding(code="length", title="x", details={"curve": curve, "x": "absolute log length ratio"})
-    chart = rendering._draw_length(Findings((finding,)))[0]
+    chart = charts._draw_length(Findings((finding,)))[0]
     assert chart is not None
     assert [row[0] for row in chart.table.rows] == ["1 to 2", "2 to 4"]
     assert chart.table.columns[0] == "times as long"
@@ -613,11 +615,11 @@ def test_unconverged_fit_says_so(tmp_path: Path) -> None:
 
 
 def overview(*findings: Finding) -> str:
-    return " ".join(rendering._overview(replace(fake_report(3), findings=Findings(findings))))
+    return " ".join(documents._overview(replace(fake_report(3), findings=Findings(findings))))
 
 
 def test_overview_has_five_to_eight_sentences_made_of_the_estimates() -> None:
-    sentences = rendering._overview(fake_report())
+    sentences = documents._overview(fake_report())
     assert 5 <= len(sentences) <= 8
     assert all(sentence.endswith(".") for sentence in sentences)
     text = " ".join(sentences)
@@ -642,7 +644,9 @@ def test_overview_compares_with_the_best_baseline_by_intervals() -> None:
     assert "clearly more" in overview(fit, near, above)
     assert "no baseline was computed" in overview(fit)
     paired = replace(near, code="baseline", details={"rule": "longer wins", "gain": 0.02, "gain_low": -0.01, "gain_high": 0.05})
-    assert "(longer wins) gets 58.0%, so the fit is +2.0 points better (−1.0 to +5.0)." in overview(fit, paired)
+    assert "(longer wins) gets 58.0%, so the fit is 2.0 points better (difference −1.0 to +5.0)." in overview(fit, paired)
+    below = replace(near, code="baseline", details={"rule": "longer wins", "gain": -0.027, "gain_low": -0.04, "gain_high": -0.014})
+    assert "so the fit is 2.7 points worse (difference −4.0 to −1.4)." in overview(fit, below)
 
 
 def test_overview_calls_human_agreement_a_ceiling_only_where_it_is_one() -> None:
@@ -655,7 +659,7 @@ def test_overview_calls_human_agreement_a_ceiling_only_where_it_is_one() -> None
 def test_best_baseline_is_drawn_once() -> None:
     codes = ("baseline", "baseline/longer-wins", "accuracy/rater")
     findings = tuple(Finding(code=code, title="x", estimate=0.6, low=0.5, high=0.7, n=9, unit="share") for code in codes)
-    chart = rendering._draw_accuracy(Findings(findings))[0]
+    chart = charts._draw_accuracy(Findings(findings))[0]
     assert chart is not None
     assert [row[0] for row in chart.table.rows] == ["the fit: mean over raters", "baseline: longer wins"]
 
@@ -693,16 +697,16 @@ def test_overview_repeats_the_finding_where_its_unit_is_another() -> None:
     ],
 )
 def test_numbers_read_well(value: Any, unit: str | None, low: float | None, high: float | None, text: str) -> None:
-    assert rendering._figure(value, unit, low, high) == text
+    assert words.figure(value, unit, low, high) == text
 
 
 def test_interval_bars_share_a_scale() -> None:
-    assert rendering._bar(0.5, 0.25, 0.75, "share") == {"low": 26.0, "high": 74.0, "at": 50.0, "zero": 2.0}
-    logits = rendering._bar(0.5, -1.0, 2.0, "logits")
+    assert documents._bar(0.5, 0.25, 0.75, "share") == {"low": 26.0, "high": 74.0, "at": 50.0, "zero": 2.0}
+    logits = documents._bar(0.5, -1.0, 2.0, "logits")
     assert logits is not None
     assert logits["zero"] == 50.0
-    assert rendering._bar(0.5, None, 2.0, "logits") is None
-    assert rendering._bar(0.0, 0.0, 0.0, "logits") is None
+    assert documents._bar(0.5, None, 2.0, "logits") is None
+    assert documents._bar(0.0, 0.0, 0.0, "logits") is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------- card
@@ -739,8 +743,8 @@ def test_card_has_front_matter_and_no_empty_field(make: Any, tmp_path: Path) -> 
     assert card.endswith("\n")
 
 
-def test_card_front_matter_is_yaml_with_the_measured_accuracy(tmp_path: Path) -> None:
-    yaml = pytest.importorskip("yaml")
+def test_card_front_matter_is_yaml_with_the_measured_accuracy(tmp_path: Path, require: Require) -> None:
+    yaml = require("yaml", DEV)
     write_card(replace(nasty_report(), source="hf://datasets/org/prefs@abc/*.parquet"), tmp_path / "card.md")
     front = yaml.safe_load((tmp_path / "card.md").read_text(encoding="utf-8").split("---\n")[1])
     assert front["datasets"] == ["org/prefs"]
@@ -763,8 +767,8 @@ def test_card_is_stamped_and_keeps_untrusted_text_as_text(tmp_path: Path) -> Non
 
 
 def test_addresses_in_a_card_are_not_links() -> None:
-    assert "https://" not in rendering._md("see https://evil.example")
-    assert rendering._md("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) &lt;f&gt;"
+    assert "https://" not in documents._md("see https://evil.example")
+    assert documents._md("a|b *c* [d](e) <f>") == r"a\|b \*c\* \[d\](e) &lt;f&gt;"
 
 
 # ------------------------------------------------------------------------------------------------------------------- imports
@@ -793,8 +797,8 @@ CHROMIUM_OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
+def browser(chromium: str, require: Require) -> Iterator[Any]:
+    playwright = require("playwright.sync_api", DEV)
     with playwright.sync_playwright() as run:
         opened = run.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
         yield opened

@@ -342,7 +342,8 @@ def test_settings_that_cannot_be_used(name: str, settings: dict[str, object]) ->
 
 def test_the_law_is_the_one_the_library_fits(mixed: Society) -> None:
     """`seamark.models.observation` gives every answer the probability that `Truth` states (first choice, for rankings)."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from seamark.models.observation import Choice, Davidson, Rating, Thumbs, lapsed, log_probs
 
     truth, frame = mixed.truth, mixed.feedback.judgments

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,11 @@ import polars as pl
 import pytest
 
 import seamark as sm
-from seamark import rendering
 from seamark.aggregation import Electorate
-from seamark.study import Study, rewrite_report, run_study
+from seamark.errors import InvalidSetting, UnreadableSource, UnwritableOutput
+from seamark.study import Study, _command, choose_model, read_source, rewrite_report, run_study
 
-SCHEMA = json.loads((Path(rendering.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
 SIGNAL_KEYS = {
     "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
 }  # fmt: skip
@@ -188,9 +192,33 @@ def test_what_is_not_a_study_is_left_alone(small: Path, tmp_path: Path, kind: st
         (out / "thesis.tex").write_text("years of work", encoding="utf-8")
     else:
         out.write_text("years of work", encoding="utf-8")
-    with pytest.raises(sm.SeamarkError, match="not a study"):
+    with pytest.raises(InvalidSetting, match="give a new folder"):
         run_study(small, out)
     assert "years of work" in (out / "thesis.tex" if kind == "folder" else out).read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(small: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(UnwritableOutput, match=r"out: cannot be written"):
+        run_study(small, tmp_path / "file" / "out", progress=lambda stage, _share: said.append(stage))
+    assert said == []
+
+
+def test_a_study_that_fails_while_writing_leaves_the_earlier_one(
+    study: Study, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_settings: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    shutil.copytree(study.folder, out)
+    before = (out / "study.json").read_bytes()
+    monkeypatch.setattr("seamark.study.write_card", full)
+    with pytest.raises(UnwritableOutput, match="No space left"):
+        run_study(small, out, utility=sm.Linear(n_columns=16))
+    assert (out / "study.json").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_study_that_fails_leaves_the_earlier_one(study: Study, tmp_path: Path) -> None:
@@ -280,6 +308,16 @@ def test_a_clean_leaderboard_does_not_block(tmp_path: Path) -> None:
     assert verdicts(made)["accuracy"] == "ok"
 
 
+def test_a_split_that_shares_prompts_on_purpose_does_not_block(tmp_path: Path) -> None:
+    """With two prompts the study holds out raters: that both parts are about the same texts is then no leak."""
+    made = run_study(saved(society(n_prompts=2, n_raters=30), tmp_path / "two.jsonl"), tmp_path / "out", utility=sm.Linear(n_columns=32))
+    leakage = made.findings.get("leakage")
+    assert leakage is not None
+    assert leakage.verdict == "not_applicable"
+    assert "held out by rater" in str(leakage.reason)
+    assert not [f for f in made.findings.blocking if f.code.startswith("leakage")]
+
+
 def test_nothing_blocks_without_a_defect(study: Study) -> None:
     assert not study.findings.blocking, study.findings
     assert study.exit_code == 0
@@ -303,9 +341,9 @@ ODD: dict[str, tuple[Rows, tuple[str, ...]]] = {
         [_pair(i, prompt=None, responses=[{"id": "xyz"[i % 3]}, {"id": "xyz"[(i + 1) % 3]}], rater={"id": f"r{i % 5}"}) for i in range(80)],
         ("length", "style"),
     ),
-    "identical pairs": (
-        [_pair(i, responses=[{"text": f"same {i}"}] * 2, rater={"id": f"r{i % 4}"}) for i in range(60)],
-        ("accuracy", "calibration"),
+    "some identical pairs": (
+        [_pair(i, rater={"id": f"r{i % 4}"}) for i in range(30)] + [_pair(i, responses=[{"text": f"same {i}"}] * 2) for i in range(30)],
+        (),
     ),
     "nominal labels only": (
         [
@@ -314,7 +352,6 @@ ODD: dict[str, tuple[Rows, tuple[str, ...]]] = {
         ],
         ("accuracy", "log-loss", "calibration", "baseline", "rater-reliability", "doubts"),
     ),
-    "all skipped": ([_pair(i, outcome="skipped") for i in range(50)], ("accuracy", "log-loss", "doubts")),
     "always the same answer": ([_pair(i, outcome="left", rater={"id": f"r{i % 4}"}) for i in range(60)], ()),
 }
 
@@ -333,24 +370,127 @@ def test_odd_data_finishes(name: str, tmp_path: Path) -> None:
     assert (made.folder / "card.md").is_file()
 
 
-# ---------------------------------------------------------------------------------------------- real data
+NOTHING_LEFT: dict[str, Rows] = {
+    "two identical pairs": [_pair(i, responses=[{"text": f"same {i}"}] * 2) for i in range(2)],
+    "300 identical pairs": [_pair(i, responses=[{"text": f"same {i}"}] * 2, rater={"id": f"r{i % 4}"}) for i in range(300)],
+    "identical ids": [_pair(i, responses=[{"id": "x"}] * 2) for i in range(20)],
+    "identical rankings": [
+        {"kind": "ranking", "prompt": "q", "responses": [{"text": "same"}] * 3, "ranks": [1, 2, 3]} for _ in range(20)
+    ],
+    "all skipped": [_pair(i, outcome="skipped") for i in range(50)],
+    "all unanswered ratings": [
+        {"kind": "rating", "prompt": "q", "responses": [{"text": f"a{i}"}], "outcome": "cannot_tell"} for i in range(20)
+    ],
+    "identical or skipped": [_pair(i, responses=[{"text": "same"}] * 2) if i % 2 else _pair(i, outcome="cannot_tell") for i in range(50)],
+}  # fmt: skip
 
 
-def test_hh_rlhf_finishes(real_data: Path, tmp_path: Path) -> None:
-    made = run_study(real_data / "raw" / "hh-rlhf" / "harmless-base-test.jsonl.gz", tmp_path / "out")
-    assert made.report.format == "hh-rlhf"
-    assert made.report.data["n_judgments"] == 2312
-    assert verdicts(made)["rater-reliability"] == "not_applicable"
+@pytest.mark.parametrize("name", NOTHING_LEFT)
+def test_nothing_usable_left_is_refused(name: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "none.jsonl", NOTHING_LEFT[name])
+    with pytest.raises(UnreadableSource, match=r"none\.jsonl: nothing can be learned from any of its \d+ judgments"):
+        run_study(source, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["none.jsonl"]
 
 
-def test_tulu_finishes(real_data: Path, tmp_path: Path) -> None:
-    made = run_study(real_data / "tulu1_human_eval", tmp_path / "out")
-    assert made.report.format == "tulu"
-    assert (made.folder / "signal" / "train.jsonl").stat().st_size
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _pair(0, outcome="tie"),
+        _pair(0, outcome="both_bad"),
+        {"kind": "rating", "prompt": "q", "responses": [{"text": "a"}], "rating": 3},
+        {"kind": "thumbs", "prompt": "q", "responses": [{"text": "a"}], "thumb": True},
+        {"kind": "label", "prompt": "q", "responses": [{"text": "a"}], "label": "x"},
+        {"kind": "ranking", "prompt": "q", "responses": [{"text": "a"}, {"text": "a"}, {"text": "b"}], "ranks": [1, 2, 3]},
+    ],
+    ids=["tie", "both bad", "rating", "thumbs", "label", "ranking"],
+)  # fmt: skip
+def test_one_usable_judgment_is_enough_to_read(answer: dict[str, Any], tmp_path: Path) -> None:
+    assert read_source(write(tmp_path / "a.jsonl", [*NOTHING_LEFT["all skipped"], answer])).n_judgments == 51
 
 
-@pytest.mark.slow
-def test_ukp_finishes(real_data: Path, tmp_path: Path) -> None:
-    made = run_study(real_data / "ukp_convarg", tmp_path / "out")
-    assert made.report.format == "ukp-convarg"
-    assert verdicts(made)["length"] in ("notice", "warning")
+def test_an_axis_without_anything_usable_is_refused(tmp_path: Path) -> None:
+    rows = [_pair(i, axis="help") for i in range(20)] + [_pair(i, axis="harm", outcome="skipped") for i in range(20)]
+    assert read_source(write(tmp_path / "a.jsonl", rows), axis="help").n_judgments == 20
+    with pytest.raises(UnreadableSource, match="20 were skipped"):
+        read_source(tmp_path / "a.jsonl", axis="harm")
+
+
+# ---------------------------------------------------------------------------------------------- the steps are the study
+
+
+def test_the_held_out_source_is_cut_to_the_axis_too(tmp_path: Path) -> None:
+    """On the axis harm the held-out answers are turned round; asked about help, the study must not see them."""
+    train, held = society(n_judgments=1500, careless=0.0, opposed=0.0).split(by="prompt", test=0.2, seed=0)
+    rows = [
+        json.loads(line) for part in (held, reversed_labels(held)) for line in saved(part, tmp_path / "x").read_text("utf-8").splitlines()
+    ]
+    n = held.n_judgments
+    both = write(tmp_path / "held.jsonl", [row | {"axis": "help" if i < n else "harm"} for i, row in enumerate(rows)])
+    learned = write(
+        tmp_path / "train.jsonl",
+        [json.loads(line) | {"axis": "help"} for line in saved(train, tmp_path / "x").read_text("utf-8").splitlines()],
+    )
+    made = run_study(learned, tmp_path / "out", held_out=both, axis="help", utility=sm.Linear(n_columns=64))
+    accuracy = made.findings.get("accuracy")
+    assert accuracy is not None
+    assert accuracy.n is not None
+    assert accuracy.n <= n
+    assert verdicts(made)["direction"] == "ok"
+
+
+def test_the_choice_of_the_model(small: Path) -> None:
+    """Two groups of at least 200 judgments are compared; 7 are not; what is asked for is kept."""
+    feedback = sm.load(small)
+    chosen = choose_model(feedback)
+    assert chosen.people == sm.Groups("group", min_judgments=int(feedback.judgments["group"].value_counts()["count"].min()))  # type: ignore[arg-type]
+    assert chosen.utility == sm.Linear(n_columns=min(feedback.n_responses, 256))
+    assert chosen.notes == ()
+    many = choose_model(society(groups=7, n_judgments=3000, n_raters=40))
+    assert many.people == sm.Same()
+    assert "one population was fitted" in many.notes[0]
+    asked = choose_model(feedback, utility=sm.Tabular(), people=sm.Same())
+    assert (asked.utility, asked.people, asked.notes) == (sm.Tabular(), sm.Same(), ())
+
+
+# ---------------------------------------------------------------------------------------------- how to get it again
+
+REPRODUCED: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, "seamark study 'my data.jsonl' -o 'the study' --seed 0"),
+    "shell": (
+        {"utility": sm.Tabular(), "people": sm.Same(), "split": "judgment", "seed": 3},
+        "seamark study 'my data.jsonl' -o 'the study' --utility tabular --groups none --split judgment --seed 3",
+    ),
+    "an encoder's defaults": ({"utility": sm.Linear()}, "seamark study 'my data.jsonl' -o 'the study' --utility hash --seed 0"),
+    "a share": ({"test": 0.3}, "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', test=0.3, seed=0)"),
+    "columns": (
+        {"utility": sm.Linear(n_columns=16, style=False, residual=True, seed=2)},
+        "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', "
+        "utility=sm.Linear(features='hash', style=False, n_columns=16, residual=True, seed=2), seed=0)",
+    ),
+    "groups": (
+        {"utility": sm.Linear(n_columns=16), "people": sm.Groups("group", min_judgments=50)},
+        "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', utility=sm.Linear(features='hash', style=True, n_columns=16, "
+        "residual=None, seed=0), people=sm.Groups(by='group', min_judgments=50), seed=0)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPRODUCED)
+def test_how_to_get_it_again(name: str) -> None:
+    settings, expected = REPRODUCED[name]
+    assert _command("my data.jsonl", Path("the study"), settings | {"seed": settings.get("seed", 0)}) == expected
+
+
+@pytest.mark.parametrize("name", ["shell", "columns"])
+def test_what_the_report_says_gives_the_same_findings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, expected = REPRODUCED[name]
+    monkeypatch.chdir(tmp_path)
+    made = run_study(saved(society(n_judgments=300, n_prompts=20, n_raters=8), Path("my data.jsonl")), "the study", **settings)
+    assert made.report.command == expected
+    card = Path("the study", "card.md").read_text(encoding="utf-8")
+    assert f"```{'python' if name == 'columns' else 'sh'}\n{expected}\n```" in card
+    run = ["-c", expected] if name == "columns" else ["-m", *shlex.split(expected)]
+    done = subprocess.run([sys.executable, *run], capture_output=True, text=True)
+    assert done.returncode == made.exit_code, done.stderr
+    assert json.loads(Path("the study", "findings.json").read_text(encoding="utf-8"))["findings"] == json.loads(made.findings.to_json())

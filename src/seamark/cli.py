@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from seamark.errors import InvalidSetting, SeamarkError
 
 if TYPE_CHECKING:
     from seamark.checks import Findings
+    from seamark.models.people import People
+    from seamark.models.utility import Utility
+    from seamark.records import Feedback
 
 app = typer.Typer(
     name="seamark",
@@ -40,6 +43,7 @@ UtilityOption = Annotated[
 ]
 GroupsOption = Annotated[str | None, typer.Option("--groups", help="Field that holds the raters' group, or none for one population.")]
 CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter.toml; the written-out default where not given.")]
+FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")]
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
 
@@ -71,7 +75,7 @@ def study(
             charter=Charter.from_toml(charter) if charter else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
         )  # fmt: skip
     if as_json:
-        typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"))
+        typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"), nl=False)
     else:
         _print_findings(result.findings)
         typer.echo(f"\nreport: {result.folder / 'report.html'}")
@@ -81,15 +85,16 @@ def study(
 
 @app.command()
 def diagnose(
-    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", seed: Seed = 0, as_json: Json = False,
+    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
     held_out: Annotated[str | None, typer.Option("--held-out", help="A held-out source, to look for leakage.")] = None,
+    seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Is this data fit to learn from?"""
     import seamark.checks
 
-    feedback = _load(source, format, columns, on_error)
-    other = _load(held_out, format, columns, on_error) if held_out else None
-    _finish(seamark.checks.diagnose(feedback, held_out=other, seed=seed), as_json, f"seamark study {source} -o out")
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    other = _read(held_out, format, columns, on_error, axis, seed) if held_out else None
+    _finish(feedback, seamark.checks.diagnose(feedback, held_out=other, seed=seed), as_json, f"seamark study {source} -o out")
 
 
 @app.command()
@@ -99,17 +104,17 @@ def fit(
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
     utility: UtilityOption = None, groups: GroupsOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Fit the feedback model."""
-    import polars as pl
-
+    """Fit the feedback model that a study would, to all of the source."""
     import seamark.models
+    from seamark.outputs import require_folder_place
+    from seamark.study import choose_model
 
-    feedback = _load(source, format, columns, on_error)
-    if axis:
-        feedback = feedback.filter(pl.col("axis") == axis)
+    require_folder_place(out, mark="fit.json")
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    model = choose_model(feedback, utility=_utility(utility), people=_people(groups))
     with _progress(quiet=as_json) as say:
         fitted = seamark.models.fit(
-            feedback, utility=_utility(utility), people=_people(groups), seed=seed, progress=lambda i, _: say("fitting", min(0.95, i / 60))
+            feedback, utility=model.utility, people=model.people, seed=seed, progress=lambda i, _: say("fitting", min(0.95, i / 60))
         )
     fitted.save(out)
     if as_json:
@@ -118,59 +123,70 @@ def fit(
     typer.echo(repr(fitted))
     for p in fitted.parameters:
         typer.echo(f"  {p.name:<36} {p.estimate:+8.3f}  [{p.low:+.3f}, {p.high:+.3f}] {p.unit}")
-    for note in fitted.notes:
+    for note in (*model.notes, *fitted.notes):
         typer.echo(f"  note: {note}")
     typer.echo(f"next: seamark evaluate {out} HELD_OUT")
 
 
 @app.command()
 def evaluate(
-    fit: Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")],
-    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", seed: Seed = 0, as_json: Json = False,
+    fit: FitFolder, source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
+    train: Annotated[str | None, typer.Option("--train", help="What was fitted, from which the trivial rules learn as well.")] = None,
+    axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Does the fit predict judgments it has not seen?"""
     import seamark.checks
     from seamark.models.fitting import Fit
 
     fitted = Fit.load(fit)
-    findings = seamark.checks.evaluate(fitted, _load(source, format, columns, on_error), seed=seed)
-    _finish(findings, as_json, f"seamark export {fit} {source} -o signal.jsonl")
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    learned = _read(train, format, columns, on_error, axis, seed) if train else None
+    findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
+    _finish(feedback, findings, as_json, f"seamark export {fit} {source} -o signal.jsonl")
 
 
 @app.command()
 def export(
-    fit: Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")],
-    source: Source,
+    fit: FitFolder, source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows.")],
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", charter: CharterOption = None,
+    axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
     from seamark.aggregation import Charter
     from seamark.models.fitting import Fit
+    from seamark.outputs import require_file_place
     from seamark.reward import export_signal
 
+    require_file_place(out)
     chosen = Charter.from_toml(charter) if charter else Charter()
-    written = export_signal(Fit.load(fit), _load(source, format, columns, on_error), out, charter=chosen)
-    typer.echo(f"{written:,} rows: {out}" + ("" if chosen.signed else "  (charter unsigned: not releasable)"))
+    written = export_signal(Fit.load(fit), _read(source, format, columns, on_error, axis, seed), out, charter=chosen)
+    stamp = "" if chosen.signed else "  (charter unsigned: not releasable)"
+    _say(as_json, f"{written:,} rows: {out}{stamp}", signal=str(out), n_rows=written, charter=chosen.title, charter_signed=chosen.signed)
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a finished study.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a finished study.")], as_json: Json = False) -> None:
     """Draw the report and the card of a finished study again."""
     from seamark.study import rewrite_report
 
-    typer.echo(f"report: {rewrite_report(folder)}")
+    path = rewrite_report(folder)
+    _say(as_json, f"report: {path}", report=str(path), card=str(folder / "card.md"))
 
 
 @app.command()
-def charter(out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("charter.toml")) -> None:
+def charter(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("charter.toml"), as_json: Json = False
+) -> None:
     """Write the default charter, every choice spelled out, as a file to edit and sign."""
     from seamark.aggregation import Charter
+    from seamark.outputs import whole_file
 
     if out.exists():
         raise InvalidSetting("--out", str(out), "It exists; a charter is not overwritten. Give another name.")
-    out.write_text(Charter().to_toml(), encoding="utf-8")
-    typer.echo(f"charter: {out}")
+    with whole_file(out) as fresh:
+        fresh.write_text(Charter().to_toml(), encoding="utf-8")
+    _say(as_json, f"charter: {out}", charter=str(out), charter_signed=False)
 
 
 @app.command()
@@ -182,26 +198,25 @@ def simulate(
     careless: Annotated[float, typer.Option(help="Share of raters who answer at chance.")] = 0.1,
     position: Annotated[float, typer.Option(help="Advantage of the response shown first, in logits.")] = 0.3,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Write the judgments of a simulated society with known truth."""
+    from seamark.rendering import describe_data
     from seamark.simulation import simulate as make
 
     society = make(n_judgments=judgments, n_raters=raters, n_prompts=prompts, careless=careless, position=position, seed=seed)
     society.feedback.to_jsonl(out)
-    typer.echo(f"{society!r}: {out}\nnext: seamark study {out} -o out")
+    following = f"{society!r}: {out}\nnext: seamark study {out} -o out"
+    _say(as_json, following, judgments=str(out), seed=seed, data=describe_data(society.feedback))
 
 
 # ---------------------------------------------------------------------------------------------- parsing and printing
 
 
-def _load(source: str, format: str | None, columns: str | None, on_error: str) -> Any:
-    if source == "demo":
-        from seamark.simulation import demo_society
+def _read(source: str, format: str | None, columns: str | None, on_error: str, axis: str | None, seed: int) -> Feedback:
+    from seamark.study import read_source
 
-        return demo_society().feedback
-    from seamark.sources import load
-
-    return load(source, format=format, columns=_columns(columns), on_error=_on_error(on_error))
+    return read_source(source, format=format, columns=_columns(columns), on_error=_on_error(on_error), axis=axis, seed=seed)
 
 
 def _columns(text: str | None) -> dict[str, str] | None:
@@ -222,7 +237,7 @@ def _on_error(text: str) -> Literal["stop", "skip"]:
     raise InvalidSetting("--on-error", text, "Use stop or skip.")
 
 
-def _utility(text: str | None) -> Any:
+def _utility(text: str | None) -> Utility | None:
     if text is None:
         return None
     from seamark.models.utility import Linear, Tabular
@@ -230,7 +245,7 @@ def _utility(text: str | None) -> Any:
     return Tabular() if text == "tabular" else Linear(text)
 
 
-def _people(text: str | None) -> Any:
+def _people(text: str | None) -> People | None:
     if text is None:
         return None
     from seamark.models.people import Groups, Same
@@ -238,9 +253,17 @@ def _people(text: str | None) -> Any:
     return Same() if text == "none" else Groups(text)
 
 
-def _finish(findings: Findings, as_json: bool, following: str) -> None:
+def _say(as_json: bool, text: str, **facts: object) -> None:
+    """What was written where: a line for people, an object for machines."""
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def _finish(feedback: Feedback, findings: Findings, as_json: bool, following: str) -> None:
+    """Print findings, as a table or in the shape of findings.json, and exit with what they say."""
     if as_json:
-        typer.echo(json.dumps([f.to_dict() for f in findings], ensure_ascii=False))
+        from seamark.rendering import describe_data, findings_json
+
+        typer.echo(findings_json(describe_data(feedback), findings), nl=False)
     else:
         _print_findings(findings)
         typer.echo(f"\nnext: {following}")
@@ -281,7 +304,7 @@ def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
 
 
 def main() -> None:
-    """Run the command line; a `SeamarkError` is one message on stderr and exit status 2."""
+    """Run the command line; what the user can put right is one message on stderr and exit status 2."""
     # many small matrices: more threads spin against each other, and on a machine that does other work too made a fit 5 to 20 times
     # slower. Set before numpy and torch load; whoever has idle cores and large tables sets them otherwise.
     for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
@@ -289,8 +312,16 @@ def main() -> None:
     try:
         app(prog_name="seamark")
     except SeamarkError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:  # of the machine: a file without permission, a full disk
+        place = error.filename if error.filename is not None else "input or output"
+        remedy = "Check that it is there, that you may read and write it, and that the disk has room."
+        _fail(f"{place}: {error.strerror or error}. {remedy}")
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

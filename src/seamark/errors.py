@@ -56,6 +56,14 @@ class InvalidSetting(SeamarkError):
         self.name, self.value, self.remedy = name, value, remedy
 
 
+class UnwritableOutput(SeamarkError):
+    """A result cannot be written where it was asked for."""
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{path}: cannot be written ({problem}). {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+
 class MissingExtra(SeamarkError):
     """An optional dependency is needed and not installed."""
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,8 +27,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
+from seamark.outputs import whole_file, whole_folder
 
 FORMAT_VERSION = 1
+_MARK = "seamark.json"
+"""The file that tells a folder written by `Feedback.to_parquet`."""
 
 KINDS = ("pair", "choice", "ranking", "rating", "thumbs", "label")
 """pair: which of two; choice: best (and worst) of k; ranking: k in order, ties allowed; rating: a number on a scale;
@@ -636,7 +638,7 @@ class Feedback:
             {"id": r["id"], "kind": r["kind"], "profile": json.loads(r["profile"]) if r["profile"] else None}
             for r in self.raters.to_dicts()
         ]
-        with Path(path).open("w", encoding="utf-8", newline="\n") as out:
+        with whole_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as out:
             for row in self.judgments.iter_rows(named=True):
                 models = row.pop("models") or [None] * len(row["responses"])
                 shown = [
@@ -659,14 +661,11 @@ class Feedback:
 
     def to_parquet(self, folder: str | Path) -> None:
         """Write a folder of four Parquet tables, which `seamark.load` reads without loss."""
-        folder = Path(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for name in ("judgments", "responses", "prompts", "raters"):
-            getattr(self, name).write_parquet(folder / f"{name}.parquet", compression="zstd")
-        (folder / "seamark.json").write_text(
-            json.dumps({"seamark": "feedback", "version": FORMAT_VERSION, "fingerprint": self.fingerprint})
-        )
+        with whole_folder(folder, mark=_MARK) as fresh:
+            for name in ("judgments", "responses", "prompts", "raters"):
+                getattr(self, name).write_parquet(fresh / f"{name}.parquet", compression="zstd")
+            record = {"seamark": "feedback", "version": FORMAT_VERSION, "fingerprint": self.fingerprint}
+            (fresh / _MARK).write_text(json.dumps(record), encoding="utf-8")
 
     @staticmethod
     def from_parquet(folder: str | Path) -> Feedback:
@@ -679,7 +678,7 @@ class Feedback:
         """
         folder = Path(folder)
         try:
-            meta = json.loads((folder / "seamark.json").read_text())
+            meta = json.loads((folder / _MARK).read_text(encoding="utf-8"))
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("judgments", "responses", "prompts", "raters")}
             fingerprint = meta["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
@@ -688,6 +687,30 @@ class Feedback:
         if feedback.fingerprint != fingerprint:
             raise UnreadableSource(str(folder), "the tables do not match their fingerprint", "The folder was changed; write it again.")
         return feedback
+
+
+def require_usable(feedback: Feedback) -> None:
+    """Nothing, where at least one judgment says something about value: an answered rating, thumbs or label, or an answered
+    comparison of two different responses.
+
+    Raises
+    ------
+    UnreadableSource
+        If there is none, as when every pair shows one text twice, or every question was skipped.
+    """
+    answered = feedback.judgments.filter(~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
+    if answered["kind"].is_in(["rating", "thumbs", "label"]).any():
+        return
+    shown = answered["responses"]
+    if (shown.list.min() != shown.list.max()).any():
+        return
+    n, skipped = feedback.n_judgments, feedback.n_judgments - answered.height
+    raise UnreadableSource(
+        feedback.report.source or "the feedback",
+        f"nothing can be learned from {'its only judgment' if n == 1 else f'any of its {n:,} judgments'}: "
+        f"{answered.height:,} compare a text with itself, {skipped:,} were skipped or answered 'cannot tell'",
+        "Check which fields hold the two responses and the answer (--format, --columns).",
+    )
 
 
 def _known(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
-"""The main job in order: load, diagnose, split, fit, evaluate, aggregate, export, report."""
+"""The main job in order: load, diagnose, split, fit, evaluate, aggregate, export, report.
+
+The separate commands take the same steps by the same functions: `read_source` and `choose_model` are theirs too, so that
+`seamark fit` of a study's training part gives the study's model.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,12 +22,14 @@ from seamark.aggregation import Charter
 from seamark.checks.data import diagnose
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
-from seamark.errors import InvalidSetting, NotConverged, SeamarkError
+from seamark.checks.repeats import check_leakage
+from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.fitting import Fit, fit
 from seamark.models.people import Groups, People, Same
 from seamark.models.utility import RESIDUALS, Linear, Tabular, Utility, default_utility
-from seamark.records import Feedback
-from seamark.rendering import Report, write_card, write_findings, write_report
+from seamark.outputs import require_folder_place, whole_file, whole_folder
+from seamark.records import Feedback, require_usable
+from seamark.rendering import Report, describe_data, write_card, write_findings, write_report
 from seamark.reward.signal import export_signal
 from seamark.simulation import demo_society
 from seamark.sources import load
@@ -37,6 +42,11 @@ Progress = Callable[[str, float], None]
 
 _LEAST = 40
 """Fewer judgments than this are not split: a held-out part of eight would say nothing."""
+_MARK = "study.json"
+"""The file that tells the folder of a study."""
+_HELD_OUT_CODES = ("accuracy", "log-loss", "calibration", "baseline")
+_FIT_CODES = ("convergence", "rater-reliability", "doubts")
+"""What can be said of a fit when nothing was held out."""
 
 
 @dataclass(frozen=True)
@@ -79,73 +89,39 @@ def run_study(
     Parameters
     ----------
     source : a path, hf://..., or "demo".
+    utility, people : the model; `choose_model` chooses what is left out.
     split : unit of the held-out part (see `Feedback.split`); chosen from the data where not given.
     held_out : a source of its own to evaluate on, instead of a split.
+    test : share of the judgments held out.
     axis : study only the judgments on this axis.
 
     Raises
     ------
     SeamarkError
-        If the source cannot be read, or `out` holds something that is not a study. Nothing is half-written.
+        If the source cannot be read, `out` holds something that is not a study, or it cannot be written. Nothing is half-written.
     """
+    asked = {
+        "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "charter": charter,
+        "split": split, "held_out": held_out, "test": test, "axis": axis, "seed": seed,
+    }  # fmt: skip
     say = progress or _quietly
     out = Path(out)
-    _require_replaceable(out)
-    command = _command(source, out, {
-        "format": format, "columns": ",".join(f"{k}={v}" for k, v in columns.items()) if columns else None,
-        "on-error": on_error if on_error != "stop" else None,
-        "utility": None if utility is None else utility.features if isinstance(utility, Linear) else "tabular",
-        "groups": None if people is None else people.by if isinstance(people, Groups) else "none",
-        "charter": out / "charter.toml" if charter is not None else None, "split": split, "held-out": held_out, "axis": axis, "seed": seed,
-    })  # fmt: skip
+    require_folder_place(out, mark=_MARK)
     say("reading", 0.0)
-    feedback = _read(source, format, columns, on_error, seed)
-    if axis is not None:
-        feedback = _only_axis(feedback, axis)
-    notes = list(feedback.report.notes)
+    feedback = read_source(source, format=format, columns=columns, on_error=on_error, axis=axis, seed=seed)
     say("splitting", 0.1)
-    if held_out is not None:
-        train, test_part, how = feedback, load(held_out, format=format, columns=columns, on_error=on_error), f"held out: {held_out}"
+    if held_out is None:
+        parts = _split(feedback, utility, split, test, seed)
     else:
-        train, test_part, how = _split(feedback, utility, split, test, seed)
-    notes.append(how)
+        other = read_source(held_out, format=format, columns=columns, on_error=on_error, axis=axis, seed=seed)
+        parts = _Parts(feedback, other, f"held out: {held_out}")
     say("diagnosing", 0.15)
-    findings = diagnose(feedback if held_out is None else train, held_out=None, seed=seed)
-    if test_part is not None:
-        if held_out is None and isinstance(utility or default_utility(feedback), Tabular):
-            why = "a table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose"
-            found = [Finding.not_applicable("leakage", "Leakage is not at issue.", why)]
-        else:
-            found = diagnose_leakage(train, test_part, seed)
-        findings = Findings(tuple(f for f in findings if not f.code.startswith("leakage"))) + found
+    findings = _diagnose(feedback, parts, seed)
     say("fitting", 0.3)
-    fitted: Fit | None = None
-    reason = ""
-    utility, people, more = _choose_model(train, utility, people)
-    notes += more
-    try:
-        fitted = fit(
-            train, utility=utility, people=people, seed=seed, require_identified=False, require_converged=False,
-            progress=lambda i, _decrement: say("fitting", 0.3 + 0.4 * (1 - np.exp(-i / 15))),
-        )  # fmt: skip
-    except (NotConverged, InvalidSetting):
-        raise
-    except SeamarkError as error:
-        reason = str(error)
+    model = choose_model(parts.train, utility=utility, people=people)
+    fitted, reason = _fit(parts.train, model, seed, say)
     say("evaluating", 0.75)
-    if fitted is None:
-        findings = findings + [Finding.not_applicable(code, "Nothing was fitted.", reason) for code in _MODEL_CODES]
-    elif test_part is None:
-        why = f"{feedback.n_judgments} judgments are too few to hold some out; {_LEAST} are needed"
-        held = evaluate(fitted, train, train=train, seed=seed)
-        kept = [f for f in held if f.code.split("/")[0] in ("rater-reliability", "doubts") or f.code.endswith("/fitted")]
-        findings = (
-            findings
-            + kept
-            + [Finding.not_applicable(c, "Nothing was held out.", why) for c in ("accuracy", "log-loss", "calibration", "baseline")]
-        )
-    else:
-        findings = findings + evaluate(fitted, test_part, train=train, seed=seed)
+    findings = findings + _evaluate(fitted, reason, parts, seed)
     if fitted is not None:
         findings = _with_points(findings, fitted, feedback)
     charter = charter or Charter()
@@ -154,20 +130,17 @@ def run_study(
         source=str(source),
         format=feedback.report.format,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
+        command=_command(source, out, asked),
         versions=fitted.versions if fitted else {},
         seed=seed,
-        data={
-            "n_judgments": feedback.n_judgments, "n_responses": feedback.n_responses, "n_prompts": feedback.n_prompts,
-            "n_raters": feedback.n_raters or None, "fingerprint": feedback.fingerprint,
-        },
+        data=describe_data(feedback),
         findings=findings,
         charter_toml=charter.to_toml(),
         charter_signed=charter.signed,
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,
-        notes=tuple(notes),
-    )  # fmt: skip
+        notes=(*feedback.report.notes, parts.how, *model.notes),
+    )
     say("writing", 0.9)
     _write(report, fitted, feedback, charter, out)
     say("done", 1.0)
@@ -178,46 +151,51 @@ def _quietly(_stage: str, _share: float) -> None:
     pass
 
 
-_MODEL_CODES = ("accuracy", "log-loss", "calibration", "baseline", "rater-reliability", "doubts")
+# ---------------------------------------------------------------------------------------------- steps that commands share
 
 
-def diagnose_leakage(train: Feedback, held_out: Feedback, seed: int) -> list[Finding]:
-    """The leakage findings between two parts."""
-    from seamark.checks.repeats import check_leakage
-
-    return check_leakage(train, held_out, seed=seed)
-
-
-def _read(
-    source: str | Path, format: str | None, columns: Mapping[str, str] | None, on_error: Literal["stop", "skip"], seed: int
+def read_source(
+    source: str | Path,
+    *,
+    format: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
+    axis: str | None = None,
+    seed: int = 0,
 ) -> Feedback:
+    """The feedback that every step starts from: of a path, of hf://..., or for "demo" of the simulated society of this seed.
+
+    Raises
+    ------
+    SeamarkError
+        If the source cannot be read, has no such axis, or nothing can be learned from it.
+    """
     if str(source) == DEMO:
         society = demo_society(seed)
-        return replace(society.feedback, report=replace(society.feedback.report, source=DEMO, format="simulation"))
-    return load(source, format=format, columns=columns, on_error=on_error)
+        feedback = replace(society.feedback, report=replace(society.feedback.report, source=DEMO))
+    else:
+        feedback = load(source, format=format, columns=columns, on_error=on_error)
+    if axis is not None:
+        known = feedback.judgments["axis"].drop_nulls().unique().sort().to_list()
+        if axis not in known:
+            raise InvalidSetting("axis", axis, f"The data has {', '.join(known) or 'no axes'}.")
+        feedback = feedback.filter(pl.col("axis") == axis)
+    require_usable(feedback)
+    return feedback
 
 
-def _only_axis(feedback: Feedback, axis: str) -> Feedback:
-    known = feedback.judgments["axis"].drop_nulls().unique().sort().to_list()
-    if axis not in known:
-        raise InvalidSetting("axis", axis, f"The data has {', '.join(known) or 'no axes'}.")
-    return feedback.filter(pl.col("axis") == axis)
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model that a study fits, with what is to be said about the choice."""
+
+    utility: Utility
+    people: People
+    notes: tuple[str, ...]
 
 
-def _split(feedback: Feedback, utility: Utility | None, by: str | None, test: float, seed: int) -> tuple[Feedback, Feedback | None, str]:
-    """Train and held-out parts, and how they were made."""
-    if by is None:
-        if feedback.n_judgments < _LEAST:
-            return feedback, None, "nothing was held out: too few judgments"
-        tabular = isinstance(utility or default_utility(feedback), Tabular)
-        # a table knows nothing of new responses, so its held-out judgments are about the same ones
-        by = "judgment" if tabular else "prompt" if feedback.n_prompts >= 5 else "rater" if feedback.n_raters >= 10 else "judgment"
-    train, held = feedback.split(by=by, test=test, seed=seed)
-    return train, held, f"{held.n_judgments:,} judgments ({held.n_judgments / feedback.n_judgments:.0%}) held out by {by}"
-
-
-def _choose_model(train: Feedback, utility: Utility | None, people: People | None) -> tuple[Utility, People, list[str]]:
-    """Groups where at least two are large enough to be told apart; fewer columns where there is less to learn them from."""
+def choose_model(train: Feedback, *, utility: Utility | None = None, people: People | None = None) -> ModelChoice:
+    """What is asked for, and for what is not: groups where at least two are large enough to be told apart, and fewer columns
+    where there is less to learn them from."""
     notes: list[str] = []
     if people is None:
         people = Same()
@@ -237,7 +215,77 @@ def _choose_model(train: Feedback, utility: Utility | None, people: People | Non
             room = 1024 if isinstance(people, Same) and train.n_responses > RESIDUALS else 256
             residual = None if isinstance(people, Same) or train.n_responses <= 700 else False
             utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)), residual=residual)
-    return utility, people, notes
+    return ModelChoice(utility, people, tuple(notes))
+
+
+# ---------------------------------------------------------------------------------------------- steps of the study alone
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is learned from and what is held out."""
+
+    train: Feedback
+    held_out: Feedback | None
+    how: str
+    shared: str = ""
+    """Why they are about the same prompts and responses on purpose; empty where they should not be."""
+
+
+def _split(feedback: Feedback, utility: Utility | None, by: str | None, test: float, seed: int) -> _Parts:
+    tabular = isinstance(utility or default_utility(feedback), Tabular)
+    if by is None:
+        if feedback.n_judgments < _LEAST:
+            return _Parts(feedback, None, "nothing was held out: too few judgments")
+        # a table knows nothing of new responses, so its held-out judgments are about the same ones
+        by = "judgment" if tabular else "prompt" if feedback.n_prompts >= 5 else "rater" if feedback.n_raters >= 10 else "judgment"
+    train, held = feedback.split(by=by, test=test, seed=seed)
+    how = f"{held.n_judgments:,} judgments ({held.n_judgments / feedback.n_judgments:.0%}) held out by {by}"
+    shared = ""
+    if tabular:
+        shared = "a table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose"
+    elif by not in ("prompt", "prompt_cluster"):
+        shared = f"judgments were held out by {by}: both parts are about the same prompts on purpose, and say nothing of new ones"
+    return _Parts(train, held, how, shared)
+
+
+def _diagnose(feedback: Feedback, parts: _Parts, seed: int) -> Findings:
+    """What the whole data says, and what passes from the training part to the held-out one."""
+    found = diagnose(feedback, seed=seed)
+    if parts.held_out is None:
+        return found
+    leakage = (
+        [Finding.not_applicable("leakage", "Leakage is not at issue.", parts.shared)]
+        if parts.shared
+        else check_leakage(parts.train, parts.held_out, seed=seed)
+    )
+    return Findings(tuple(f for f in found if not f.code.startswith("leakage"))) + leakage
+
+
+def _fit(train: Feedback, model: ModelChoice, seed: int, say: Progress) -> tuple[Fit | None, str]:
+    """The fit, or why there is none: a study goes on without."""
+    try:
+        fitted = fit(
+            train, utility=model.utility, people=model.people, seed=seed, require_identified=False, require_converged=False,
+            progress=lambda i, _decrement: say("fitting", 0.3 + 0.4 * (1 - np.exp(-i / 15))),
+        )  # fmt: skip
+    except InvalidSetting:  # what was asked for is wrong, not the data
+        raise
+    except SeamarkError as error:
+        return None, str(error)
+    return fitted, ""
+
+
+def _evaluate(fitted: Fit | None, reason: str, parts: _Parts, seed: int) -> list[Finding]:
+    """What the held-out part says of the fit; every code is there, with the reason where it cannot be computed."""
+    if fitted is None:
+        return [Finding.not_applicable(code, "Nothing was fitted.", reason) for code in (*_HELD_OUT_CODES, *_FIT_CODES)]
+    if parts.held_out is not None:
+        return list(evaluate(fitted, parts.held_out, train=parts.train, seed=seed))
+    why = f"{parts.train.n_judgments} judgments are too few to hold some out; {_LEAST} are needed"
+    found = evaluate(fitted, parts.train, train=parts.train, seed=seed)
+    kept = [f for f in found if f.code.split("/")[0] in _FIT_CODES or f.code.endswith("/fitted")]
+    return kept + [Finding.not_applicable(code, "Nothing was held out.", why) for code in _HELD_OUT_CODES]
 
 
 def _with_points(findings: Findings, fitted: Fit, feedback: Feedback, *, limit: int = 800) -> Findings:
@@ -272,30 +320,56 @@ def _describe(fitted: Fit) -> dict[str, Any]:
     }
 
 
-def _command(source: str | Path, out: Path, options: Mapping[str, Any]) -> str:
-    """The shell command that makes this study again."""
-    words = ["seamark", "study", str(source), "-o", str(out)]
-    for name, value in options.items():
-        if value is not None:
-            words += [f"--{name}", str(value)]
-    return shlex.join(words)
+def _command(source: str | Path, out: Path, asked: Mapping[str, Any]) -> str:
+    """What makes this study again: a shell command, or the Python call where the command line cannot say it."""
+    usual = {name: p.default for name, p in inspect.signature(run_study).parameters.items()}
+    given = {name: value for name, value in asked.items() if name == "seed" or value != usual[name]}
+    if "charter" in given:
+        given["charter"] = out / "charter.toml"
+    words = {name: _word(name, value) for name, value in given.items()}
+    if None not in words.values():
+        option = {"people": "groups", "on_error": "on-error", "held_out": "held-out"}
+        options = [part for name, word in words.items() for part in (f"--{option.get(name, name)}", str(word))]
+        return shlex.join(["seamark", "study", str(source), "-o", str(out), *options])
+    call = "".join(f", {name}={_code(name, value)}" for name, value in given.items())
+    return f"import seamark as sm\n\nsm.run_study({str(source)!r}, {str(out)!r}{call})"
+
+
+def _word(name: str, value: Any) -> str | None:
+    """A setting as the command line takes it; None where it cannot."""
+    match name, value:
+        case "utility", Tabular():
+            return "tabular"
+        case "utility", Linear(features=features):
+            return features if value == Linear(features) else None
+        case "people", Same():
+            return "none"
+        case "people", Groups(by=by):
+            return by if value == Groups(by) else None
+        case "columns", dict():
+            plain = all(not set(",=") & set(ours + theirs) for ours, theirs in value.items())
+            return ",".join(f"{ours}={theirs}" for ours, theirs in value.items()) if plain else None
+        case "utility" | "people" | "test", _:
+            return None
+        case _:
+            return str(value)
+
+
+def _code(name: str, value: Any) -> str:
+    """A setting as Python source."""
+    if name == "charter":
+        return f"sm.Charter.from_toml({str(value)!r})"
+    if isinstance(value, Path):
+        return repr(str(value))
+    return f"sm.{value!r}" if isinstance(value, Tabular | Linear | Same | Groups) else repr(value)
 
 
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _require_replaceable(out: Path) -> None:
-    """`out` may be replaced only if it is an earlier study, or empty."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "study.json").is_file()):
-        raise InvalidSetting("output", str(out), "It exists and is not a study; give a new folder.")
-
-
 def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, out: Path) -> None:
-    """Everything into a folder beside `out`, then into its place: a reader never sees half a study."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / "study"
-        folder.mkdir()
+    """Everything into a folder beside `out`, then into its place."""
+    with whole_folder(out, mark=_MARK) as folder:
         write_findings(report, folder / "findings.json")
         write_report(report, folder / "report.html")
         write_card(report, folder / "card.md")
@@ -304,12 +378,8 @@ def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Char
             fitted.save(folder / "fit")
             export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
         manifest = {k: v for k, v in vars(report).items() if k != "findings"}
-        (folder / "study.json").write_text(
-            json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
-        if out.exists():
-            shutil.move(str(out), str(Path(temporary) / "previous"))
-        shutil.move(str(folder), str(out))
+        text = json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1)
+        (folder / _MARK).write_bytes(text.encode("utf-8", "backslashreplace"))  # undecodable bytes of file names are lone surrogates
 
 
 def rewrite_report(folder: str | Path) -> Path:
@@ -322,13 +392,15 @@ def rewrite_report(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
         found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))["findings"]
-    except (OSError, ValueError, KeyError):
+        fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
+        fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
+        report = Report(findings=Findings(tuple(Finding(**f) for f in found)), **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InvalidSetting("folder", str(folder), "It is not a study; make one with seamark study.") from None
-    fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
-    fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
-    report = Report(findings=Findings(tuple(Finding(**f) for f in found)), **fields)
-    write_report(report, folder / "report.html")
-    write_card(report, folder / "card.md")
+    with whole_file(folder / "report.html") as fresh:
+        write_report(report, fresh)
+    with whole_file(folder / "card.md") as fresh:
+        write_card(report, fresh)
     return folder / "report.html"

@@ -90,7 +90,6 @@ class Dense:
         r = values.shape[1]
         return values if r <= _PROJECTED else values @ rng.standard_normal((r, _PROJECTED)) / np.sqrt(_PROJECTED)
 
-
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
         if likelihood.basis.matrix is None:
@@ -297,7 +296,9 @@ class Iterative:
 Solver = Dense | Blocks | Iterative
 
 
-def make_solver(likelihood: Likelihood, d: Derivatives, precision: Array, components: Components | None, rng: np.random.Generator) -> Solver:
+def make_solver(
+    likelihood: Likelihood, d: Derivatives, precision: Array, components: Components | None, rng: np.random.Generator
+) -> Solver:
     """The way to solve A with priors of this precision (size,); `components` are None where the basis has features."""
     n, free = d.values.shape[0], likelihood.free
     if components is None or len(precision) <= DENSE:

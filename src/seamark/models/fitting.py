@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
+from scipy.optimize import brentq
 from scipy.sparse import csr_array, hstack
 from scipy.special import logsumexp
 
@@ -30,7 +31,8 @@ from seamark.models.observation import Observation, Outcome, Reliability, outcom
 from seamark.models.people import Groups, People, Same
 from seamark.models.slopes import GRID, SHARES, Slopes
 from seamark.models.utility import Basis, FeatureMap, Utility, default_utility, squared_rows
-from seamark.records import Feedback
+from seamark.outputs import whole_folder
+from seamark.records import Feedback, require_usable
 
 Array = NDArray[np.float64]
 
@@ -42,6 +44,8 @@ _KEPT = 512
 """Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
 _PARTS_NAMED = 20
 """Parts of a cut comparison graph that the error lists, the largest first."""
+_VAGUE = 1.5
+"""Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -286,8 +290,6 @@ class Fit:
         """Write fit.json and arrays.safetensors; `Fit.load` gives the same predictions."""
         from safetensors.numpy import save
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {
             "loadings": self.loadings, "group_share": self.group_share, "weights": self.weights,
             "shape": self.shape, "slope_nodes": self.slope_nodes, "slope_weights": self.slope_weights,
@@ -301,8 +303,6 @@ class Fit:
             arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
         if self.basis.features is not None:
             arrays |= {f"features.{name}": value for name, value in self.basis.features.to_arrays().items()}
-        # written by us, so that the file gets the permissions of its folder's other files
-        (folder / "arrays.safetensors").write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
         features = self.basis.features
         record = {
             "seamark": "fit",
@@ -329,7 +329,10 @@ class Fit:
                 "style_names": features.style_names if features else [],
             },
         }
-        (folder / "fit.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        with whole_folder(Path(folder), mark="fit.json") as fresh:
+            # written by us, so that the file gets the permissions of its folder's other files
+            (fresh / "arrays.safetensors").write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
+            (fresh / "fit.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @staticmethod
     def load(folder: str | Path) -> Fit:
@@ -420,6 +423,7 @@ def fit(
     NotIdentified
         If id-only responses fall in parts that no judgment connects, unless `require_identified` is False.
     """
+    require_usable(feedback)
     utility = utility or default_utility(feedback)
     people = people or Same()
     observation = observation or Observation()
@@ -605,8 +609,7 @@ class _Search:
             undetermined = variance[index].sum() / self.variances[name]
             well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
             well_determined = max(well_determined + falls.get(name, 0.0), 0.1 * well_determined)
-            # as if one more value, of a tenth of the usual variance, had been seen: little data must not end in a prior certain of 0
-            new = float((self.x[index] ** 2).sum() + 0.1 * self.usual[name]) / (well_determined + 1)
+            new = _weighed(float((self.x[index] ** 2).sum()), well_determined, self.usual[name])
             self.variances[name] = self._ahead(name, np.log(new / self.variances[name]))
         self._set_precision()
 
@@ -694,6 +697,18 @@ class _Memory:
         return step
 
 
+def _weighed(squares: float, well_determined: float, usual: float) -> float:
+    """The v at which squares / v = well_determined + 2 log(v / usual) / _VAGUE^2: MacKay's, with a vague log-normal prior on v.
+
+    Without one, little data ends in a variance of 0, that is in being certain that nothing matters.
+    """
+
+    def excess(log_v: float) -> float:
+        return well_determined + 2 * log_v / _VAGUE**2 - squares / usual * np.exp(-log_v)
+
+    return usual * float(np.exp(brentq(excess, -40, 40)))
+
+
 def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64]) -> float:
     """Prior variance of a part's parameters that gives utilities a variance of about 1, a tenth of that what is beside a main part."""
     scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
@@ -768,7 +783,9 @@ def _covariance(
     if isinstance(solver, Iterative):
         factor = solver.values_factor(rng, DRAWS)
         se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
-        note = f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
+        note = (
+            f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
+        )
         return factor, se, None, [note]
     notes: list[str] = []
     if state.slopes is not None:
@@ -779,7 +796,12 @@ def _covariance(
         solver = Blocks(solver.components, solver.values, csr_array(hstack([solver.border, C[:n]])), corner)
     factor = solver.values_factor(rng)
     se = np.sqrt(solver.variances()[: likelihood.size])
-    shared = np.array([*range(likelihood.n_values, likelihood.n_values + int(likelihood.has_position)), *range(*likelihood.shape.indices(likelihood.size))])
+    shared = np.array(
+        [
+            *range(likelihood.n_values, likelihood.n_values + int(likelihood.has_position)),
+            *range(*likelihood.shape.indices(likelihood.size)),
+        ]
+    )
     sandwich = np.full(likelihood.size, np.nan)
     if len(shared):
         scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
@@ -838,7 +860,9 @@ def _result(
         notes.append("no sandwich interval: fewer than 10 raters, or prompts where raters are not known")
 
     def parameter(name: str, index: int, unit: str = "logits") -> Parameter:
-        return Parameter(name, float(x[index]), float(se[index]), None if sandwich is None or np.isnan(sandwich[index]) else float(sandwich[index]), unit)
+        return Parameter(
+            name, float(x[index]), float(se[index]), None if sandwich is None or np.isnan(sandwich[index]) else float(sandwich[index]), unit
+        )
 
     parameters: list[Parameter] = []
     if likelihood.has_position:

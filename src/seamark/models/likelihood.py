@@ -89,15 +89,16 @@ class _Laplacian:
     """D' diag(h) D of one group's incidence D, whose sparsity is worked out once."""
 
     def __init__(self, left: Codes, right: Codes, n: int) -> None:
-        pair = right >= 0
+        # a response beside itself has no gap, and no curvature
+        pair, self.apart = (right >= 0) & (right != left), right != left
         self.left, self.right, self.pair, self.n = left, right[pair], pair, n
         m = len(self.right)
-        rows = np.concatenate([left[pair], self.right, np.arange(n)])
-        columns = np.concatenate([self.right, left[pair], np.arange(n)])
+        rows, columns = np.concatenate([left[pair], self.right, np.arange(n)]), np.concatenate([self.right, left[pair], np.arange(n)])
         place = coo_array((np.arange(1.0, 2 * m + n + 1), (rows, columns)), shape=(n, n)).tocsr()
         self.order, self.pattern = place.data.astype(np.int64) - 1, place
 
     def __call__(self, h: Array) -> csr_array:
+        h = np.where(self.apart, h, 0.0)
         across = -h[self.pair]
         diagonal = np.bincount(self.left, weights=h, minlength=self.n) - np.bincount(self.right, weights=across, minlength=self.n)
         data = np.concatenate([across, across, diagonal])[self.order]
@@ -380,7 +381,9 @@ class Likelihood:
         out = np.empty(len(self.edges.left))
         for g, mine in enumerate(self._mine):
             z = self.design.loadings[g]
-            gaps = [self._incidence[g] @ self.basis.times(sum(z[a] * m[a * P : (a + 1) * P] for a in np.flatnonzero(z))) for m in (one, two)]
+            gaps = [
+                self._incidence[g] @ self.basis.times(sum(z[a] * m[a * P : (a + 1) * P] for a in np.flatnonzero(z))) for m in (one, two)
+            ]
             out[mine] = (gaps[0] * gaps[1]).mean(1)
         return out
 
@@ -419,7 +422,11 @@ class Likelihood:
         for number, c in enumerate(self.cells):
             n, T = len(c.block.rater), len(self._shape_of(c))
             d = () if c.scalar else (len(c.K),)
-            m = Moments(*(np.empty((n, *d)) for _ in range(2)), *(np.empty((n, *d, *d)) for _ in range(3)), *(np.empty((n, *d, T)) for _ in range(2)))
+            m = Moments(
+                *(np.empty((n, *d)) for _ in range(2)),
+                *(np.empty((n, *d, *d)) for _ in range(3)),
+                *(np.empty((n, *d, T)) for _ in range(2)),
+            )
             mine = self._shape_of(c)
             for pack in packs:
                 mass = posterior[pack.raters, pack.columns]
@@ -527,7 +534,9 @@ class Likelihood:
                 return laplacian[0], hstack([to_shifts[0], csr_array(to_shape[0])]).tocsr()
             values = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
             sides = [hstack([to_shifts[g], csr_array(to_shape[g])]) for g in range(G)]
-            return csr_array(values), csr_array(sum((kron(Z[g][:, None], sides[g]) for g in range(G)), start=csr_array((k * P, self.size - k * P))))
+            return csr_array(values), csr_array(
+                sum((kron(Z[g][:, None], sides[g]) for g in range(G)), start=csr_array((k * P, self.size - k * P)))
+            )
         values, border = np.zeros((k * P, k * P)), np.zeros((k * P, self.size - k * P))
         for g in range(G):
             curvature = basis.gram(laplacian[g])
@@ -559,7 +568,8 @@ class Likelihood:
         """B (n_values, .) with B B' the curvature of the values, for the identity basis."""
         Z = self.design.loadings
         parts = [
-            kron(Z[g][:, None], self._incidence[g].T.multiply(np.sqrt(np.maximum(d.by_edge[mine], 0))[None])) for g, mine in enumerate(self._mine)
+            kron(Z[g][:, None], self._incidence[g].T.multiply(np.sqrt(np.maximum(d.by_edge[mine], 0))[None]))
+            for g, mine in enumerate(self._mine)
         ]
         for c, m in d.many:
             assert c.to_responses is not None
@@ -574,8 +584,8 @@ class Likelihood:
     def slope_border(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[csr_array, Array]:
         """(C, precision): how each rater's score moves with the rater's slope (size, R), and 1 / posterior variance of the slope (R,).
 
-        The variance of the score over the posterior of the slopes is then close to C diag(1 / precision) C' for the identity basis:
-        exactly, where scores are linear in the slope. Raters whose slope is known for certain have no column.
+        The variance of the score over the posterior of the slopes is then close to C diag(1 / precision) C', for the identity
+        basis: exactly, where scores are linear in the slope. Raters whose slope is known for certain have no column.
         """
         R = nodes.slope.shape[0] - 1
         mean = (posterior * nodes.slope).sum(1, keepdims=True)
@@ -583,56 +593,11 @@ class Likelihood:
         use = np.flatnonzero(variance > 1e-10)
         number = np.full(R + 1, -1)
         number[use] = np.arange(len(use))
+        # the slope of a regression of the score on the rater's slope
         tilt = posterior * (nodes.slope - mean)
         tilt[use] /= variance[use, None]
-        contrasts = self._contrasts(x)
-        n = self.design.n_responses
-        total: Any = csr_array((self.size, len(use)))
-        for number_of, c in enumerate(self.cells):
-            cells, T = len(c.block.rater), self._shape_of(c)
-            d = len(c.K)
-            along, alone, shape = np.zeros((cells, d)), np.zeros((cells, d)), np.zeros((cells, len(T)))
-            for pack in self._packs(nodes, posterior):
-                mass = tilt[pack.raters, pack.columns]
-                for part, local, z in self._pieces(pack, number_of, contrasts[number_of]):
-                    weight = mass[:, local] * c.block.count[part]
-                    term = self._terms(c, z, part, x)
-                    first = term.first[..., None] if c.scalar else term.first
-                    along[part] = np.einsum("an,an,and->nd", weight, pack.slope[:, local], first)
-                    alone[part] = np.einsum("an,and->nd", weight, first)
-                    shape[part] = np.einsum("an,tan->nt", weight, term.first_t)
-            column = number[c.block.rater]
-            mine = np.flatnonzero(column >= 0)
-            to = csr_array((np.ones(len(mine)), (mine, column[mine])), shape=(cells, len(use)))
-            if c.to_responses is None:
-                values = [coo_array(((self.design.loadings[c.group, a] * c.sign * along[:, 0])[mine], (c.edge[mine], mine)), shape=(len(self.edges.left), cells)) for a in range(self.design.loadings.shape[1])]
-                incidence = vstack(self._incidence).tocsr()
-                value_rows = vstack([incidence.T @ (v.tocsr() @ to) for v in values])
-            else:
-                spread = _block_diagonal(along[:, :, None] * np.eye(d)) if d > 1 else None
-                assert spread is not None
-                repeat = csr_array(kron(eye_array(cells), np.ones((d, 1))))
-                value_rows = vstack([c.to_responses.T @ (spread.multiply(self.design.loadings[c.group.repeat(d), a][:, None]).tocsr() @ repeat @ to) for a in range(self.design.loadings.shape[1])])
-            position = c.place * alone[:, 0] if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * alone).sum(1)
-            rows, columns, data = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)]
-            if self.has_position and not c.block.lenient:
-                rows.append(np.zeros(len(mine), dtype=int))
-                columns.append(column[mine])
-                data.append(position[mine])
-            if self.has_leniency and c.block.lenient:
-                rows.append(int(self.has_position) + c.block.rater[mine])
-                columns.append(column[mine])
-                data.append(alone[mine, 0])
-            for t, index in enumerate(T):
-                rows.append(np.full(len(mine), self.n_shifts + index))
-                columns.append(column[mine])
-                data.append(shape[mine, t])
-            rest = coo_array(
-                (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=(self.n_shifts + self.n_shape, len(use))
-            )
-            total = total + vstack([value_rows, rest]).tocsr()
-        assert n == self.design.n_responses
-        return csr_array(total), 1 / variance[use]
+        summed = self._summed_scores(self._cell_scores(x, nodes, tilt), [number[c.block.rater] for c in self.cells], len(use))
+        return csr_array(summed.T), 1 / variance[use]
 
     def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> tuple[Array, Array]:
         """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
@@ -642,14 +607,27 @@ class Likelihood:
         """
         known = nodes.slope.shape[0] - 1
         missing = np.zeros((self.size, self.size))
-        if nodes.slope.shape[1] > 1 and known:
-            by_rater = [np.where(c.block.rater < known, c.block.rater, -1) for c in self.cells]
-            mean: Any = 0.0
-            for mass, scores in self._scores(x, nodes, posterior, by_rater, known, weighted=False):
-                weighted = _scaled_rows(scores, mass[:known])
-                missing += _dense(scores.T @ weighted)
-                mean = mean + weighted
-            missing -= _dense(mean.T @ mean)
+        mean = np.zeros((known, self.size))
+        contrasts = self._contrasts(x)
+        order = np.argsort(-posterior, axis=1, kind="stable")
+        every = np.arange(known + 1)
+        for q in range(int((posterior > _COUNTED).sum(1).max()) if nodes.slope.shape[1] > 1 else 0):
+            # the most probable node of every rater, then the second, ...
+            mass, slope = posterior[every, order[:, q]], nodes.slope[every, order[:, q]]
+            raters = np.flatnonzero(mass[:known] > _COUNTED)
+            number = np.full(known + 1, -1)
+            number[raters] = np.arange(len(raters))
+            gradients = []
+            for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
+                b = slope[c.block.rater] if c.scalar else slope[c.block.rater, None]
+                term = self._terms(c, (b * scaled + shift)[None], slice(None), x)
+                first = term.first[0] * (c.block.count if c.scalar else c.block.count[:, None])
+                gradients.append((b * first, first, term.first_t[:, 0].T * c.block.count[:, None]))
+            scores = _dense(self._summed_scores(gradients, [number[c.block.rater] for c in self.cells], len(raters)))
+            weighted = mass[raters, None] * scores
+            missing += scores.T @ weighted
+            mean[raters] += weighted
+        missing -= mean.T @ mean
         meat = self.cluster_scores(x, nodes, posterior, cluster)
         return missing, _dense(meat.T @ meat)
 
@@ -657,75 +635,65 @@ class Likelihood:
         """(clusters, size) mean score of each cluster's judgments; sparse where the basis is the identity."""
         known = nodes.slope.shape[0] - 1
         if cluster is None:
-            codes = [np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells]
+            codes = [
+                np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells
+            ]
             total = known + self.design.n_responses
         else:
             codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
             total = int(cluster.max()) + 1
-        summed: Any = 0.0
-        for _, scores in self._scores(x, nodes, posterior, codes, total, weighted=True):
-            summed = summed + scores
-        return summed
+        return self._summed_scores(self._cell_scores(x, nodes, posterior), codes, total)
 
-    def _scores(
-        self, x: Array, nodes: Nodes, posterior: Array, codes: list[Codes], total: int, *, weighted: bool
-    ) -> Iterator[tuple[Array, Any]]:
-        """For the most probable node of every rater, then the second, ...: (its mass per rater, scores summed by code)."""
+    def _cell_scores(self, x: Array, nodes: Nodes, weights: Array) -> list[tuple[Array, Array, Array]]:
+        """Per block, each cell's gradient of log p, summed over nodes with these weights (R + 1, Q): by the contrast times the slope
+        and by the contrast, (n,) or (n, d) each, and by its terms' shape parameters (n, T)."""
         contrasts = self._contrasts(x)
-        order = np.argsort(-posterior, axis=1, kind="stable")
-        every = np.arange(len(posterior))
-        for q in range(int((posterior > _COUNTED).sum(1).max())):
-            mass, slope = posterior[every, order[:, q]], nodes.slope[every, order[:, q]]
-            gradients = [self._cell_gradient(number, x, contrasts[number], slope) for number in range(len(self.cells))]
-            weights = [mass[c.block.rater] if weighted else np.ones(len(c.block.rater)) for c in self.cells]
-            yield mass, self._summed_scores(gradients, codes, weights, slope, total)
+        packs = self._packs(nodes, np.abs(weights))
+        out = []
+        for number, c in enumerate(self.cells):
+            n, d = len(c.block.rater), () if c.scalar else (len(c.K),)
+            along, alone, shape = np.zeros((n, *d)), np.zeros((n, *d)), np.zeros((n, len(self._shape_of(c))))
+            summed = "an,an->n" if c.scalar else "an,and->nd"
+            for pack in packs:
+                mass = weights[pack.raters, pack.columns]
+                for part, local, z in self._pieces(pack, number, contrasts[number]):
+                    weight = mass[:, local] * c.block.count[part]
+                    term = self._terms(c, z, part, x)
+                    along[part] = np.einsum(summed, weight * pack.slope[:, local], term.first)
+                    alone[part] = np.einsum(summed, weight, term.first)
+                    shape[part] = np.einsum("an,tan->nt", weight, term.first_t)
+            out.append((along, alone, shape))
+        return out
 
-    def _cell_gradient(self, number: int, x: Array, contrast: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-        """(n, d) and (n, T): gradient of each cell's log probability times its count, its rater's slope being given."""
-        c = self.cells[number]
-        scaled, shift = contrast
-        b = slope[c.block.rater]
-        z = (b * scaled + shift)[None] if c.scalar else (b[:, None] * scaled + shift)[None]
-        term = self._terms(c, z, slice(None), x)
-        count = c.block.count[:, None]
-        shape = np.zeros((len(b), self.n_shape))
-        shape[:, self._shape_of(c)] = term.first_t[:, 0].T * count
-        return (term.first.T if c.scalar else term.first[0]) * count, shape
-
-    def _summed_scores(
-        self, gradients: list[tuple[Array, Array]], codes: list[Codes], weights: list[Array], slope: Array, total: int
-    ) -> Any:
+    def _summed_scores(self, scores: list[tuple[Array, Array, Array]], codes: list[Codes], total: int) -> Any:
         """(total, size) scores summed over the cells of each code (below 0: left out); sparse where the basis is the identity."""
-        G, k = self.design.loadings.shape
+        Z = self.design.loadings
+        G, k = Z.shape
         n = self.design.n_responses
         per_group: list[Any] = [csr_array((total, n)) for _ in range(G)]
         shifts: Any = csr_array((total, self.n_shifts))
         shapes = np.zeros((total, self.n_shape))
-        for c, (contrast, shape), code, weight in zip(self.cells, gradients, codes, weights, strict=True):
-            cells, d = contrast.shape
-            use = np.where(code >= 0, weight, 0.0)
-            row = np.maximum(code, 0)
-            scaled = use * slope[c.block.rater]
+        for c, (along, alone, shape), code in zip(self.cells, scores, codes, strict=True):
             for g in range(G):
-                mine = np.flatnonzero((c.group == g) & (use != 0))
+                mine = np.flatnonzero((c.group == g) & (code >= 0))
                 if c.to_responses is None:
-                    entries = (scaled * c.sign * contrast[:, 0])[mine]
-                    by_edge = csr_array((entries, (row[mine], c.edge[mine] - self._mine[g].start)), shape=(total, self._incidence[g].shape[0]))
+                    where = (code[mine], c.edge[mine] - self._mine[g].start)
+                    by_edge = csr_array(((c.sign * along)[mine], where), shape=(total, self._incidence[g].shape[0]))
                     per_group[g] = per_group[g] + by_edge @ self._incidence[g]
                 else:
-                    entries = (scaled[:, None] * contrast)[mine].ravel()
-                    where = (np.repeat(row[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
-                    per_group[g] = per_group[g] + csr_array((entries, where), shape=(total, cells * d)) @ c.to_responses
+                    d = len(c.K)
+                    where = (np.repeat(code[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
+                    per_group[g] = per_group[g] + csr_array((along[mine].ravel(), where), shape=(total, len(code) * d)) @ c.to_responses
+            use = np.flatnonzero(code >= 0)
             if self.has_position and not c.block.lenient:
-                along = c.place * contrast[:, 0] if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * contrast).sum(1)
-                shifts = shifts + csr_array((use * along, (row, np.zeros(cells, dtype=int))), shape=(total, self.n_shifts))
+                moved = c.place * alone if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * alone).sum(1)
+                shifts = shifts + csr_array((moved[use], (code[use], np.zeros(len(use), dtype=int))), shape=(total, self.n_shifts))
             if self.has_leniency and c.block.lenient:
-                known = np.flatnonzero(c.block.rater < self.design.n_raters)
-                where = (row[known], int(self.has_position) + c.block.rater[known])
-                shifts = shifts + csr_array(((use * contrast[:, 0])[known], where), shape=(total, self.n_shifts))
-            if self.n_shape:
-                shapes += csr_array((use, (row, np.arange(cells))), shape=(total, cells)) @ shape
-        Z = self.design.loadings
+                known = use[c.block.rater[use] < self.design.n_raters]
+                where = (code[known], int(self.has_position) + c.block.rater[known])
+                shifts = shifts + csr_array((alone[known], where), shape=(total, self.n_shifts))
+            if shape.shape[1]:
+                shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
         values = [sum((Z[g, a] * per_group[g] for g in range(G) if Z[g, a]), start=csr_array((total, n))) for a in range(k)]
         if self.basis.matrix is None:
             return hstack([*values, shifts, csr_array(shapes)]).tocsr()
@@ -792,10 +760,6 @@ def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) ->
 
 def _dense(matrix: Any) -> Array:
     return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-
-
-def _scaled_rows(matrix: Any, weight: Array) -> Any:
-    return matrix * weight[:, None] if isinstance(matrix, np.ndarray) else matrix.multiply(weight[:, None]).tocsr()
 
 
 def _block_diagonal(h: Array) -> csr_array:

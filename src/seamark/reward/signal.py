@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seamark.aggregation import Charter, collective_gaps
 from seamark.errors import InvalidSetting
 from seamark.models.fitting import Fit
+from seamark.outputs import whole_file
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -122,10 +123,9 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
     """
     charter = charter or Charter()
     pairs = _judged_pairs(feedback)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     left, right = pairs["a"].to_numpy().astype(np.int64), pairs["b"].to_numpy().astype(np.int64)
-    with path.open("w", encoding="utf-8", newline="\n") as out:
+    written = 0
+    with whole_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as out:
         if not len(left):
             return 0
         gaps = collective_gaps(fit, charter, feedback, left, right)
@@ -135,7 +135,6 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
         total = (doubts["p"] * (1 - doubts["p"])).to_numpy()
         shares = {c: doubts[c].to_list() for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")}
         p, weight = doubts["p"].to_numpy(), pairs["weight"].to_numpy()
-        written = 0
         for i in range(len(left)):
             a, b = left[i], right[i]
             if not gaps.known[i] or texts[a] is None or texts[b] is None or texts[a] == texts[b]:

@@ -1,0 +1,113 @@
+"""Numbers, names and tables of findings as people read them.
+
+What a check puts into `Finding.details` is not trusted to be complete: a row that lacks a number or holds one that is not finite
+is left out, so that a half-filled study still gets its report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from seamark.checks.findings import Finding
+
+DOUBTS = {
+    "noise": ("noise", "var(--c-noise)"),
+    "disagreement": ("disagreement", "var(--c-disagreement)"),
+    "noise_and_disagreement": ("noise or disagreement", "var(--c-either)"),
+    "ignorance": ("ignorance", "var(--c-ignorance)"),
+}
+"""Key in the details of the doubts: its name, and its colour."""
+
+
+def finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def count(value: Any) -> str:
+    return f"{value:,.0f}" if finite(value) else "–"
+
+
+def _decimals(value: float, low: Any, high: Any) -> int:
+    """Digits after the point: as many as half the interval has to its first digit, one more where that is a 1; else three in all."""
+    if finite(low) and finite(high) and high > low:
+        place = math.floor(math.log10((high - low) / 2))
+        return min(4, max(0, -place + ((high - low) / 2 < 2 * 10.0**place)))
+    return min(4, max(0, 2 - math.floor(math.log10(abs(value))))) if value else 2
+
+
+def _percent(value: float, *, fine: bool) -> str:
+    """A share as per cent, with one decimal if fine; 0% and 100% are kept for shares that are exactly that."""
+    text = f"{100 * value:.{1 if fine and value not in (0, 1) else 0}f}"
+    if 0 < value < 1 and float(text) in (0, 100):
+        text = f"{100 * value:.1f}"
+        if float(text) in (0, 100):
+            return "<0.1%" if value < 0.5 else ">99.9%"
+    return f"{text}%"
+
+
+def figure(value: Any, unit: str | None = None, low: Any = None, high: Any = None) -> str:
+    """A number as people read it: shares as per cent, counts with separators, others to the digits their interval allows."""
+    if not finite(value):
+        return "–"
+    if unit == "count" or (isinstance(value, int) and unit != "share"):
+        return f"{value:,.0f}".replace("-", "−")
+    decimals = _decimals(value, low, high)
+    if unit == "share":
+        fine = high - low < 0.1 if finite(low) and finite(high) else 0 < abs(value) < 0.1
+        return _percent(value, fine=fine).replace("-", "−")
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def interval_of(low: Any, high: Any, unit: str | None = None) -> str:
+    """The 95% interval in words, or nothing."""
+    if not (finite(low) and finite(high)):
+        return ""
+    return f"{figure(float(low), unit, low, high)} to {figure(float(high), unit, low, high)}"
+
+
+def with_interval(finding: Finding, units: str = "") -> str:
+    """Estimate, interval and n in one phrase: 71.2% (69.0% to 73.4%, n = 3,201)."""
+    inside = [interval_of(finding.low, finding.high, finding.unit)] if interval_of(finding.low, finding.high, finding.unit) else []
+    if finding.n is not None:
+        inside.append(f"n = {finding.n:,}{' ' + units if units else ''}")
+    number = figure(finding.estimate, finding.unit, finding.low, finding.high)
+    return f"{number} ({', '.join(inside)})" if inside else number
+
+
+def plain(value: Any) -> str:
+    """A cell of a table about which nothing is known."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if finite(value):
+        return count(value) if isinstance(value, int) else figure(value)
+    return "–" if value is None or isinstance(value, float) else str(value)
+
+
+def spelled(code: str) -> str:
+    """accuracy/new-raters as people write it."""
+    return code.replace("/", ": ").replace("-", " ").replace("_", " ")
+
+
+def sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else text + "."
+
+
+def belongs_to(finding: Finding, code: str) -> bool:
+    """Whether a finding is this check's or one of its slices."""
+    return finding.code == code or finding.code.startswith(f"{code}/")
+
+
+def rows_of(
+    details: dict[str, Any], key: str, *required: str, optional: Sequence[str] = (), text: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The rows of a table in `details` whose required numbers are there; other numbers become None, texts become strings."""
+    table = details.get(key)
+    rows: list[dict[str, Any]] = []
+    for row in table if isinstance(table, list | tuple) else ():
+        if isinstance(row, dict) and all(finite(row.get(name)) for name in required):
+            numbers = {name: row[name] if finite(row.get(name)) else None for name in (*required, *optional)}
+            rows.append(numbers | {name: "" if row.get(name) is None else str(row[name]) for name in text})
+    return rows
