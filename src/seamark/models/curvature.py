@@ -153,7 +153,7 @@ class Blocks:
 
     @cached_property
     def _inverses(self) -> list[Array]:
-        return [np.linalg.inv(block) for block in self.components.blocks(self.values)]
+        return [np.asarray(np.linalg.inv(block), dtype=np.float64) for block in self.components.blocks(self.values)]
 
     @cached_property
     def _inverse(self) -> csr_array:
@@ -196,7 +196,7 @@ class Blocks:
 
     def values_factor(self, rng: np.random.Generator) -> csr_array:
         """(n_values, r) sparse: a block of its own for each set of responses, and shared columns for the border."""
-        roots = self.components.matrix([np.linalg.cholesky(inverse) for inverse in self._inverses])
+        roots = self.components.matrix([np.asarray(np.linalg.cholesky(inverse), dtype=np.float64) for inverse in self._inverses])
         return csr_array(hstack([roots, csr_array(self._low_rank(rng))]))
 
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
@@ -204,7 +204,7 @@ class Blocks:
         if likelihood.design.loadings.shape != (1, 1):
             return likelihood.edge_variances(self.values_factor(rng))
         e, place = likelihood.edges, self.components
-        own, pair = self._inverse.diagonal(), e.right >= 0
+        own, pair = np.asarray(self._inverse.diagonal(), dtype=np.float64), e.right >= 0
         left, right = e.left[pair], e.right[pair]
         variance = own[e.left]
         variance[pair] += own[right]
@@ -286,7 +286,7 @@ class Iterative:
             factor[:, start : start + width] = conjugate_gradients(self.values, noise, tolerance=1e-2)
         factor /= np.sqrt(draws)
         # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
-        diagonal = self.values.diagonal()
+        diagonal = np.asarray(self.values.diagonal(), dtype=np.float64)
         around = (self.values @ factor) / diagonal[:, None] - factor
         exact = 1 / diagonal + (around**2).sum(1)
         factor *= np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-300))[:, None]

@@ -706,7 +706,9 @@ def _weighed(squares: float, well_determined: float, usual: float) -> float:
     def excess(log_v: float) -> float:
         return well_determined + 2 * log_v / _VAGUE**2 - squares / usual * np.exp(-log_v)
 
-    return usual * float(np.exp(brentq(excess, -40, 40)))
+    log_v = brentq(excess, -40, 40)
+    assert isinstance(log_v, float)
+    return usual * float(np.exp(log_v))
 
 
 def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64]) -> float:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -232,7 +233,7 @@ class Likelihood:
             self.cells.append(Cells(block, K, block.shown[:, 0] % G, shape, edge, sign, place, to_responses))
         self._incidence = [self.edges.incidence(g, n) for g in range(G)]
         bounds = np.searchsorted(self.edges.group, np.arange(G + 1))
-        self._mine = [slice(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        self._mine = [slice(a, b) for a, b in pairwise(bounds.tolist())]
         self._laplacians = [_Laplacian(self.edges.left[s], self.edges.right[s], n) for s in self._mine]
 
     @property
@@ -367,7 +368,7 @@ class Likelihood:
         out = np.empty(len(self.edges.left))
         for g, mine in enumerate(self._mine):
             z = self.design.loadings[g]
-            seen: Any = self.basis.times(sum(z[a] * factor[a * P : (a + 1) * P] for a in np.flatnonzero(z)))
+            seen = self.basis.times(_loaded(factor, z, P))
             D = self._incidence[g]
             step = max(1, 4_000_000 // max(seen.shape[1], 1))
             for start in range(0, mine.stop - mine.start, step):
@@ -678,7 +679,8 @@ class Likelihood:
                 mine = np.flatnonzero((c.group == g) & (code >= 0))
                 if c.to_responses is None:
                     where = (code[mine], c.edge[mine] - self._mine[g].start)
-                    by_edge = csr_array(((c.sign * along)[mine], where), shape=(total, self._incidence[g].shape[0]))
+                    edges = self._mine[g].stop - self._mine[g].start
+                    by_edge = csr_array(((c.sign * along)[mine], where), shape=(total, edges))
                     per_group[g] = per_group[g] + by_edge @ self._incidence[g]
                 else:
                     d = len(c.K)
@@ -756,6 +758,11 @@ def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) ->
     m.h2[rows] = -np.einsum(square, tilted * slope, term.second)
     for t, cross in enumerate(term.cross):
         m.cross0[rows, ..., t], m.cross1[rows, ..., t] = -np.einsum(mean, weight, cross), -np.einsum(mean, tilted, cross)
+
+
+def _loaded(matrix: Any, z: Array, P: int) -> Any:
+    """sum_a z_a M_a of a matrix [M_0; M_1; ...] (k P, r)."""
+    return sum(z[a] * matrix[a * P : (a + 1) * P] for a in np.flatnonzero(z))
 
 
 def _dense(matrix: Any) -> Array:

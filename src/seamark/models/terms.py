@@ -91,12 +91,12 @@ def _choice(z: Array, outcome: Codes, link: Link) -> Terms:
     if link == "logistic":
         t = z * sign
         small = np.exp(-np.abs(t))
-        missed = np.where(t >= 0, small, 1.0)  # probability of the other answer
+        missed: Array = np.where(t >= 0, small, 1.0)  # probability of the other answer
         small += 1
         missed /= small
         log_p = np.minimum(t, 0, out=t)
         log_p -= np.log(small, out=small)
-        first = missed * sign
+        first: Array = missed * sign
         missed *= missed - 1
         return Terms(log_p, first, missed, *_no_shape(z))
     t = z * (sign / PROBIT_SCALE)

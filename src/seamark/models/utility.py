@@ -138,8 +138,8 @@ class Basis:
     def _has_identity(self) -> bool:
         return self.matrix is None or self.residual is not None
 
-    def times(self, W: Array) -> Array:
-        """X W"""
+    def times(self, W: Any) -> Any:
+        """X W; sparse only if W is, which the identity alone can have."""
         if self.matrix is None:
             return W
         product = self.matrix @ W[: self._n_features]
