@@ -215,14 +215,15 @@ class Judgment(_Record):
     privacy: str | None = None
 
     def to_columns(self) -> dict[str, Any]:
-        """One row of `COLUMNS`, without `line`."""
+        """One row of `COLUMNS`, without `line` and what was not given."""
         shown = self.responses
+        given = set[str]().union(*(r.model_fields_set for r in shown))
 
         def slots(name: str) -> list[Any] | None:
-            values = [getattr(r, name) for r in shown]
+            values = [getattr(r, name) for r in shown] if name in given else []
             return values if any(v is not None for v in values) else None
 
-        row = self.model_dump(exclude={"responses", "prompt", "scale", "span", "rater", "time"})
+        row = {"outcome": self.outcome} | {name: getattr(self, name) for name in self.model_fields_set - _NESTED}
         messages = None if self.prompt is None or isinstance(self.prompt, str) else [m.model_dump() for m in self.prompt]
         row |= {
             "prompt": json.dumps(messages, ensure_ascii=False) if messages is not None else self.prompt,
@@ -247,6 +248,10 @@ class Judgment(_Record):
                 "rater_profile": json.dumps(profile, sort_keys=True, ensure_ascii=False) if profile is not None else None,
             }
         return row
+
+
+_NESTED = {"responses", "prompt", "scale", "span", "rater", "time"}
+"""Fields of a judgment that are several columns."""
 
 
 def parse_judgment(record: object, *, source: str, line: int | None) -> Judgment:
