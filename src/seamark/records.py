@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -616,10 +617,10 @@ class Feedback:
 
     # ------------------------------------------------------------------ identity
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the content of all judgments in order; the same for the same content however it was stored."""
-        total = hashlib.sha256(f"seamark-feedback-{FORMAT_VERSION}".encode())
+        """A 256-bit hash (BLAKE2b) of all judgments in order; the same for the same content however it was stored."""
+        total = hashlib.blake2b(f"seamark-feedback-{FORMAT_VERSION}".encode(), digest_size=32)
         prompt = _row_digests(self.prompts.select(pl.col("name"), pl.col("text"), pl.col("is_messages").cast(pl.String)))
         response = _row_digests(self.responses.select("name", "text", "act", "revision_of"))
         rater = _row_digests(self.raters.select("id", "kind", "profile"))
@@ -843,20 +844,20 @@ def _row_digests(table: pl.DataFrame) -> NDArray[np.uint64]:
 
 def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> bytes:
     """Canonical bytes of a column: null mask, then values; codes and text as content hashes."""
+    mask = np.packbits(series.is_null().to_numpy()).tobytes() if series.null_count() else b""
     if series.dtype.base_type() == pl.List:
         lengths = series.list.len().fill_null(0).cast(pl.Int64).to_numpy()
-        return (
-            lengths.tobytes()
-            + series.is_null().to_numpy().tobytes()
-            + _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
-        )
-    mask = series.is_null().to_numpy().tobytes()
+        told = lengths[:1] if (lengths == lengths[0]).all() else lengths
+        return mask + told.tobytes() + _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
     if digests is not None:
         table = np.append(digests, np.uint64(0))
         return mask + table[series.cast(pl.Int64).fill_null(-1).to_numpy()].tobytes()
     if series.dtype == pl.String:
         codes, distinct = _codes(series)
-        return mask + np.append(_digests(distinct), np.uint64(0))[codes].tobytes()
+        # which strings there are, in order of appearance, and where: a code takes as few bytes as their number allows
+        return mask + _digests(distinct).tobytes() + codes.astype(np.min_scalar_type(-len(distinct) - 1)).tobytes()
+    if series.dtype == pl.Boolean:
+        return mask + np.packbits(series.fill_null(value=False).to_numpy()).tobytes()
     if series.dtype.base_type() == pl.Datetime:
         series = series.dt.epoch("us")
     return mask + np.ascontiguousarray(series.cast(pl.Float64).fill_null(0.0).to_numpy()).tobytes()
