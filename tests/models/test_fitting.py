@@ -19,7 +19,7 @@ from scipy import optimize, stats
 from scipy.sparse import issparse
 from scipy.special import expit, log_expit
 
-from seamark.errors import NotConverged, NotIdentified, SeamarkError, UnreadableSource
+from seamark.errors import InvalidSetting, NotConverged, NotIdentified, SeamarkError, UnreadableSource
 from seamark.models import (
     Choice,
     Fit,
@@ -1044,3 +1044,78 @@ def test_explicit_outcomes_drop_ties():
     left = _by_name(society.feedback, result.utilities(society.feedback))
     right = _by_name(decided, fit(decided, observation=PLAIN).utilities(decided))
     assert max(abs(left[k] - right[k]) for k in left) < 1e-6
+
+
+# ------------------------------------------------------------------------------------ the three doubts
+
+
+DOUBTS = {"n_responses": 8, "n_raters": 60, "groups": 2, "spread": 1.0}
+
+
+def _doubts(*, reps: int = 4, **settings: Any) -> dict[str, float]:
+    """Root mean square over pairs and `reps` societies of each doubt, in logits, as fitted and as planted."""
+    out = {"ignorance": [], "disagreement": [], "planted disagreement": [], "response noise": [], "planted slope": []}
+    for seed in range(reps):
+        society = leaderboard(100 + seed, **(DOUBTS | {"disagreement": 0.5, "n_judgments": 4000, "tie": None} | settings))
+        feedback = society.feedback
+        result = fit(feedback, people=Groups())
+        gaps = _gaps_of(feedback, result)
+        left, right = np.triu_indices(feedback.n_responses, 1)
+        by_group = society.truth.value_by_group[left] - society.truth.value_by_group[right]
+        names = feedback.responses["name"].to_list()
+        out["ignorance"].append(gaps.ignorance)
+        out["disagreement"].append(gaps.disagreement)
+        out["planted disagreement"].append(by_group.std(1))
+        out["response noise"].append([result.compare(names[0], names[1]).response_noise])
+        out["planted slope"].append([society.truth.slope.mean()])
+    return {name: float(np.sqrt(np.mean(np.concatenate(values) ** 2))) for name, values in out.items()}
+
+
+def test_each_doubt_moves_alone():
+    """Four times the judgments, by four times the raters, halve ignorance and leave the others; careful raters lower response noise and, through information,
+    ignorance, never disagreement; a society twice as divided moves disagreement. Allowances are 3 standard errors over 4 societies."""
+    base = _doubts(careless=0.3)
+    more = _doubts(careless=0.3, n_judgments=16_000, n_raters=240)
+    better = _doubts(careless=0.0)
+    wider = _doubts(careless=0.3, disagreement=1.0)
+    assert more["ignorance"] / base["ignorance"] == pytest.approx(0.5, abs=0.12)
+    assert more["disagreement"] == pytest.approx(base["disagreement"], abs=0.12)
+    assert more["response noise"] == pytest.approx(base["response noise"], rel=0.12)
+    assert better["response noise"] < 0.8 * base["response noise"]
+    assert better["ignorance"] < 0.95 * base["ignorance"]
+    assert better["disagreement"] == pytest.approx(base["disagreement"], abs=0.12)
+    assert wider["disagreement"] / base["disagreement"] == pytest.approx(2, abs=0.4)
+    assert wider["response noise"] == pytest.approx(base["response noise"], rel=0.12)
+    for one in (base, more, better, wider):
+        assert one["disagreement"] == pytest.approx(one["planted disagreement"], rel=0.25)
+        # an answer's noise is that of a careful one, over the mean slope of the raters
+        assert one["response noise"] == pytest.approx(np.pi / np.sqrt(3) / one["planted slope"], rel=0.2)
+
+
+def test_compare_says_what_the_parts_say():
+    society = leaderboard(101, **(DOUBTS | {"disagreement": 0.7, "n_judgments": 3000}))
+    result = fit(society.feedback, people=Groups())
+    a, b = society.feedback.responses["name"].to_list()[:2]
+    one, other = result.compare(a, b), result.compare(b, a)
+    assert one.p == pytest.approx(1 - other.p)
+    assert (one.low, one.high) == (pytest.approx(1 - other.high), pytest.approx(1 - other.low))
+    assert one.low < one.p < one.high
+    assert one.disagreement is not None
+    assert sum(v for v in one.shares.values() if v is not None) == pytest.approx(1)
+    first = result.compare(a, b, group_weights={result.groups[0]: 1.0})
+    assert first.disagreement == 0
+    with pytest.raises(InvalidSetting, match="not among the responses fitted"):
+        result.compare(a, "nobody")
+
+
+def test_compare_reads_texts():
+    society = simulate(n_prompts=20, n_judgments=1200, groups=1, disagreement=0.0, seed=3)
+    feedback = society.feedback
+    shown = feedback.judgments["responses"][0].to_list()
+    texts, prompt = feedback.responses["text"].gather(shown).to_list(), feedback.prompts["text"][feedback.judgments["prompt"][0]]
+    table = fit(feedback, utility=Tabular())
+    expected = table.gaps(feedback, np.array(shown[:1]), np.array(shown[1:])).mean[0]
+    assert table.compare(texts[0], texts[1], prompt=prompt).gap == pytest.approx(expected)
+    assert table.compare(texts[0], texts[1], prompt=prompt).disagreement is None
+    linear = fit(feedback, utility=Linear(n_columns=64))
+    assert 0 < linear.compare("A new answer, never judged.", texts[1], prompt=prompt).p < 1

@@ -23,7 +23,7 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array, hstack
 from scipy.special import logsumexp
 
-from seamark.errors import NotConverged, NotIdentified, UnreadableSource
+from seamark.errors import InvalidSetting, NotConverged, NotIdentified, UnreadableSource
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
 from seamark.models.design import Design, build_design, comparison_parts
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
@@ -105,6 +105,27 @@ class Gaps:
     """(n,) whether both responses are within what the fit can speak about."""
     share: Array
     """(G,) weight of each group in the population asked about."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a fit says about two responses. Doubts in logits can move alone; their shares of the variance add up to 1."""
+
+    p: float
+    """Probability that a person drawn from the population prefers the first, answering carefully once."""
+    low: float
+    """p at the 2.5% and 97.5% ends of the posterior of the mean gap: an interval for ignorance alone."""
+    high: float
+    gap: float
+    """Utility gap for the mean person, in logits."""
+    ignorance: float
+    """Posterior sd of that gap: what more judgments would lower."""
+    disagreement: float | None
+    """Sd over people of the gap; None where the data cannot tell it from noise."""
+    response_noise: float
+    """Sd, in logits, of what an answer of a typical rater adds to the gap: pi / sqrt(3) for a careful one without lapses."""
+    shares: dict[str, float | None]
+    """noise, disagreement, ignorance (or noise_and_disagreement): shares of p (1 - p)."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +285,39 @@ class Fit:
             },
             schema_overrides=dict.fromkeys(("noise", "disagreement", "noise_and_disagreement"), pl.Float64),
         )
+
+    def compare(self, a: str, b: str, *, prompt: str | None = None, group_weights: Mapping[str, float] | None = None) -> Comparison:
+        """How likely a person drawn from the population prefers `a` to `b`, and what the doubt about it is made of.
+
+        `a` and `b` are texts (under `prompt`, where they were judged under one), or ids of responses without text.
+
+        Raises
+        ------
+        InvalidSetting
+            If the fit can say nothing about one of them: a table knows its own responses only.
+        """
+        named = self.basis.features is None and not self._knows_texts(a, b, prompt)
+        asked = Feedback.from_columns({"kind": ["pair"], "ids" if named else "texts": [[a, b]], "prompt": [prompt], "outcome": ["left"]})
+        codes = np.array([asked.judgments["responses"][0]]).T
+        known = self.basis.rows_for(asked).known[codes[:, 0]]
+        for given, found in zip((a, b), known, strict=True):
+            if not found:
+                raise InvalidSetting("compare", given, "It is not among the responses fitted; a Linear fit can speak about new texts.")
+        gaps = self.gaps(asked, codes[0], codes[1], group_weights=group_weights)
+        row = self.doubts(gaps).row(0, named=True)
+        p = row.pop("p")
+        move = 1.96 * gaps.ignorance[0]
+        low, high = (float(gaps.share @ (1 / (1 + np.exp(-(gaps.by_group[0] + step))))) for step in (-move, move))
+        slope = self.slope_nodes[:-1] * self.slope_weights[:-1]
+        typical = (1 - self.lapse) * (float(np.abs(slope.sum(1)).mean()) if len(slope) else 1.0)
+        return Comparison(
+            p, low, high, float(gaps.mean[0]), float(gaps.ignorance[0]), float(gaps.disagreement[0]) if self.separates else None,
+            float(np.pi / np.sqrt(3) / max(typical, 1e-9)), {name: v if v is None else v / (p * (1 - p)) for name, v in row.items()},
+        )  # fmt: skip
+
+    def _knows_texts(self, a: str, b: str, prompt: str | None) -> bool:
+        asked = Feedback.from_columns({"kind": ["pair"], "texts": [[a, b]], "prompt": [prompt], "outcome": ["left"]})
+        return bool(self.basis.rows_for(asked).known.all())
 
     def support(self, feedback: Feedback) -> Array:
         """(n_responses,) how far the data, rather than the prior, speaks about each response: 1 - posterior / prior variance.
