@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.models.observation import Choice, Davidson, Observation, Outcome, Rating, Strength, Thumbs
+from seamark.models.observation import Choice, Davidson, Link, Observation, Outcome, Rating, Strength, Thumbs
 from seamark.models.people import Crowd
 from seamark.records import Feedback
 
@@ -134,14 +134,16 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, 
             blocks += _choice_blocks(part.filter(pl.col("outcome") == "answered"), kind, n_groups)
         elif kind == "rating":
             rated = part.filter(pl.col("outcome") == "answered")
-            scales = _rating_blocks(rated, n_groups, known)
+            assert isinstance(family, Rating)
+            scales = _rating_blocks(rated, family.link, n_groups, known)
             if single := rated.height - sum(rows for _, rows in scales):
                 left_out["ratings on a scale with one grade"] = single
             blocks += [block for block, _ in scales]
         elif kind == "thumbs":
+            assert isinstance(family, Thumbs)
             for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
                 coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
-                blocks.append(_block(f"thumbs{axis}", Thumbs(scale=axis.lstrip("/")), coded, n_groups))
+                blocks.append(_block(f"thumbs{axis}", Thumbs(axis.lstrip("/"), family.link), coded, n_groups))
         else:
             raise InvalidSetting("outcomes", kind, "Use pair, choice, ranking, rating or thumbs.")
     blocks = [b for b in blocks if len(b.outcome)]
@@ -260,13 +262,15 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Blo
     left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)
     if isinstance(family, Strength):
         k = family.levels
+        if k == 1:  # Rao & Kupper: a decided pair needs no grade
+            part = part.with_columns(pl.when(left | right).then(pl.lit(1)).otherwise(pl.col("strength")).alias("strength"))
         graded = part.filter(tie | ((left | right) & pl.col("strength").is_not_null()))
         code = pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
         if graded["strength"].max() is not None and int(graded["strength"].max()) > k:  # type: ignore[arg-type]  # polars types max() loosely
             raise InvalidSetting("Strength(levels=)", k, f"The data has a strength of {graded['strength'].max()}.")
         blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")), n_groups)]
         plain = part.filter((left | right) & pl.col("strength").is_null())
-        return blocks + (_pair_blocks(plain, Choice(), n_groups) if plain.height else [])
+        return blocks + (_pair_blocks(plain, Choice(link=family.link), n_groups) if plain.height else [])
     decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
     return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")), n_groups)]
 
@@ -303,7 +307,7 @@ def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
     return blocks
 
 
-def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
+def _rating_blocks(part: pl.DataFrame, link: Link, n_groups: int, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
     """A block per axis and scale, each with its number of ratings."""
     blocks: list[tuple[Block, int]] = []
     for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
@@ -321,7 +325,7 @@ def _rating_blocks(part: pl.DataFrame, n_groups: int, known: Mapping[str, Outcom
             edges = edges[edges < values[-1]]
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
         coded = rows.with_columns(pl.Series("code", codes))
-        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale), coded, n_groups), rows.height))
+        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale, link), coded, n_groups), rows.height))
     return blocks
 
 

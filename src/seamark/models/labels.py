@@ -79,8 +79,9 @@ def fit_labels(
     given = given[labelled]
     posterior = np.asarray(given @ np.tile(np.eye(C), (R + 1, 1)))
     posterior /= posterior.sum(1, keepdims=True)
-    shares, confusion, log_likelihood = np.zeros(C), np.zeros((R + 1, C, C)), -np.inf
-    for iteration in range(1, max_iterations + 1):
+    shares, confusion, log_likelihood, moved = np.zeros(C), np.zeros((R + 1, C, C)), -np.inf, np.inf
+    iterations = 0
+    for iterations in range(1, max_iterations + 1):
         shares = posterior.mean(0)
         counts = np.asarray(given.T @ posterior).reshape(R + 1, C, C).transpose(0, 2, 1)  # (rater, class, label)
         crowd = counts.sum(0) + 1e-12
@@ -100,9 +101,7 @@ def fit_labels(
         raise NotConverged(max_iterations, moved, tolerance)
     whole = np.full((n, C), np.nan)
     whole[labelled] = posterior
-    return LabelFit(
-        tuple(classes), shares, whole, confusion, _accuracy(feedback, given, shares, confusion), log_likelihood, iteration
-    )
+    return LabelFit(tuple(classes), shares, whole, confusion, _accuracy(feedback, given, shares, confusion), log_likelihood, iterations)
 
 
 def _accuracy(feedback: Feedback, given: csr_array, shares: Array, confusion: Array) -> pl.DataFrame:

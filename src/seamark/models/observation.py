@@ -295,6 +295,16 @@ class Thumbs:
         return _log_cdf(self.link, (contrast[..., 0] - theta[0]) * (1 - 2 * outcome))
 
 
+def rao_kupper(link: Link = "logistic") -> Strength:
+    """Pair with ties within a threshold: P(left) = F(gap - exp(theta)), P(tie) the rest. It is `Strength` of one level.
+
+    Where Davidson's ties depend on the product of the strengths, these depend on how far the gap lies from 0.
+
+    Source: Rao & Kupper 1967; Glenn & David 1960 for probit.
+    """
+    return Strength(levels=1, link=link)
+
+
 # ---------------------------------------------------------------------------------------------- effects
 
 
