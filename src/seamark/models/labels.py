@@ -81,7 +81,7 @@ def fit_labels(
     posterior /= posterior.sum(1, keepdims=True)
     shares, confusion, log_likelihood, moved = np.zeros(C), np.zeros((R + 1, C, C)), -np.inf, np.inf
     iterations = 0
-    for iterations in range(1, max_iterations + 1):
+    for iterations in range(1, max_iterations + 1):  # noqa: B007  # reported at the end
         shares = posterior.mean(0)
         counts = np.asarray(given.T @ posterior).reshape(R + 1, C, C).transpose(0, 2, 1)  # (rater, class, label)
         crowd = counts.sum(0) + 1e-12
