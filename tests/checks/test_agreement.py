@@ -424,3 +424,33 @@ def test_self_agreement_not_applicable():
     assert check_self_agreement(pairs([("r", "a", "b", "left"), ("s", "a", "b", "left")]))[0].verdict == "not_applicable"
     nobody = Feedback.from_columns({"kind": ["pair"], "ids": [["a", "b"]], "outcome": ["left"]})
     assert check_self_agreement(nobody)[0].verdict == "not_applicable"
+
+
+def test_two_questions_give_no_interval():
+    """A bootstrap over two equal questions would say that there is no doubt at all."""
+    judged = Feedback.from_columns(
+        {
+            "kind": ["pair"] * 8, "prompt": ["p"] * 4 + ["q"] * 4, "texts": [["a", "b"]] * 8,
+            "outcome": ["left", "left", "left", "right"] * 2, "rater": ["r1", "r2", "r3", "r4"] * 2,
+        }
+    )  # fmt: skip
+    found = check_agreement(judged)[0]
+    assert found.estimate is not None
+    assert (found.low, found.high) == (None, None)
+    assert "fewer than 10 questions" in str(found.reason)
+
+
+def test_answers_without_raters_are_said_to_be_taken_as_different_people():
+    judged = Feedback.from_columns(
+        {
+            "kind": ["pair"] * 40,
+            "prompt": [f"p{i // 2}" for i in range(40)],
+            "texts": [["a", "b"]] * 40,
+            "outcome": ["left", "left", "left", "right"] * 10,
+        }
+    )
+    found, ceiling = check_agreement(judged)[0], check_ceiling(judged)
+    assert "without a rater id, taken to be by different people" in found.title
+    assert "without a rater id" in ceiling.title
+    for finding in (found, ceiling):
+        assert "each answer is taken to be by a different person" in str(finding.reason)

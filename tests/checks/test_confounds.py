@@ -11,7 +11,7 @@ import pytest
 
 from seamark.checks.comparisons import combine, compact, compare, pairs_within
 from seamark.checks.confounds import _clustered_logistic, check_length, check_position, check_style
-from seamark.checks.intervals import clustered_share
+from seamark.checks.intervals import clustered_share, mean, mean_share
 from seamark.models.features import style_features
 from seamark.records import Feedback
 from seamark.sources import load
@@ -401,3 +401,33 @@ def test_few_clusters_are_not_trusted():
     assert "1 rater" in how
     _interval, how = clustered_share(hits, {"rater": np.full(150, -1)})
     assert "independent" in how
+
+
+def test_the_sentence_about_style_has_the_sign_of_the_effect():
+    rng = np.random.default_rng(4)
+    losing = check_style(planted_style(rng, 300, {"list_items": -1.0})[0])
+    assert losing.estimate is not None
+    assert losing.estimate < 0
+    assert "list items goes along with losing most: -" in losing.title
+    winning = check_style(planted_style(rng, 300, {"list_items": 1.0})[0])
+    assert "goes along with winning most: +" in winning.title
+
+
+def test_no_style_feature_is_named_as_clear_where_none_is():
+    for seed in range(20):
+        finding = check_style(planted_style(np.random.default_rng(seed), 60, {})[0])
+        if finding.low is not None and finding.low <= 0 <= finding.high:  # type: ignore[operator]
+            assert finding.title.startswith("None of ")
+            return
+    raise AssertionError("every seed had a clear effect")
+
+
+def test_the_mean_of_few_shares_stays_within_0_and_1():
+    """Three raters at 1, 1 and 1/7: Student's interval would end at 183%."""
+    shares = np.array([1.0, 1.0, 1 / 7])
+    found = mean_share(shares)
+    assert found.estimate == pytest.approx(5 / 7)
+    assert 0 < found.low < found.estimate < found.high <= 1
+    assert mean(shares).high > 1
+    many = np.random.default_rng(0).beta(7, 3, size=2000)
+    assert (mean_share(many).low, mean_share(many).high) == pytest.approx((mean(many).low, mean(many).high), abs=1e-4)

@@ -14,7 +14,7 @@ from seamark.checks import model
 from seamark.checks.comparisons import compare
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.held_out import check_calibration, decided_cells
-from seamark.checks.model import check_convergence, check_doubts, check_rater_reliability, evaluate
+from seamark.checks.model import check_convergence, check_doubts, check_leaderboard, check_rater_reliability, evaluate
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models import Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Tabular, fit, predict
 from seamark.records import Feedback
@@ -23,8 +23,9 @@ from seamark.simulation import Society, simulate
 PLAIN = Observation(effects=(Position(),), lapse=False)
 CODES = {
     "accuracy", "accuracy/ceiling", "accuracy/prompt", "accuracy/rater", "baseline", "baseline/coin", "baseline/longer-wins",
-    "baseline/shown-first-wins", "calibration", "calibration/prompt", "calibration/rater", "convergence", "direction", "doubts",
-    "length/fitted", "log-loss", "log-loss/ceiling", "log-loss/prompt", "log-loss/rater", "position/fitted", "rater-reliability",
+    "baseline/shown-first-wins", "calibration", "calibration/prompt", "calibration/rater", "convergence", "coverage/held-out",
+    "direction", "doubts", "leakage", "leakage/near-prompts", "leakage/prompts", "leakage/responses", "length/fitted", "log-loss",
+    "log-loss/ceiling", "log-loss/prompt", "log-loss/rater", "position/fitted", "rater-reliability",
 }  # fmt: skip
 """Codes are what machines and the published schema hold on to: a change here is a change for them."""
 
@@ -83,7 +84,7 @@ def test_every_number_has_an_interval_and_an_n(clean: tuple[Society, Feedback, F
         assert finding.estimate is not None
         assert finding.n is not None
         assert finding.n > 0
-        if finding.code == "convergence":
+        if finding.code == "convergence" or finding.code.startswith(("leakage", "coverage")):
             assert "no interval" in (finding.reason or "")
             continue
         assert finding.low is not None
@@ -168,7 +169,7 @@ def test_coin_flips_are_not_reversed_labels():
     findings = evaluate(fit(train, observation=PLAIN), test)
     accuracy = _get(findings, "accuracy")
     assert accuracy.low < 0.5 < accuracy.high  # type: ignore[operator]
-    assert _get(findings, "direction").verdict == "ok"
+    assert _get(findings, "direction").verdict == "not_applicable"
 
 
 def test_raters_at_chance_block():
@@ -364,3 +365,84 @@ def test_doubts_of_rankings_and_ratings_use_what_they_imply():
         assert finding.verdict == "ok"
         assert finding.n == len({frozenset(pair) for pair in zip(compare(test).left, compare(test).right, strict=True)})
         assert 0 < finding.details["shares"]["ignorance"] < 1
+
+
+# ------------------------------------------------------------------------------------ judgments that were fitted
+
+
+def test_what_was_fitted_is_not_held_out(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    """By its fingerprint, by that of the whole data of which a part was fitted, and one by one."""
+    society, train, test, result, _ = clean
+    part = replace(result, data={**result.data, "part_of": society.feedback.fingerprint})
+    for fitted, feedback, given in (
+        (result, train, None),
+        (part, society.feedback, None),
+        (result, society.feedback, train),
+        (result, train.filter(np.arange(train.n_judgments) % 2 == 0), train),
+    ):
+        findings = evaluate(fitted, feedback, train=given)
+        leakage = _get(findings, "leakage")
+        assert leakage.verdict == "blocking"
+        assert leakage.estimate > 0.5  # type: ignore[operator]
+        for finding in findings:
+            assert finding.code.startswith("leakage") or "eld-out" not in finding.title + str(finding.reason), finding
+    assert _get(evaluate(result, test), "leakage").verdict == "not_applicable"
+
+
+def test_new_raters_on_known_questions_are_no_leak(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    society = clean[0]
+    train, test = society.feedback.split(by="rater", test=0.3, seed=0)
+    leakage = _get(evaluate(fit(train, observation=PLAIN), test, train=train), "leakage")
+    assert leakage.verdict == "not_applicable"
+    assert "new raters" in str(leakage.reason)
+
+
+def test_judgments_that_cannot_be_placed_block():
+    train, _ = _board(5)
+    elsewhere = simulate(text=False, n_prompts=15, n_responses=12, n_judgments=200, seed=99).feedback
+    other = replace(elsewhere, responses=elsewhere.responses.with_columns(pl.format("other {}", "id").alias("id")))
+    findings = evaluate(fit(train, utility=Tabular(), observation=PLAIN), other)
+    placed = _get(findings, "coverage/held-out")
+    assert (placed.verdict, placed.estimate) == ("blocking", 0.0)
+    assert "none of 200" in placed.title
+    assert _get(findings, "accuracy").verdict == "not_applicable"
+
+
+def test_raters_who_say_nothing_of_each_other_cannot_be_told():
+    """Nobody preferred anything: the share at chance would be the prior's, about 10%."""
+    judged = Feedback.from_columns(
+        {
+            "kind": ["pair"] * 200, "prompt": [f"q{i}" for i in range(200)], "texts": [[f"one {i}", f"two {i}"] for i in range(200)],
+            "outcome": ["tie"] * 200, "rater": [f"r{i % 12}" for i in range(200)],
+        }
+    )  # fmt: skip
+    finding = _get(evaluate(fit(judged), judged), "rater-reliability")
+    assert finding.verdict == "not_applicable"
+    assert "prior" in str(finding.reason)
+
+
+# ------------------------------------------------------------------------------------ leaderboards
+
+
+def test_a_leaderboard_orders_names_by_utility():
+    society = simulate(text=False, n_prompts=15, n_responses=12, n_judgments=2000, careless=0.0, opposed=0.0, seed=4)
+    result = fit(society.feedback)
+    (finding,) = check_leaderboard(result, society.feedback)
+    rows = finding.details["board"]
+    assert [row["utility"] for row in rows] == sorted(result.utilities(society.feedback), reverse=True)
+    assert all(row["low"] < row["utility"] < row["high"] for row in rows)
+    assert sum(row["n"] for row in rows) == 2 * society.feedback.n_judgments
+    assert finding.n == 12
+    assert rows[0]["name"] in finding.title
+
+
+def test_models_are_ordered_by_the_mean_of_their_responses(clean: tuple[Society, Feedback, Feedback, Fit, Findings]):
+    society, _, _, result, _ = clean
+    assert check_leaderboard(result, society.feedback) == []
+    models = [[("ada", "ben")[code % 2] for code in shown] for shown in society.feedback.judgments["responses"].to_list()]
+    named = replace(society.feedback, judgments=society.feedback.judgments.with_columns(pl.Series("models", models)))
+    (finding,) = check_leaderboard(result, named)
+    utility = result.utilities(society.feedback)
+    shown = np.unique([code for codes in society.feedback.judgments["responses"].to_list() for code in codes])
+    expected = {name: utility[shown[shown % 2 == side]].mean() for side, name in enumerate(("ada", "ben"))}
+    assert {row["name"]: row["utility"] for row in finding.details["board"]} == pytest.approx(expected)

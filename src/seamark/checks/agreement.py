@@ -42,7 +42,7 @@ from seamark.checks.comparisons import (
     percent,
 )
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import clustered_share, share
+from seamark.checks.intervals import FEW_CLUSTERS, clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
 from seamark.records import Feedback
@@ -355,10 +355,12 @@ def _measure(answers: _Answers, *, metric: Metric | None = None, seed: int = 0) 
     if expected > 1e-12:
         alpha = 1 - observed / expected
         fine = rounds[1] > 1e-12
-        if redrawn > 1 and fine.any():
+        if redrawn >= FEW_CLUSTERS and fine.any():
             low, high = (float(q) for q in np.quantile(1 - rounds[0][fine] / rounds[1][fine], [0.025, 0.975]))
     return _Agreement(alpha, low, high, same.estimate, same.low, same.high, int(several.sum()), int(size[several].sum()))
 
+
+_ASSUMED = "Where the rater is not known, each answer is taken to be by a different person: if some are repeats by one, people agree less than this. "
 
 _NOUNS = {
     "pair": "pairs",
@@ -376,7 +378,12 @@ def _agreement_finding(
 ) -> Finding:
     """The sentence for one measurement of agreement."""
     noun = _NOUNS[answers.kind]
-    same = f"Raters give the same answer on {percent(found.same)} of {noun}{where}"
+    who = (
+        "Answers without a rater id, taken to be by different people, are the same"
+        if (answers.rater < 0).all()
+        else "Raters give the same answer"
+    )
+    same = f"{who} on {percent(found.same)} of {noun}{where}"
     counting = f"{counted(found.n_units, 'question')} with two or more raters, {found.n_answers:,} answers"
     details = {
         "same": {"share": found.same, "low": found.same_low, "high": found.same_high},
@@ -406,10 +413,12 @@ def _agreement_finding(
         reason += "Chance agreement does not depend on which response is listed first. "
     if len(np.unique(answers.axis)) > 1:
         reason += "Disagreement is summed over axes. "
+    over = "prompts" if answers.kind == "ranking" else "questions"
+    if (answers.rater < 0).any():
+        reason += _ASSUMED
     if found.low is None:
-        reason += "No interval: there is only one such question."
+        reason += f"No interval: with fewer than {FEW_CLUSTERS} {over} a bootstrap does not show the spread."
     else:
-        over = "prompts" if answers.kind == "ranking" else "questions"
         reason += f"Interval: {_ROUNDS} bootstrap rounds over {over} (seed {seed})."
         if found.low == found.high:
             reason += " No question differs from another, so the bootstrap shows no doubt; with few questions that is not certainty."
@@ -522,10 +531,11 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
     unit = combine(np.repeat(np.arange(len(parts)), [len(p[1]) for p in parts]), np.concatenate([p[3] for p in parts]))
     interval, clustering = clustered_share(hits, {"rater": rater, repeated: unit})
     verdict: Verdict = "warning" if interval.high < THRESHOLDS.ceiling_warning else "ok"
+    assumed = "If answers without a rater id are by different people, the" if (rater < 0).all() else "The"
     return Finding.of(
         interval,
         code="ceiling",
-        title=f"The majority of the other raters gives the left-out rater's answer {percent(interval.estimate)} "
+        title=f"{assumed} majority of the other raters gives the left-out rater's answer {percent(interval.estimate)} "
         f"{bracket(interval)} of the time.",
         unit="share",
         verdict=verdict,
@@ -533,8 +543,8 @@ def check_ceiling(feedback: Feedback, *, comparisons: Comparisons | None = None,
             "Estimand: for a decided answer by a random rater to a question that others answered too, the chance that the majority "
             "of those others decides alike; a majority that is split, or undecided, counts half. It is what the label of a few "
             "raters can reach on one more rater, not the most that a model can: more raters would do better. n "
-            f"counts answers left out; {clustering}."
-        ),
+            f"counts answers left out; {clustering}. " + (_ASSUMED if (rater < 0).any() else "")
+        ).strip(),
         remedy="Compare a model's held-out accuracy with this figure, not with 100%."
         if verdict == "ok"
         else "Look at the questions and the guideline: the answers are close to a coin's toss.",

@@ -70,7 +70,8 @@ def check_position(feedback: Feedback) -> list[Finding]:
                 "Whether the first-shown response is favoured cannot be measured.",
                 "The order in which the responses were shown is not known for any pair (order_known is not true), so left and right "
                 "are only names.",
-                remedy="Record the order shown, and draw it at random for each judgment.",
+                remedy="If left was always shown first, say so: a column order_known that is true in every row (or --columns order_known=NAME). "
+                "Else record the order shown, and draw it at random for each judgment.",
             )
         ]
     if not decided.height:
@@ -291,7 +292,8 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         _effect(features.names[column], difference[:, column], wins, topic, float(beta[j]), float(Z95 * se[j]))
         for j, column in enumerate(enough)
     ]
-    effects.sort(key=lambda e: -abs(e["estimate"]))
+    # what is clear leads: a feature that is rare has a large coefficient by chance
+    effects.sort(key=lambda e: (e["low"] <= 0 <= e["high"], -abs(e["estimate"])))
     top = effects[0]
     estimate, low, high = (top[key] for key in ("estimate", "low", "high"))
     clear = [e for e in effects if e["low"] > 0 or e["high"] < 0]
@@ -309,12 +311,9 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         reason += "Some features go together so closely here that the ridge, not the data, shares the effect out among them. "
     if left_out:
         reason += f"Left out, because they differ in fewer than {_FEW} comparisons: {', '.join(left_out)}. "
-    words = str(top["feature"]).replace("_", " ")
     return Finding(
         code="style",
-        title=f"Of {counted(len(effects), 'style feature')}, {words} goes along with winning most: {estimate:+.2f} "
-        f"{bracket_number(low, high)} logits per "
-        f"standard deviation, given the others; {len(clear)} {'is' if len(clear) == 1 else 'are'} clearly not zero.",
+        title=_strongest(str(top["feature"]).replace("_", " "), estimate, low, high, len(effects), len(clear)),
         estimate=estimate,
         low=low,
         high=high,
@@ -325,6 +324,15 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         remedy="Enter style as a block of its own and let the charter say whether it counts." if verdict != "ok" else None,
         details={"effects": effects},
     )
+
+
+def _strongest(feature: str, estimate: float, low: float, high: float, n: int, n_clear: int) -> str:
+    """The sentence about the largest effect: winning or losing by its sign, and nothing where no interval leaves out 0."""
+    size = f"{estimate:+.2f} {bracket_number(low, high)} logits per standard deviation, given the others"
+    if low <= 0 <= high:
+        return f"None of {counted(n, 'style feature')} clearly goes along with winning or losing; the largest, {feature}: {size}."
+    way = "winning" if estimate > 0 else "losing"
+    return f"Of {counted(n, 'style feature')}, {feature} goes along with {way} most: {size}; {n_clear} {'is' if n_clear == 1 else 'are'} clearly not zero."
 
 
 def _effect(name: str, difference: Floats, wins: Floats, topic: Codes, beta: float, half: float) -> dict[str, Any]:

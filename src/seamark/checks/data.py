@@ -342,15 +342,20 @@ def check_ties(feedback: Feedback) -> list[Finding]:
             continue
         interval, clustering = clustered_share(hits, clusters)
         many = interval.estimate > THRESHOLDS.undecided_notice
+        every = bool(hits.all())
         out.append(
             Finding.of(
                 interval,
                 code=code,
                 title=f"{words}: {percent(interval.estimate)} {bracket(interval)} of {counted(pairs.height, 'pair')}.",
                 unit="share",
-                verdict="notice" if many else "ok",
+                verdict="warning" if every else "notice" if many else "ok",
                 reason=f"n counts judgments of pairs; {clustering}.",
-                remedy="Use an outcome family that has this answer; leaving it out throws away what raters said." if many else None,
+                remedy="No pair says which response is better: check which column holds the answer, and what its values mean."
+                if every
+                else "Use an outcome family that has this answer; leaving it out throws away what raters said."
+                if many
+                else None,
             )
         )
     return out

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from seamark.checks.agreement import left_out
 from seamark.checks.comparisons import Codes, compare, counted
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean
+from seamark.checks.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean, mean_share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models.fitting import Fit
 from seamark.models.observation import Choice, Davidson, Strength
@@ -245,7 +245,7 @@ def _by_unit(measure: _Measure, cells: Cells, values: Array, by: str) -> list[Fi
         why = f"Fewer than two {by}s are known."
         return [Finding.not_applicable(f"accuracy/{by}", f"Slices by {by} cannot be computed.", why)] if measure is _ACCURACY else []
     each = np.bincount(code[known], count[known] * values[known])[units] / total[units]
-    result = mean(each)
+    result = mean_share(each) if measure is _ACCURACY else mean(each)
     result = replace(result, low=max(result.low, measure.low), high=min(result.high, measure.high))
     title = f"Averaged over {counted(len(units), by)}, each counting once: {measure.words(result)}"
     often = total[units] >= THRESHOLDS.few_judgments  # the mean of one or two judgments is 0, 1/2 or 1
@@ -292,12 +292,17 @@ def _likeliest(block: Predicted, cells: Cells) -> Finding:
 
 def _direction(accuracy: Interval) -> Finding:
     reversed_labels = accuracy.high < THRESHOLDS.direction_accuracy_blocking
+    if not reversed_labels and accuracy.low <= THRESHOLDS.direction_accuracy_blocking:
+        why = f"The interval of the held-out accuracy, {figure(accuracy)}, holds 50%."
+        return Finding.not_applicable(
+            "direction", "Whether held-out judgments point the same way as training judgments cannot be told.", why
+        )
     return Finding.of(
         accuracy, code="direction", unit="share", verdict="blocking" if reversed_labels else "ok",
         title=f"The fit is wrong more often than right on held-out pairs ({figure(accuracy)}): labels of one part look reversed."
         if reversed_labels else "Held-out judgments point the same way as training judgments.",
         reason="A held-out accuracy below one half with its whole interval has no other common cause."
-        if reversed_labels else "Held-out accuracy is not below one half.",
+        if reversed_labels else "Held-out accuracy is above one half with its whole interval.",
         remedy="Check which column is the preferred response in each part of the data (chosen/rejected, left/right, A/B)."
         if reversed_labels else None,
     )  # fmt: skip
@@ -356,7 +361,7 @@ def check_calibration(cells: Cells) -> list[Finding]:
     spans = [(bootstrap(lambda w: _ece(bins, w * count, chosen, hit), code, rounds=200), name) for name, code in cells.clusters.items()]
     (lower, upper), unit = max(spans, key=lambda found: found[0][1] - found[0][0])
     # the resampled ECE is biased upwards once more: the basic interval reflects the percentiles about the estimate
-    low, high = max(0.0, min(2 * estimate - upper, estimate)), max(2 * estimate - lower, estimate)
+    low, high = max(0.0, min(2 * estimate - upper, estimate)), min(1.0, max(2 * estimate - lower, estimate))
     rng = np.random.default_rng(0)
     perfect = float(np.mean([_ece(bins, count, chosen, (rng.random(len(p)) < chosen).astype(np.float64)) for _ in range(50)]))
     verdict: Verdict = "warning" if low > max(THRESHOLDS.calibration_times_perfect * perfect, THRESHOLDS.calibration_warning) else "ok"

@@ -27,16 +27,16 @@ class Interval:
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
 
-def wilson(successes: float, n: float) -> tuple[float, float]:
+def wilson(successes: float, n: float, *, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval for a share; sound at 0 and 1 and for small n.
 
     Source: Wilson 1927.
     """
     if n <= 0:
         return 0.0, 1.0
-    p, z2 = successes / n, Z95**2
+    p, z2 = successes / n, z**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     # at 0 and 1 the bound is exact; rounding would leave 1e-17 behind
     return float(max(0.0, centre - half)) if p > 0 else 0.0, float(min(1.0, centre + half)) if p < 1 else 1.0
 
@@ -78,6 +78,17 @@ def mean(values: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = Non
     se = float(np.sqrt((residual**2).sum()) / total * np.sqrt(k / max(k - 1, 1)))
     half = float(t.ppf(0.975, k - 1)) * se if k > 1 else float("inf")
     return Interval(m, m - half, m + half, len(values), k)
+
+
+def mean_share(shares: NDArray[np.float64]) -> Interval:
+    """The mean of independent shares (one per rater, say), with Wilson's interval at the effective n and Student's quantile for few."""
+    from scipy.stats import t
+
+    k, p = len(shares), float(shares.mean())
+    variance = float(shares.var(ddof=1)) / k if k > 1 else 0.0
+    n_effective = p * (1 - p) / variance if variance > 0 else float(k)
+    low, high = wilson(p * n_effective, n_effective, z=float(t.ppf(0.975, max(k - 1, 1))))
+    return Interval(p, low, high, k, k)
 
 
 FEW_CLUSTERS = 10

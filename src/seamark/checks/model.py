@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.checks.baselines import check_baselines
-from seamark.checks.comparisons import compare, counted
+from seamark.checks.comparisons import codes_of, compare, counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.held_out import (
     answered_cells,
@@ -21,10 +22,12 @@ from seamark.checks.held_out import (
     check_log_loss,
     decided_cells,
 )
-from seamark.checks.intervals import Interval, clustered_mean, share
+from seamark.checks.intervals import Z95, Interval, clustered_mean, mean, share
+from seamark.checks.repeats import check_leakage, shares_answers
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models.fitting import Fit
-from seamark.models.prediction import predict
+from seamark.models.prediction import Predicted, predict
+from seamark.models.slopes import _PSEUDO_RATERS as PSEUDO_RATERS
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -37,13 +40,17 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
 
     Returns whether the fit converged; accuracy, log loss and calibration with intervals clustered by rater or by prompt, sliced by
     rater, prompt and group and set against the other raters; the trivial baselines on the same judgments; the raters' reliability;
-    and the three doubts. `train` gives the majority baseline and the direction of the length baseline.
+    and the three doubts. `train` gives the majority baseline and the direction of the length baseline, and is searched for the
+    judgments that are called held-out. Where these were fitted themselves, `leakage` is blocking and nothing is called held-out.
     """
     predictions = predict(fit, held_out)
     decided = decided_cells(fit, held_out, predictions)
-    return Findings(
+    leakage = check_seen(fit, held_out, train, seed=seed)
+    findings = Findings(
         (
             check_convergence(fit),
+            *leakage,
+            check_placed(fit, held_out, predictions),
             *check_accuracy(fit, predictions, decided),
             *check_against_people(held_out, decided),
             *check_baselines(held_out, decided, train),
@@ -54,6 +61,71 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             check_doubts(fit, held_out, seed=seed),
         )
     )
+    return _renamed(findings) if leakage[0].verdict == "blocking" and (leakage[0].estimate or 0) >= _MOSTLY else findings
+
+
+_MOSTLY = 0.5
+"""From this share of judgments that were fitted themselves, the rest is not called held-out either."""
+
+
+def _renamed(findings: Findings) -> Findings:
+    """The same findings, with fitted judgments called so."""
+
+    def words(text: str | None) -> str | None:
+        return text and text.replace("held-out", "fitted").replace("Held-out", "Fitted")
+
+    return Findings(
+        tuple(f if f.code.startswith("leakage") else replace(f, title=words(f.title) or "", reason=words(f.reason)) for f in findings)
+    )
+
+
+def check_seen(fit: Fit, held_out: Feedback, train: Feedback | None, *, seed: int = 0) -> list[Finding]:
+    """Whether the fit has learned from the judgments that it is evaluated on: by fingerprint, and one by one where `train` is given."""
+    whole = {"fingerprint": "the judgments that were fitted", "part_of": "the study's whole data, most of which was fitted"}
+    for name, words in whole.items():
+        if fit.data.get(name) == held_out.fingerprint:
+            share = 1.0 if name == "fingerprint" else min(1.0, fit.data["n_judgments"] / held_out.n_judgments)
+            return [
+                Finding(
+                    code="leakage", title=f"These are {words}: what is predicted of them says nothing about new judgments.",
+                    estimate=share, n=held_out.n_judgments, unit="share", verdict="blocking",
+                    reason="The fingerprints are the same. An exact count over the data, so there is no interval.",
+                    remedy="Evaluate on judgments that the fit has not seen: seamark study holds some out by itself.",
+                )
+            ]  # fmt: skip
+    if train is None:
+        why = "What was fitted is known by its fingerprint alone, which these judgments do not have as a whole."
+        return [
+            Finding.not_applicable("leakage", "Leakage cannot be looked for.", why, remedy="Give what was fitted as well, with --train.")
+        ]
+    if fit.basis.features is None:
+        why = "A table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose."
+        return [Finding.not_applicable("leakage", "Leakage is not at issue.", why)]
+    found = check_leakage(train, held_out, seed=seed)
+    if found[0].verdict == "blocking" and not shares_answers(train, held_out):
+        why = "Both parts share questions, but nobody answered the same one in both: this is about new raters, and says nothing of new questions."
+        return [Finding.not_applicable("leakage", "Leakage is not at issue.", why)]
+    return found
+
+
+def check_placed(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted]) -> Finding:
+    """How many of the judgments the fit can say anything about."""
+    known = np.flatnonzero(fit.basis.rows_for(held_out).known).tolist()
+    answered = held_out.judgments.filter(~pl.col("outcome").cast(pl.String).is_in(["cannot_tell", "skipped"]))
+    asked = answered.height
+    inside = answered.select(pl.col("responses").list.eval(pl.element().is_in(known)).list.all())["responses"].fill_null(value=False)
+    placed = int(inside.sum()) if predictions else 0
+    share = placed / asked if asked else 0.0
+    verdict: Verdict = "blocking" if not placed else "warning" if share < THRESHOLDS.placed_warning else "ok"
+    return Finding(
+        code="coverage/held-out",
+        title=f"The fit can place {'none' if not placed else 'all' if share == 1 else f'{share:.0%}'} of {counted(asked, 'held-out judgment')}.",
+        estimate=share, n=asked, unit="share", verdict=verdict,
+        reason="A judgment can be placed where the fit knows its responses, or reads their texts, and has a family for its kind. "
+        "An exact count over the data, so there is no interval.",
+        remedy="Evaluate on responses that the fit can read: those it was fitted to, where they are known by name alone."
+        if verdict != "ok" else None,
+    )  # fmt: skip
 
 
 def check_convergence(fit: Fit) -> Finding:
@@ -90,6 +162,11 @@ def check_rater_reliability(fit: Fit) -> Finding:
         title = "The raters' reliability cannot be told."
         return Finding.not_applicable("rater-reliability", title, why, remedy="Record a rater id with every judgment.")
     careless, opposed = raters["p_careless"].to_numpy(), raters["p_opposed"].to_numpy()
+    if _information(raters) < THRESHOLDS.raters_told:
+        why = f"What the {raters.height:,} raters {enough} answered hardly moves the share from where it starts: any number would be the prior's."
+        title = "Who answers at chance cannot be told."
+        remedy = "Ask several raters the same questions, or show some of them again."
+        return Finding.not_applicable("rater-reliability", title, why, remedy=remedy)
     at_chance = _with_posterior_spread(share(careless), careless)
     verdict = _worst(
         at_chance.estimate,
@@ -114,6 +191,14 @@ def check_rater_reliability(fit: Fit) -> Finding:
             "histogram": [{"low": float(a), "high": float(b), "count": int(c)} for a, b, c in zip(edges[:-1], edges[1:], counts, strict=True)],
         },
     )  # fmt: skip
+
+
+def _information(raters: pl.DataFrame) -> float:
+    """Mean over raters of sum_k q_k log(q_k / p_k): q the posterior of careful, at chance and opposed, p where their shares start."""
+    posterior = raters.select("p_careful", "p_careless", "p_opposed").to_numpy()
+    start = PSEUDO_RATERS * (posterior.max(0) > 0)  # a fit without the opposed has none at the start either
+    ratio = np.where(posterior > 0, posterior, 1.0) / np.where(start > 0, start / start.sum(), 1.0)
+    return float((posterior * np.log(np.where(posterior > 0, ratio, 1.0))).sum(1).mean())
 
 
 def _with_posterior_spread(drawn: Interval, probability: Array) -> Interval:
@@ -179,6 +264,8 @@ def check_doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int =
     if pairs["prompt"].min() == -1:
         clusters = {"response": pairs["low"].to_numpy(), "other response": pairs["high"].to_numpy()}
     interval, how = clustered_mean(table["ignorance"].to_numpy() / total, clusters, weight=total)
+    if interval.bounded:  # a share, whose interval by Student's t may leave [0, 1] where there are few prompts
+        interval = replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
     split = (
         f"{shares['noise']:.0%} is noise, {shares['disagreement']:.0%} disagreement between groups and {shares['ignorance']:.0%} ignorance"
         if fit.separates
@@ -213,3 +300,66 @@ def _by_gap(table: pl.DataFrame) -> list[dict[str, Any]]:
         if part.height:
             rows.append({"gap_low": float(low), "gap_high": float(high), "n": part.height} | {c: part[c].mean() for c in _DOUBTS})
     return rows
+
+
+# ---------------------------------------------------------------------------------------------- a leaderboard
+
+_BOARD = 500
+"""More responses or models than this are no leaderboard, but a data set."""
+
+
+def check_leaderboard(fit: Fit, feedback: Feedback) -> list[Finding]:
+    """The utilities of the models that wrote the responses, or of responses known by name alone; nothing where there is neither."""
+    board = _by_name(fit, feedback) if not feedback.responses["text"].is_not_null().any() else None
+    board = _by_model(fit, feedback) if board is None else board
+    if board is None or board[0].height < 2:
+        return []
+    table, what, reason = board
+    table = table.sort("utility", descending=True)
+    first, last = table.row(0, named=True), table.row(-1, named=True)
+    return [
+        Finding(
+            code="leaderboard",
+            title=f"Of {counted(table.height, what)}, {first['name']} has the highest utility, {first['utility']:+.2f} "
+            f"[{first['low']:.2f}, {first['high']:.2f}] logits, and {last['name']} the lowest, {last['utility']:+.2f} "
+            f"[{last['low']:.2f}, {last['high']:.2f}].",
+            estimate=first["utility"], low=first["low"], high=first["high"], n=table.height, unit="logits",
+            reason=f"A gap of 1 is a preference of 73%. The first of many is partly so by luck; {reason} n counts {what}s.",
+            details={"board": table.to_dicts()},
+        )
+    ]  # fmt: skip
+
+
+def _by_name(fit: Fit, feedback: Feedback) -> tuple[pl.DataFrame, str, str] | None:
+    """Responses without text, each with its own value."""
+    utility = fit.utilities(feedback)
+    known = np.isfinite(utility)
+    if not 2 <= known.sum() <= _BOARD:
+        return None
+    half = Z95 * fit.ignorance(feedback)
+    judged = np.bincount(codes_of(feedback.judgments["responses"].explode()), minlength=feedback.n_responses)
+    names = feedback.responses.select(pl.coalesce("name", "id").cast(pl.String).alias("name"))["name"]
+    table = pl.DataFrame({"name": names, "utility": utility, "low": utility - half, "high": utility + half, "n": judged})
+    return table.filter(pl.Series(known)), "response", "intervals are those of the posterior, about the average response."
+
+
+def _by_model(fit: Fit, feedback: Feedback) -> tuple[pl.DataFrame, str, str] | None:
+    """Models, each with the mean utility of the responses that it wrote."""
+    if not feedback.has("models"):
+        return None
+    shown = feedback.judgments.select("responses", "models").drop_nulls().explode("responses", "models").drop_nulls()
+    shown = shown.select(pl.col("responses").cast(pl.Int64).alias("response"), pl.col("models").cast(pl.String).alias("name"))
+    utility = fit.utilities(feedback)
+    written = shown.group_by("name", "response", maintain_order=True).len()
+    written = written.with_columns(pl.Series("utility", utility[written["response"].to_numpy()])).filter(pl.col("utility").is_finite())
+    if not 2 <= written["name"].n_unique() <= _BOARD:
+        return None
+    rows: list[dict[str, Any]] = []
+    for (name,), part in written.group_by("name", maintain_order=True):
+        found = mean(part["utility"].to_numpy())
+        if found.bounded:
+            rows.append({"name": name, "utility": found.estimate, "low": found.low, "high": found.high, "n": int(part["len"].sum())})
+    if not rows:
+        return None
+    reason = "the mean over the responses that a model wrote, whose prompts differ between models; intervals are over its responses."
+    return pl.DataFrame(rows), "model", reason

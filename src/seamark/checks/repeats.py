@@ -425,6 +425,17 @@ def check_leakage(feedback: Feedback, held_out: Feedback | None, *, seed: int = 
     return [_shared_questions(feedback, held_out), *_shared_prompts(feedback, held_out, seed=seed), _shared_responses(feedback, held_out)]
 
 
+def shares_answers(feedback: Feedback, held_out: Feedback) -> bool:
+    """Whether the same rater answered the same question in both; true where some raters are not known, since it then may be."""
+
+    def seats(part: Feedback) -> Hashes:
+        ids = np.append(part.raters["id"].cast(pl.String).hash(seed=4).to_numpy().astype(np.uint64), np.uint64(0))
+        return _mix(_question_keys(part)[0] ^ _mix(ids[codes_of(part.judgments["rater"])]))
+
+    known = all(part.judgments["rater"].null_count() == 0 for part in (feedback, held_out))
+    return not known or bool(np.isin(seats(held_out), seats(feedback)).any())
+
+
 def _prompt_keys(feedback: Feedback) -> Hashes:
     """A key per prompt: of its text, else of its name."""
     keys = text_keys(feedback.prompts["text"])

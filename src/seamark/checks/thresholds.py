@@ -82,6 +82,11 @@ class Thresholds:
     than 65%, or more than 75%, of cases."""
     calibration_times_perfect: float = 2.0
     """The calibration error must also be this many times that of a perfectly calibrated fit: noise in the bins counts as error."""
+    placed_warning: float = 0.5
+    """Below this share of judgments that the fit can place there is a warning: the accuracy is then that of the smaller part."""
+    raters_told: float = 0.05
+    """Below this mean information about a rater (in nats, the posterior against the prior) it cannot be told who answers at chance:
+    the share shown would be the prior's. 0.05 nats move a probability of 10% by about 8 points."""
     decrement_blocking: float = 1.0
     """Where the fit did not converge, blocking from a last step of this many standard errors: an estimate may then be off by more
     than its own standard error. Below it, a warning."""
