@@ -207,3 +207,19 @@ def test_discounted_style_does_not_count():
     assert np.abs(counted.mean - discounted.mean - (style[left] - style[right])).max() < 1e-9
     assert np.abs(style[left] - style[right]).mean() > 0.3
     assert not np.array_equal(counted.ignorance, discounted.ignorance)
+
+
+def test_a_blank_name_signs_nothing():
+    assert not Charter(authors=("",)).signed
+    assert not Charter(authors=(" ", "\t")).signed
+    assert Charter(authors=("", "A. Person")).signed
+
+
+def test_a_value_that_is_not_taken_comes_with_those_that_are(tmp_path: Path):
+    path = tmp_path / "charter.toml"
+    path.write_text('[effects]\nstyle = "ignore"\n', encoding="utf-8")
+    with pytest.raises(InvalidCharter, match=r"effects\.style is 'ignore'.*It can be 'count', 'discount'\."):
+        Charter.from_toml(path)
+    path.write_text('rule = "maximin"\n', encoding="utf-8")
+    with pytest.raises(InvalidCharter, match=r"It can be 'expected-utility' in this version\."):
+        Charter.from_toml(path)

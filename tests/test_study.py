@@ -125,7 +125,8 @@ def test_fit_predicts_the_same_after_loading(study: Study, small: Path) -> None:
 def test_signal_rows(study: Study, small: Path) -> None:
     rows = [json.loads(line) for line in (study.folder / "signal" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     feedback = sm.load(small)
-    pairs = {tuple(sorted(codes)) for codes in feedback.judgments["responses"].to_list()}
+    said = list(zip(feedback.judgments["responses"].to_list(), feedback.judgments["outcome"].to_list(), strict=True))
+    pairs = {tuple(sorted(codes)) for codes, outcome in said if outcome != "tie"}
     assert len(rows) == len(pairs)
     for row in rows:
         assert set(row) == SIGNAL_KEYS
@@ -138,7 +139,7 @@ def test_signal_rows(study: Study, small: Path) -> None:
             assert row["noise_and_disagreement"] is None
             parts = row["noise"] + row["disagreement"]
         assert abs(parts + row["ignorance"] - 1) < 1e-5
-    assert sum(row["weight"] for row in rows) == feedback.n_judgments
+    assert sum(row["weight"] for row in rows) == sum(tuple(sorted(codes)) in pairs for codes, _ in said)
 
 
 def test_the_same_seed_gives_the_same_study(study: Study, small: Path, tmp_path: Path) -> None:
@@ -178,10 +179,20 @@ def test_an_earlier_study_is_replaced_whole(small: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     quick = sm.Linear(n_columns=16)
     run_study(small, out, utility=quick)
-    (out / "stale.txt").write_text("from before", encoding="utf-8")
+    (out / "report.html").write_text("from before", encoding="utf-8")
     run_study(small, out, utility=quick)
-    assert not (out / "stale.txt").exists()
+    assert (out / "report.html").read_text(encoding="utf-8") != "from before"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_foreign_files_in_a_study_are_named_and_kept(study: Study, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(study.folder, out)
+    for name in ("notes.txt", "signal/mine.jsonl"):
+        (out / name).write_text("years of work", encoding="utf-8")
+    with pytest.raises(InvalidSetting, match=r"notes\.txt, signal/mine\.jsonl, which would be lost"):
+        run_study(small, out)
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "years of work"
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -494,3 +505,53 @@ def test_what_the_report_says_gives_the_same_findings(name: str, tmp_path: Path,
     done = subprocess.run([sys.executable, *run], capture_output=True, text=True)
     assert done.returncode == made.exit_code, done.stderr
     assert json.loads(Path("the study", "findings.json").read_text(encoding="utf-8"))["findings"] == json.loads(made.findings.to_json())
+
+
+# ---------------------------------------------------------------------------------------------- what is in the folder already
+
+
+def test_an_edited_charter_is_kept_and_used(small: Path, tmp_path: Path) -> None:
+    quick = sm.Linear(n_columns=16)
+    first = run_study(small, tmp_path / "out", utility=quick)
+    place = first.folder / "charter.toml"
+    edited = place.read_text(encoding="utf-8").replace("authors = []", 'authors = ["Ada"]  # since Tuesday').replace("1.0", "2.0")
+    place.write_text(edited, encoding="utf-8")
+    again = run_study(small, tmp_path / "out", utility=quick)
+    assert place.read_text(encoding="utf-8") == edited
+    assert again.report.charter_signed
+    assert "since Tuesday" in again.report.charter_toml
+    with pytest.raises(InvalidSetting, match="has been edited"):
+        run_study(small, tmp_path / "out", utility=quick, charter=sm.Charter(title="Another"))
+    assert place.read_text(encoding="utf-8") == edited
+    place.write_text("rule = 3", encoding="utf-8")
+    with pytest.raises(sm.SeamarkError, match="rule is 3"):
+        run_study(small, tmp_path / "out", utility=quick)
+
+
+def test_evaluating_on_the_whole_data_of_a_study_is_a_leak(study: Study, small: Path) -> None:
+    leakage = sm.evaluate(sm.Fit.load(study.folder / "fit"), sm.load(small)).get("leakage")
+    assert leakage is not None
+    assert leakage.verdict == "blocking"
+
+
+def test_the_signal_says_what_was_left_out(tmp_path: Path) -> None:
+    made = run_study(saved(society(text=False, n_responses=8, n_prompts=30), tmp_path / "board.jsonl"), tmp_path / "out")
+    signal = made.findings.get("signal")
+    assert signal is not None
+    assert (signal.verdict, signal.estimate) == ("warning", 0.0)
+    assert "without text" in signal.title
+    assert made.findings.get("leaderboard") is not None
+    assert "Leaderboard" in (made.folder / "card.md").read_text(encoding="utf-8")
+
+
+def _tied(i: int) -> dict[str, Any]:
+    return _pair(i, outcome="tie")
+
+
+@pytest.mark.parametrize("n", [1, 200])
+def test_nothing_measured_is_never_fine(tmp_path: Path, n: int) -> None:
+    made = run_study(write(tmp_path / "in.jsonl", [_tied(i) if n > 1 else _pair(i) for i in range(n)]), tmp_path / "out")
+    page = (made.folder / "report.html").read_text(encoding="utf-8")
+    assert "too little to tell</span>" in page
+    assert 'badge ok"' not in page
+    assert "Nothing found stands in the way" not in page

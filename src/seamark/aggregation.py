@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class Charter(BaseModel):
     @property
     def signed(self) -> bool:
         """Whether somebody put their name to it."""
-        return bool(self.authors)
+        return any(author.strip() for author in self.authors)
 
     @property
     def hash(self) -> str:
@@ -148,7 +148,19 @@ style = {_quoted(self.effects.style)}  # count: length and formatting are taste;
                 )
                 near = difflib.get_close_matches(key.rpartition(".")[2], list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
-            raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", first["msg"] + ".") from None
+            raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.{_choices(first['loc'])}") from None
+
+
+def _choices(place: tuple[int | str, ...]) -> str:
+    """What a key of the charter does, for whoever gave it a value that it does not take."""
+    *table, name = map(str, place) if place else ("",)
+    model: Any = {"electorate": Electorate, "effects": Effects}.get(table[0]) if table else Charter
+    if model is None or name not in model.model_fields:
+        return ""
+    allowed = get_args(model.model_fields[name].annotation)
+    words = ", ".join(repr(choice) for choice in allowed if isinstance(choice, str))
+    only = " in this version" if len(allowed) == 1 else ""
+    return f" It can be {words}{only}." if words else ""
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,8 +30,10 @@ def require_file_place(path: str | Path) -> None:
         _require_writable(path)
 
 
-def require_folder_place(path: str | Path, *, mark: str) -> None:
+def require_folder_place(path: str | Path, *, mark: str, owned: Collection[str] | None = None) -> None:
     """Nothing, where a folder marked by the file `mark` can be written at `path`: to be asked before long work.
+
+    `owned` are the files (with their subfolders) that such a folder has: where it is given, a folder with others is not replaced.
 
     Raises
     ------
@@ -45,6 +47,11 @@ def require_folder_place(path: str | Path, *, mark: str) -> None:
         raise InvalidSetting("output", str(path), f"It is a folder without a {mark}, so it is not replaced; give a new folder.")
     if path.exists() and not path.is_dir():
         raise InvalidSetting("output", str(path), "It is a file; give a new folder.")
+    if owned is not None and path.is_dir():
+        foreign = sorted(name for p in path.rglob("*") if p.is_file() and (name := p.relative_to(path).as_posix()) not in owned)
+        if foreign:
+            named = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+            raise InvalidSetting("output", str(path), f"It also holds {named}, which would be lost; move that, or give a new folder.")
     _require_writable(path)
 
 
@@ -70,7 +77,7 @@ def whole_file(path: str | Path) -> Generator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, *, mark: str) -> Generator[Path]:
+def whole_folder(path: str | Path, *, mark: str, owned: Collection[str] | None = None) -> Generator[Path]:
     """An empty folder to fill. When the block ends it becomes `path`, in place of what `require_folder_place` allows.
 
     Raises
@@ -78,7 +85,7 @@ def whole_folder(path: str | Path, *, mark: str) -> Generator[Path]:
     InvalidSetting, UnwritableOutput
         As `require_folder_place`.
     """
-    require_folder_place(path, mark=mark)
+    require_folder_place(path, mark=mark, owned=owned)
     place = Path(path).resolve()
     with _beside(place, str(path)) as fresh:
         fresh.mkdir()

@@ -21,16 +21,16 @@ import polars as pl
 from seamark.aggregation import Charter
 from seamark.checks.data import diagnose
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.model import evaluate
+from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
-from seamark.errors import InvalidSetting, SeamarkError
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.fitting import Fit, fit
 from seamark.models.people import Groups, People, Same
 from seamark.models.utility import RESIDUALS, Linear, Tabular, Utility, default_utility
 from seamark.outputs import require_folder_place, whole_file, whole_folder
 from seamark.records import Feedback, require_usable
 from seamark.rendering import Report, describe_data, write_card, write_findings, write_report
-from seamark.reward.signal import export_signal
+from seamark.reward.signal import Signal, export_signal
 from seamark.simulation import demo_society
 from seamark.sources import load
 
@@ -44,6 +44,11 @@ _LEAST = 40
 """Fewer judgments than this are not split: a held-out part of eight would say nothing."""
 _MARK = "study.json"
 """The file that tells the folder of a study."""
+_CHARTER = "charter.toml"
+_OWNED = (
+    _MARK, "findings.json", "report.html", "card.md", _CHARTER, "fit/fit.json", "fit/arrays.safetensors", "signal/train.jsonl",
+)  # fmt: skip
+"""The files of a study, which another study in the same folder replaces."""
 _HELD_OUT_CODES = ("accuracy", "log-loss", "calibration", "baseline")
 _FIT_CODES = ("convergence", "rater-reliability", "doubts")
 """What can be said of a fit when nothing was held out."""
@@ -94,11 +99,13 @@ def run_study(
     held_out : a source of its own to evaluate on, instead of a split.
     test : share of the judgments held out.
     axis : study only the judgments on this axis.
+    charter : the written-out default where not given; but an edited charter.toml in `out`, from a study before, is kept and used.
 
     Raises
     ------
     SeamarkError
-        If the source cannot be read, `out` holds something that is not a study, or it cannot be written. Nothing is half-written.
+        If the source cannot be read, `out` holds something that is not of a study, or another edited charter than the one given, or
+        cannot be written. Nothing is half-written.
     """
     asked = {
         "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "charter": charter,
@@ -106,7 +113,8 @@ def run_study(
     }  # fmt: skip
     say = progress or _quietly
     out = Path(out)
-    require_folder_place(out, mark=_MARK)
+    require_folder_place(out, mark=_MARK, owned=_OWNED)
+    charter, charter_text = _charter(charter, out)
     say("reading", 0.0)
     feedback = read_source(source, format=format, columns=columns, on_error=on_error, axis=axis, seed=seed)
     say("splitting", 0.1)
@@ -123,8 +131,9 @@ def run_study(
     say("evaluating", 0.75)
     findings = findings + _evaluate(fitted, reason, parts, seed)
     if fitted is not None:
-        findings = _with_points(findings, fitted, feedback)
-    charter = charter or Charter()
+        findings = _with_points(findings, fitted, feedback) + check_leaderboard(fitted, feedback)
+        if parts.held_out is not None and held_out is None:  # so that evaluate knows the whole data again
+            fitted = replace(fitted, data={**fitted.data, "part_of": feedback.fingerprint})
     report = Report(
         title=Path(str(source)).name if source != DEMO else "Simulated study with known truth",
         source=str(source),
@@ -135,16 +144,37 @@ def run_study(
         seed=seed,
         data=describe_data(feedback),
         findings=findings,
-        charter_toml=charter.to_toml(),
+        charter_toml=charter_text,
         charter_signed=charter.signed,
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,
         notes=(*feedback.report.notes, parts.how, *model.notes),
     )
     say("writing", 0.9)
-    _write(report, fitted, feedback, charter, out)
+    report = _write(report, fitted, feedback, charter, out)
     say("done", 1.0)
     return Study(report, fitted, out)
+
+
+def _charter(given: Charter | None, out: Path) -> tuple[Charter, str]:
+    """The charter to use, and its text as it is to be written: an edited one in `out` is not lost.
+
+    Raises
+    ------
+    SeamarkError
+        If the one in `out` cannot be read, or is neither the default nor the one given.
+    """
+    place = out / _CHARTER
+    if not place.is_file():
+        charter = given or Charter()
+        return charter, charter.to_toml()
+    there = Charter.from_toml(place)
+    if given is None or given == there:
+        return there, place.read_text(encoding="utf-8")
+    if there != Charter():
+        remedy = "It has been edited and is not the charter given, so it is not replaced: give that one, move it, or give a new folder."
+        raise InvalidSetting("output", str(place), remedy)
+    return given, given.to_toml()
 
 
 def _quietly(_stage: str, _share: float) -> None:
@@ -269,7 +299,7 @@ def _fit(train: Feedback, model: ModelChoice, seed: int, say: Progress) -> tuple
             train, utility=model.utility, people=model.people, seed=seed, require_identified=False, require_converged=False,
             progress=lambda i, _decrement: say("fitting", 0.3 + 0.4 * (1 - np.exp(-i / 15))),
         )  # fmt: skip
-    except InvalidSetting:  # what was asked for is wrong, not the data
+    except (InvalidSetting, MissingExtra, UnreadableSource):  # what was asked for is wrong, not the data
         raise
     except SeamarkError as error:
         return None, str(error)
@@ -281,8 +311,11 @@ def _evaluate(fitted: Fit | None, reason: str, parts: _Parts, seed: int) -> list
     if fitted is None:
         return [Finding.not_applicable(code, "Nothing was fitted.", reason) for code in (*_HELD_OUT_CODES, *_FIT_CODES)]
     if parts.held_out is not None:
-        return list(evaluate(fitted, parts.held_out, train=parts.train, seed=seed))
-    why = f"{parts.train.n_judgments} judgments are too few to hold some out; {_LEAST} are needed"
+        # what passes from one part to the other was looked for before the fit
+        found = evaluate(fitted, parts.held_out, train=parts.train, seed=seed)
+        return [f for f in found if not f.code.startswith("leakage")]
+    n = parts.train.n_judgments
+    why = f"{n} judgment{' is' if n == 1 else 's are'} too few to hold some out; {_LEAST} are needed."
     found = evaluate(fitted, parts.train, train=parts.train, seed=seed)
     kept = [f for f in found if f.code.split("/")[0] in _FIT_CODES or f.code.endswith("/fitted")]
     return kept + [Finding.not_applicable(code, "Nothing was held out.", why) for code in _HELD_OUT_CODES]
@@ -367,19 +400,38 @@ def _code(name: str, value: Any) -> str:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, out: Path) -> None:
-    """Everything into a folder beside `out`, then into its place."""
-    with whole_folder(out, mark=_MARK) as folder:
+def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, out: Path) -> Report:
+    """Everything into a folder beside `out`, then into its place; returns the report with what became of the signal."""
+    with whole_folder(out, mark=_MARK, owned=_OWNED) as folder:
+        if fitted is not None:
+            fitted.save(folder / "fit")
+            written = export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
+            report = replace(report, findings=Findings((*report.findings, _signal_finding(written))))
         write_findings(report, folder / "findings.json")
         write_report(report, folder / "report.html")
         write_card(report, folder / "card.md")
-        (folder / "charter.toml").write_text(charter.to_toml(), encoding="utf-8")
-        if fitted is not None:
-            fitted.save(folder / "fit")
-            export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
+        (folder / _CHARTER).write_text(report.charter_toml, encoding="utf-8")
         manifest = {k: v for k, v in vars(report).items() if k != "findings"}
         text = json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1)
         (folder / _MARK).write_bytes(text.encode("utf-8", "backslashreplace"))  # undecodable bytes of file names are lone surrogates
+    return report
+
+
+def _signal_finding(written: Signal) -> Finding:
+    """How many rows there are to train on, and why not more."""
+    return Finding(
+        code="signal",
+        title=f"The training signal has {written}.",
+        estimate=float(written.n_rows),
+        n=written.n_rows + sum(written.left_out.values()),
+        unit="count",
+        verdict="ok" if written.n_rows else "warning",
+        reason="A row per pair of responses that was judged; n counts such pairs. A count of facts: no interval.",
+        remedy=None
+        if written.n_rows
+        else "There is nothing to train on: give the responses' texts, and judgments that choose between two.",
+        details={"left_out": written.left_out},
+    )
 
 
 def rewrite_report(folder: str | Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from seamark.aggregation import Charter, Electorate, InvalidCharter
@@ -203,7 +204,7 @@ def exported(texts: tuple[Society, Fit], tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("signal") / "new" / "train.jsonl"
     n = export_signal(texts[1], texts[0].feedback, path)
     rows = _rows(path)
-    assert n == len(rows)
+    assert n.n_rows == len(rows)
     return *texts, rows
 
 
@@ -242,7 +243,10 @@ def test_shares_of_the_doubt_add_up(exported: tuple[Society, Fit, list[dict[str,
 
 def test_weights_are_the_judgments(exported: tuple[Society, Fit, list[dict[str, Any]]]):
     society, _, rows = exported
-    assert sum(row["weight"] for row in rows) == society.feedback.n_judgments
+    judged = society.feedback.judgments.select(pair=pl.col("responses").list.sort().cast(pl.List(pl.String)).list.join(" "), said="outcome")
+    chosen = judged.filter((pl.col("said").cast(pl.String) != "tie").any().over("pair"))
+    assert 0 < judged.height - chosen.height < 20  # pairs that were only tied are left out
+    assert sum(row["weight"] for row in rows) == chosen.height
     assert len({(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows}) == len(rows)
 
 
@@ -276,7 +280,7 @@ def test_conversations_come_out_as_messages(tmp_path: Path):
             "outcome": ["left"] * 15 + ["right"] * 5,
         }
     )
-    assert export_signal(fit(judged, utility=Tabular(), observation=PLAIN), judged, tmp_path / "rows.jsonl") == 1
+    assert export_signal(fit(judged, utility=Tabular(), observation=PLAIN), judged, tmp_path / "rows.jsonl").n_rows == 1
     (row,) = _rows(tmp_path / "rows.jsonl")
     assert row["prompt"] == [{"role": "user", "content": "Which?"}]
     assert row["chosen"] == [{"role": "assistant", "content": "one thing"}]
@@ -298,7 +302,7 @@ def test_rankings_and_ratings_give_the_pairs_they_compared(tmp_path: Path):
         }
     )
     result = fit(judged, utility=Tabular(), observation=PLAIN)
-    assert export_signal(result, judged, tmp_path / "rows.jsonl") == 3
+    assert export_signal(result, judged, tmp_path / "rows.jsonl").n_rows == 3
     rows = {(row["chosen"], row["rejected"]): row["weight"] for row in _rows(tmp_path / "rows.jsonl")}
     assert rows == {("good", "fair"): 13.0, ("good", "poor"): 13.0, ("fair", "poor"): 13.0}  # 12 rankings, and once by ratings
 
@@ -306,5 +310,23 @@ def test_rankings_and_ratings_give_the_pairs_they_compared(tmp_path: Path):
 def test_entries_without_text_give_no_rows(tmp_path: Path):
     society = simulate(text=False, n_prompts=5, n_responses=6, n_raters=5, n_judgments=100, seed=1)
     result = fit(society.feedback, observation=PLAIN)
-    assert export_signal(result, society.feedback, tmp_path / "rows.jsonl") == 0
+    written = export_signal(result, society.feedback, tmp_path / "rows.jsonl")
+    assert (written.n_rows, list(written.left_out)) == (0, ["without text"])
+    assert str(written) == f"0 rows (pairs left out: {written.left_out['without text']} without text)"
     assert (tmp_path / "rows.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_pairs_that_were_only_tied_are_left_out_and_counted(tmp_path: Path):
+    """A pair tied once and decided once is kept: somebody chose."""
+    judged = Feedback.from_columns(
+        {
+            "kind": ["pair"] * 40,
+            "prompt": ["Which?"] * 40,
+            "texts": [["one", "two"]] * 10 + [["one", "three"]] * 20 + [["two", "three"]] * 10,
+            "outcome": ["tie"] * 10 + ["tie", "left"] * 10 + ["both_bad"] * 10,
+        }
+    )
+    written = export_signal(fit(judged, utility=Tabular(), observation=PLAIN), judged, tmp_path / "rows.jsonl")
+    assert (written.n_rows, written.left_out) == (1, {"that were only tied": 2})
+    (row,) = _rows(tmp_path / "rows.jsonl")
+    assert (row["chosen"], row["rejected"], row["weight"]) == ("one", "three", 20.0)

@@ -112,32 +112,53 @@ def _text(completion: Text) -> str:
     return "\n".join(said)
 
 
-def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> int:
-    """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many.
+@dataclass(frozen=True)
+class Signal:
+    """What `export_signal` wrote, and what it did not."""
+
+    n_rows: int
+    left_out: dict[str, int]
+    """Pairs left out, by reason; reasons without any are not listed."""
+
+    def __str__(self) -> str:
+        listed = "; ".join(f"{n:,} {reason}" for reason, n in self.left_out.items())
+        rows = f"{self.n_rows:,} row{'' if self.n_rows == 1 else 's'}"
+        return rows + (f" (pairs left out: {listed})" if listed else "" if self.n_rows else " (no judgment bears on a pair of responses)")
+
+
+_REASONS = ("without text", "of the same text", "that the fit cannot place", "that were only tied")
+
+
+def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> Signal:
+    """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many, and what was left out.
 
     A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement}: chosen is the response that
     the charter's electorate prefers in the mean, margin the gap in logits, p_chosen the probability that a person drawn from
     it prefers chosen, weight the number of judgments on the pair, the doubts as shares of p (1 - p). Where noise and
     disagreement cannot be told apart both are null and noise_and_disagreement holds their sum. Rankings, choices and ratings
-    give the pairs of responses they compared. Pairs without text, and identical ones, are left out.
+    give the pairs of responses they compared. Left out, and counted, are pairs without text, pairs of the same text, pairs that the
+    fit cannot place, and pairs that were only ever tied: nobody chose between these, and a margin near 0 is no training pair.
     """
     charter = charter or Charter()
     pairs = _judged_pairs(feedback)
     left, right = pairs["a"].to_numpy().astype(np.int64), pairs["b"].to_numpy().astype(np.int64)
     written = 0
+    left_out = dict.fromkeys(_REASONS, 0)
     with whole_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as out:
         if not len(left):
-            return 0
+            return Signal(0, {})
         gaps = collective_gaps(fit, charter, feedback, left, right)
         doubts = fit.doubts(gaps)
         texts, prompts = feedback.responses["text"].to_list(), feedback.prompts.to_dicts()
         prompt_of = feedback.responses["prompt"].to_list()
         total = (doubts["p"] * (1 - doubts["p"])).to_numpy()
         shares = {c: doubts[c].to_list() for c in ("noise", "disagreement", "noise_and_disagreement", "ignorance")}
-        p, weight = doubts["p"].to_numpy(), pairs["weight"].to_numpy()
+        p, weight, decided = doubts["p"].to_numpy(), pairs["weight"].to_numpy(), pairs["decided"].to_list()
         for i in range(len(left)):
             a, b = left[i], right[i]
-            if not gaps.known[i] or texts[a] is None or texts[b] is None or texts[a] == texts[b]:
+            faults = (texts[a] is None or texts[b] is None, texts[a] == texts[b], not gaps.known[i], not decided[i])
+            if any(faults):
+                left_out[_REASONS[faults.index(True)]] += 1
                 continue
             forward = gaps.mean[i] >= 0
             chosen, rejected = (a, b) if forward else (b, a)
@@ -159,21 +180,25 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
             row |= {name: None if values[i] is None else round(values[i] / total[i], 6) for name, values in shares.items()}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             written += 1
-    return written
+    return Signal(written, {reason: n for reason, n in left_out.items() if n})
 
 
 def _judged_pairs(feedback: Feedback, *, limit_per_prompt: int = 200) -> pl.DataFrame:
-    """Distinct unordered pairs (a < b) that judgments bear on, with their weight.
+    """Distinct unordered pairs (a < b) that judgments bear on, with their weight, and whether any of them chose between the two.
 
     Single ratings pair the responses rated under one prompt, at most `limit_per_prompt` of them.
     """
     frame = feedback.judgments.with_columns(pl.col("weight").fill_null(1.0)).filter(~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
-    several = frame.filter(pl.col("responses").list.len() > 1).with_row_index("j").select("j", "weight", "responses")
+    several = frame.filter(pl.col("responses").list.len() > 1).with_row_index("j")
+    chose = ~pl.col("outcome").cast(pl.String).is_in(["tie", "both_bad"])
+    if "ranks" in several.columns:
+        chose &= (pl.col("ranks").list.n_unique() > 1).fill_null(value=True)
+    several = several.select("j", "weight", "responses", chose.alias("decided"))
     slots = several.explode("responses").with_columns(pl.int_range(pl.len()).over("j").alias("slot"))
     compared = (
         slots.join(slots, on="j", suffix="_b")
         .filter(pl.col("slot") < pl.col("slot_b"))
-        .select(pl.col("responses").alias("x"), pl.col("responses_b").alias("y"), "weight")
+        .select(pl.col("responses").alias("x"), pl.col("responses_b").alias("y"), "weight", "decided")
     )
     single = (
         frame.filter(pl.col("responses").list.len() == 1)
@@ -186,8 +211,8 @@ def _judged_pairs(feedback: Feedback, *, limit_per_prompt: int = 200) -> pl.Data
         .filter(pl.col("x") < pl.col("x_y"))
         .group_by("prompt", maintain_order=True)
         .head(limit_per_prompt)
-        .select("x", pl.col("x_y").alias("y"), pl.lit(1.0).alias("weight"))
+        .select("x", pl.col("x_y").alias("y"), pl.lit(1.0).alias("weight"), pl.lit(value=True).alias("decided"))
     )
     both = pl.concat([compared, rated]).filter(pl.col("x") != pl.col("y"))
-    ordered = both.select(pl.min_horizontal("x", "y").alias("a"), pl.max_horizontal("x", "y").alias("b"), "weight")
-    return ordered.group_by("a", "b", maintain_order=True).agg(pl.col("weight").sum())
+    ordered = both.select(pl.min_horizontal("x", "y").alias("a"), pl.max_horizontal("x", "y").alias("b"), "weight", "decided")
+    return ordered.group_by("a", "b", maintain_order=True).agg(pl.col("weight").sum(), pl.col("decided").any())
