@@ -318,7 +318,7 @@ def test_export(call, work: Path, fitted: Path, tmp_path: Path) -> None:
     assert {"prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "ignorance"} <= set(rows[0])
     _, out, _ = call("export", fitted, work / "held.jsonl", "-o", tmp_path / "again.jsonl", "--json")
     assert json.loads(out) == {
-        "signal": str(tmp_path / "again.jsonl"), "n_rows": len(rows), "charter": "Default charter", "charter_signed": False,
+        "signal": str(tmp_path / "again.jsonl"), "n_rows": len(rows), "left_out": {}, "charter": "Default charter", "charter_signed": False,
     }  # fmt: skip
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "signal.jsonl").read_bytes()
 
@@ -379,3 +379,52 @@ def test_every_command_and_option_has_help() -> None:
         for parameter in command.params:
             assert getattr(parameter, "help", None), (command.name, parameter.name)
         assert any("--json" in parameter.opts for parameter in command.params), command.name
+
+
+def test_version(call) -> None:
+    code, out, _ = call("--version")
+    assert (code, out) == (0, f"seamark {sm.__version__}\n")
+
+
+def test_export_does_not_overwrite_what_it_reads(call, work: Path, fitted: Path) -> None:
+    before = (work / "held.jsonl").read_bytes()
+    for place in (work / "held.jsonl", fitted / "fit.json"):
+        code, _, err = call("export", fitted, work / "held.jsonl", "-o", place)
+        assert code == 2
+        assert "would be lost" in err
+    assert (work / "held.jsonl").read_bytes() == before
+
+
+def test_simulate_does_not_overwrite(call, tmp_path: Path) -> None:
+    (tmp_path / "made.jsonl").write_text("mine", encoding="utf-8")
+    code, _, err = call("simulate", "-o", tmp_path / "made.jsonl")
+    assert code == 2
+    assert "not overwritten" in err
+    assert (tmp_path / "made.jsonl").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("command", ["diagnose", "study"])
+def test_skipped_records_are_counted_on_the_terminal(call, tmp_path: Path, command: str) -> None:
+    pair = {"kind": "pair", "prompt": "q", "outcome": "left"}
+    rows = [pair | {"responses": [{"text": f"a{i}"}, {"text": f"b{i}"}]} for i in range(5)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "in.jsonl").write_text("\n".join([lines[0], "{", *lines[1:], "[]"]) + "\n", encoding="utf-8")
+    args = ["-o", tmp_path / "out"] if command == "study" else []
+    _, out, _ = call(command, tmp_path / "in.jsonl", "--on-error", "skip", *args)
+    assert re.search(r"^left out: 2 records; the first: \S*in\.jsonl, line 2: ", out, re.MULTILINE)
+
+
+def test_an_unknown_utility_names_those_there_are(call, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seamark.cli.find_spec", lambda _name: None)
+    code, _, err = call("fit", work / "train.jsonl", "-o", tmp_path / "out", "--utility", "nope")
+    assert code == 2
+    assert "not hash or tabular" in err
+    assert "seamark[lm]" in err
+
+
+def test_evaluating_on_what_was_fitted_blocks(call, work: Path, fitted: Path) -> None:
+    code, out, _ = call("evaluate", fitted, work / "train.jsonl")
+    assert code == 1
+    assert re.search(r"^blocking +leakage ", out, re.MULTILINE)
+    assert "held-out pairs" not in out
+    assert "On fitted pairs the fit agrees" in out

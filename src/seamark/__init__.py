@@ -99,6 +99,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("seamark")
     if name not in _HOME:
         raise AttributeError(f"module 'seamark' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

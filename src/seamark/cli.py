@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,9 +21,17 @@ if TYPE_CHECKING:
     from seamark.models.utility import Utility
     from seamark.records import Feedback
 
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"seamark {version('seamark')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="seamark",
-    help="Turns human feedback into a reward that can be steered by. Start with: seamark study prefs.jsonl -o out",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,6 +56,14 @@ FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a 
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
 
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Turns human feedback into a reward that can be steered by. Start with: seamark study prefs.jsonl -o out"""
+    del version  # its callback has answered
+
+
 @app.command()
 def study(
     source: Source,
@@ -67,6 +84,7 @@ def study(
 ) -> None:
     """The main job: read, diagnose, fit, evaluate, export and report, in one folder."""
     from seamark.aggregation import Charter
+    from seamark.rendering import verdict_in_words
     from seamark.study import run_study
 
     with _progress(quiet=as_json) as say:
@@ -78,8 +96,10 @@ def study(
         typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"), nl=False)
     else:
         _print_findings(result.findings)
-        typer.echo(f"\nreport: {result.folder / 'report.html'}")
-        typer.echo("next: open the report; then edit " + str(result.folder / "charter.toml") + " and run again with --charter")
+        _print_skipped(result.report.skipped)
+        typer.echo(f"\nverdict: {verdict_in_words(result.findings)}")
+        typer.echo(f"report: {result.folder / 'report.html'}")
+        typer.echo(f"next: open the report; then edit and sign {result.folder / 'charter.toml'} and run the same again, which keeps it")
     raise typer.Exit(result.exit_code)
 
 
@@ -121,6 +141,7 @@ def fit(
         typer.echo((out / "fit.json").read_text(encoding="utf-8"))
         return
     typer.echo(repr(fitted))
+    _print_skipped(feedback.report.skipped)
     for p in fitted.parameters:
         typer.echo(f"  {p.name:<36} {p.estimate:+8.3f}  [{p.low:+.3f}, {p.high:+.3f}] {p.unit}")
     for note in (*model.notes, *fitted.notes):
@@ -159,10 +180,18 @@ def export(
     from seamark.reward import export_signal
 
     require_file_place(out)
+    if any(_holds(place, out) for place in (Path(source), fit)):
+        raise InvalidSetting("--out", str(out), "It is, or is part of, what is read, and would be lost. Give another name.")
     chosen = Charter.from_toml(charter) if charter else Charter()
-    written = export_signal(Fit.load(fit), _read(source, format, columns, on_error, axis, seed), out, charter=chosen)
-    stamp = "" if chosen.signed else "  (charter unsigned: not releasable)"
-    _say(as_json, f"{written:,} rows: {out}{stamp}", signal=str(out), n_rows=written, charter=chosen.title, charter_signed=chosen.signed)
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    written = export_signal(Fit.load(fit), feedback, out, charter=chosen)
+    stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
+    if not as_json:
+        _print_skipped(feedback.report.skipped)
+    _say(
+        as_json, f"{written}: {out}{stamp}",
+        signal=str(out), n_rows=written.n_rows, left_out=written.left_out, charter=chosen.title, charter_signed=chosen.signed,
+    )  # fmt: skip
 
 
 @app.command()
@@ -204,6 +233,8 @@ def simulate(
     from seamark.rendering import describe_data
     from seamark.simulation import simulate as make
 
+    if out.exists():
+        raise InvalidSetting("--out", str(out), "It exists; what is there is not overwritten. Give another name.")
     society = make(n_judgments=judgments, n_raters=raters, n_prompts=prompts, careless=careless, position=position, seed=seed)
     society.feedback.to_jsonl(out)
     following = f"{society!r}: {out}\nnext: seamark study {out} -o out"
@@ -242,7 +273,14 @@ def _utility(text: str | None) -> Utility | None:
         return None
     from seamark.models.utility import Linear, Tabular
 
-    return Tabular() if text == "tabular" else Linear(text)
+    if text in ("hash", "tabular"):
+        return Tabular() if text == "tabular" else Linear(text)
+    if not Path(text).expanduser().is_dir() and not text.startswith((".", "/", "~")) and find_spec("transformers") is None:
+        remedy = (
+            "It is not hash or tabular. If it is an encoder of the Hugging Face hub, install what reads those: pip install 'seamark[lm]'"
+        )
+        raise InvalidSetting("--utility", text, remedy)
+    return Linear(text)
 
 
 def _people(text: str | None) -> People | None:
@@ -251,6 +289,18 @@ def _people(text: str | None) -> People | None:
     from seamark.models.people import Groups, Same
 
     return Same() if text == "none" else Groups(text)
+
+
+def _holds(place: Path, out: Path) -> bool:
+    """Whether `out` is the file `place`, or lies in the folder `place`."""
+    place, out = place.resolve(), out.resolve()
+    return place.exists() and (out == place or place in out.parents)
+
+
+def _print_skipped(skipped: Sequence[str]) -> None:
+    """How many records were left out, and the first of them."""
+    if skipped:
+        typer.echo(f"\nleft out: {len(skipped):,} record{'' if len(skipped) == 1 else 's'}; the first: {skipped[0]}")
 
 
 def _say(as_json: bool, text: str, **facts: object) -> None:
@@ -266,6 +316,7 @@ def _finish(feedback: Feedback, findings: Findings, as_json: bool, following: st
         typer.echo(findings_json(describe_data(feedback), findings), nl=False)
     else:
         _print_findings(findings)
+        _print_skipped(feedback.report.skipped)
         typer.echo(f"\nnext: {following}")
     raise typer.Exit(1 if findings.blocking else 0)
 

@@ -20,11 +20,15 @@ class UnreadableSource(SeamarkError):
 class InvalidRecord(SeamarkError):
     """One record cannot be understood."""
 
+    WHOLE = "record"
+    """In place of a field's name, where the record as a whole is wrong."""
+
     def __init__(self, source: str, line: int | None, field: str, value: Any, remedy: str) -> None:
         place = f"{source}, line {line}" if line is not None else source
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        super().__init__(f"{place}: field '{field}' is {shown}. {remedy}")
+        said = shown if field == self.WHOLE else f"field '{field}' is {shown}"
+        super().__init__(f"{place}: {said}. {remedy}")
         self.source, self.line, self.field, self.value, self.remedy = source, line, field, value, remedy
 
 

@@ -38,7 +38,12 @@ def refused(path: Path, **settings: object) -> str:
         ("not.jsonl.gz", GOOD, "damaged or cut off", "Copy or download it again"),
         ("utf16.jsonl", GOOD.decode().encode("utf-16"), "UTF-16", "Save it as UTF-8"),
         ("binary.jsonl", b"{\0\0\0", "not text", "Check that the name"),
-        ("latin1.csv", "left,right,outcome\ncaf\xe9,b,left\n".encode("latin-1"), "byte 0xe9", "Save it as UTF-8"),
+        (
+            "latin1.csv",
+            "left,right,outcome\ncaf\xe9,b,left\n".encode("latin-1"),
+            "line 2 is not UTF-8 (byte 0xe9)",
+            "iconv -f WINDOWS-1252 -t UTF-8 latin1.csv",
+        ),
         ("text.parquet", b"PAR1 nothing", "not a Parquet file", "Check how it was written"),
         ("array.json", b'[{"prompt": "p", "chosen": NaN}]', "malformed JSON", "NaN"),
         ("array.json", b'[{"prompt": "p"},\n {"chosen"', "malformed JSON", "mend it at that place"),
@@ -73,7 +78,7 @@ def test_a_folder_with_nothing_usable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "field", "said"),
     [
-        (b'{"prompt": "p", "chosen": "a"', "record", "Not JSON"),
+        (b'{"prompt": "p", "chosen": "a"', "record", "This is not JSON"),
         (b'{"prompt": "p", "chosen": "a", "rejected": "b", "margin": NaN}', "record", "NaN"),
         (b'{"prompt": "p", "chosen": "a", "rejected": "b", "margin": Infinity}', "record", "NaN"),
         (b'{"prompt": "caf\xe9", "chosen": "a", "rejected": "b"}', "record", "not UTF-8; save the file as UTF-8"),
@@ -94,7 +99,9 @@ def test_a_bad_line_is_named_and_can_be_skipped(tmp_path: Path, bad: bytes, fiel
     with pytest.raises(InvalidRecord) as caught:
         load(path)
     assert (caught.value.line, caught.value.field) == (2, field)
-    assert str(caught.value).startswith(f"{path}, line 2: field '{field}' is ")
+    said_first = "" if field == "record" else f"field '{field}' is "
+    assert str(caught.value).startswith(f"{path}, line 2: {said_first}")
+    assert "field 'record'" not in str(caught.value)
     assert said in str(caught.value)
     feedback = load(path, on_error="skip")
     assert feedback.n_judgments == 2
@@ -146,11 +153,27 @@ def test_an_unknown_layout_lists_fields_formats_and_names(tmp_path: Path) -> Non
         "'promt' instead of 'prompt'",
         "'choosen' instead of 'chosen'",
         "--format",
-        "--columns",
-        "hh-rlhf",
+        "Say which column is what: --columns left=",
+        "docs/formats.md",
     ):
         assert part in message
+    assert "hh-rlhf" not in message
     assert "none" in refused_format(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("question,answer_a,answer_b,vote", "prompt=question,left=answer_a,right=answer_b,outcome=vote"),
+        ("id,Response 1,Response 2,Preference,worker_id", "'left=Response 1,right=Response 2,outcome=Preference,rater=worker_id'"),
+        ("first_text,second_text,better", "left=first_text,right=second_text,outcome=better"),
+        ("alpha,beta", "left=COLUMN_OF_ONE,right=COLUMN_OF_OTHER,outcome=COLUMN_OF_THE_ANSWER"),
+    ],
+)
+def test_an_unknown_layout_comes_with_columns_to_copy(tmp_path: Path, header: str, columns: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(header + "\n" + ",".join("x" for _ in header.split(",")) + "\n")
+    assert f"--columns {columns}. " in refused(path)
 
 
 def refused_format(folder: Path) -> str:

@@ -318,9 +318,28 @@ def _malformed(path: Path, line: int, raw: bytes, error: orjson.JSONDecodeError)
         raw.decode()
     except UnicodeDecodeError as wrong:
         return InvalidRecord(
-            str(path), line, "record", _shown(raw[wrong.start :]), f"Byte {wrong.start + 1} is not UTF-8; save the file as UTF-8."
+            str(path), line, "record", _shown(raw[wrong.start :]), f"Byte {wrong.start + 1} is not UTF-8; {_utf8_remedy(path)}"
         )
-    return InvalidRecord(str(path), line, "record", _shown(raw[max(0, error.pos - 20) :]), f"Not JSON ({error.msg}). {_JSON_REMEDY}")
+    return InvalidRecord(
+        str(path), line, "record", _shown(raw[max(0, error.pos - 20) :]), f"This is not JSON ({error.msg}). {_JSON_REMEDY}"
+    )
+
+
+def _utf8_remedy(path: Path) -> str:
+    return (
+        f"save the file as UTF-8; if it is Latin-1 (older Windows and Excel): iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
+    )
+
+
+def _not_utf8(path: Path) -> int:
+    """The first line that is not UTF-8; the decoder itself reads far ahead of the rows."""
+    with _unpacked(path) as stream:
+        for line, raw in enumerate(stream, 1):
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                return line
+    raise AssertionError("asked of a file that is UTF-8")
 
 
 def _shown(raw: bytes) -> str:
@@ -371,9 +390,9 @@ def _csv_batches(path: Path, delimiter: str, quoting: Literal[0, 3], options: Op
                 str(path), f"malformed CSV near line {rows.line_num} ({error})", "Check the quotation marks there."
             ) from None
         except UnicodeDecodeError as error:
-            shown = error.object[error.start : error.start + 1].hex()
+            shown, place = error.object[error.start : error.start + 1].hex(), _not_utf8(path)
             raise UnreadableSource(
-                str(path), f"the text is not UTF-8 (byte 0x{shown} after line {rows.line_num})", "Save it as UTF-8."
+                str(path), f"line {place} is not UTF-8 (byte 0x{shown})", f"To make it so, {_utf8_remedy(path)}"
             ) from None
         except StopIteration:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import itertools
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -166,9 +168,39 @@ def _detected(source: Source, options: Options) -> Format:
     raise UnreadableSource(
         str(source.path),
         f"its layout is not known; its fields are {', '.join(found[:20]) or 'none'}{', ...' if len(found) > 20 else ''}",
-        f"{_near_fields(found)}Name the layout with --format ({', '.join(known.name for known in FORMATS)}), "
-        "or say which column is what with --columns, for example left=answer_a,right=answer_b,outcome=vote.",
+        f"{_near_fields(found)}Say which column is what: {_suggestion(found)}. Or name its layout with --format; docs/formats.md lists them.",
     )
+
+
+_PROMPTS = ("prompt", "question", "query", "instruction", "input", "context")
+_VOTES = ("vote", "outcome", "winner", "preference", "preferred", "choice", "better", "label", "answer", "verdict", "judgment", "judgement")
+_RATERS = ("rater", "annotator", "worker", "user", "judge", "annotator_id", "worker_id", "user_id", "rater_id")
+_SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"), ("one", "two"))
+
+
+def _suggestion(found: list[str]) -> str:
+    """A --columns to copy, from names that look right; a name in capitals stands for what cannot be guessed."""
+    lower = {name.lower(): name for name in found}
+    left, right = "COLUMN_OF_ONE", "COLUMN_OF_OTHER"
+    for name, (a, b) in itertools.product(lower, _SIDES):
+        head, mark, tail = name.rpartition(a)
+        alone = not head[-1:].isalpha() and not tail[:1].isalpha() if len(a) == 1 and a.isalpha() else True
+        if mark and alone and head + b + tail in lower:
+            left, right = lower[name], lower[head + b + tail]
+            break
+    taken = {left, right}
+
+    def among(names: tuple[str, ...]) -> str | None:
+        return next((lower[name] for name in names if name in lower and lower[name] not in taken), None)
+
+    said = {
+        "prompt": among(_PROMPTS),
+        "left": left,
+        "right": right,
+        "outcome": among(_VOTES) or "COLUMN_OF_THE_ANSWER",
+        "rater": among(_RATERS),
+    }
+    return "--columns " + shlex.quote(",".join(f"{ours}={theirs}" for ours, theirs in said.items() if theirs))
 
 
 def _near_fields(found: list[str]) -> str:
