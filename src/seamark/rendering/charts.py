@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seamark.checks.findings import Finding, Findings
@@ -22,11 +22,14 @@ MAX_RATERS = 400
 MAX_NAMED_RATERS = 30
 """Raters whose names fit beside the chart."""
 MAX_POINTS = 800
+MAX_BOARD = 60
+"""Lines of the leaderboard that are drawn; its table has all."""
 _DRAWN = {
     "rater-reliability": ("raters", "histogram"),
     "length": ("curve", "points"),
     "calibration": ("bins",),
     "doubts": ("shares", "logits", "by_gap"),
+    "leaderboard": ("board",),
 }
 """Keys of `Finding.details` that have a chart, and so a table twin there."""
 _RATERS = {
@@ -83,6 +86,7 @@ def draw_sections(findings: Findings) -> list[Section]:
         ("calibration", "Calibration", "Calibration", ("calibration",), _draw_calibration(findings)),
         ("doubts", "The three doubts", "Doubts", ("doubts",), _draw_doubts(findings)),
         ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy(findings)),
+        ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board(findings)),
         ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking(findings)),
     ]
     sections: list[Section] = []
@@ -434,6 +438,31 @@ def _draw_accuracy(findings: Findings) -> list[Chart | None]:
         colours=colours,
     )
     return [chart]
+
+
+def _draw_board(findings: Findings) -> list[Chart | None]:
+    """Who is how good: models or named responses, from the best."""
+    rows = [
+        row | {"label": row["name"], "estimate": row["utility"]}
+        for row in rows_of(_details(findings, "leaderboard"), "board", "utility", optional=("low", "high", "n"), text=("name",))
+    ]
+    if not rows:
+        return []
+    first = f" The first {MAX_BOARD} are drawn; the table has all {len(rows):,}." if len(rows) > MAX_BOARD else ""
+    chart = _draw_intervals(
+        rows[:MAX_BOARD],
+        code="leaderboard-intervals",
+        title="From the best to the worst",
+        text="Utilities with 95% intervals; a gap of 1 is a preference of 73%. Where intervals overlap widely the order is not to be read."
+        + first,
+        axis="utility (logits)",
+        reference=0.0,
+        share=False,
+    )
+    if chart is None:
+        return []
+    cells = [(str(row["label"]), *_cells(row)) for row in rows]
+    return [replace(chart, table=Table(caption=chart.title, columns=("name", "utility (logits)", "95% interval", "judgments"), rows=cells))]
 
 
 def _draw_asking(findings: Findings) -> list[Chart | None]:

@@ -100,6 +100,7 @@ def write_report(report: Report, path: str | Path) -> None:
             overview=_overview(report),
             counts=_counts(report.data),
             groups=_groups(report.findings),
+            badge=_badge(report.findings),
             tally={verdict: sum(f.verdict == verdict for f in report.findings) for verdict in VERDICTS},
             sections=sections,
             parameters=_parameters(report.fit),
@@ -164,6 +165,7 @@ def write_card(report: Report, path: str | Path) -> None:
             findings=report.findings.by_severity(),
             limits=[f for f in report.findings.by_severity() if f.verdict in ("blocking", "warning")],
             unknown=[f for f in report.findings if f.verdict == "not_applicable"],
+            board=_board(report.findings),
             fit=_fit_facts(report.fit),
             fit_reason=_fit_reason(report.fit),
             fence="`" * (3 + max((len(run) for run in re.findall(r"`{3,}", report.charter_toml + report.command)), default=0)),
@@ -304,14 +306,57 @@ def _overview(report: Report) -> list[str]:
     if missing:
         sentences.append(f"Not checked: {', '.join(missing)}.")
     blocking = findings.blocking
+    open_question = too_little(findings)
     if blocking:
         what = ", ".join(spelled(f.code) for f in blocking[:4]) + ("" if len(blocking) <= 4 else ", ...")
         verdict = f"{len(blocking)} finding{'s stand' if len(blocking) > 1 else ' stands'} in the way of using this data: {what}"
+    elif open_question:
+        verdict = f"Too little to tell whether this data can be used: {open_question}"
     else:
         verdict = "Nothing found stands in the way of using this data"
     charter = "" if report.charter_signed else "; nobody has signed the charter yet, so the reward is not releasable"
     sentences.append(f"{verdict}{charter}.")
     return sentences
+
+
+def too_little(findings: Findings) -> str:
+    """Why it cannot be said that the data can be used: nothing measured, or nothing learned; empty where it can."""
+    measured = [f for f in findings if (f.code == "accuracy" or f.code.startswith("accuracy/")) and f.estimate is not None]
+    if not measured:
+        accuracy = findings.get("accuracy")
+        why = (accuracy.reason if accuracy is not None else None) or "held-out accuracy was not computed"
+        return f"{why[:1].lower()}{why[1:]}".rstrip(".")
+    baseline = findings.get("baseline")
+    if baseline is not None and baseline.verdict == "warning":
+        return "the fit is not clearly better than a rule that needs no model"
+    signal = findings.get("signal")
+    if signal is not None and not signal.estimate:
+        return "there is no row to train on"
+    return ""
+
+
+def _badge(findings: Findings) -> tuple[str, str]:
+    """The verdict on the whole, as a class and in words: green only where something was measured and nothing is in the way."""
+    n_warnings = sum(f.verdict == "warning" for f in findings)
+    if findings.blocking:
+        return "blocking", f"{len(findings.blocking)} blocking"
+    if too_little(findings):
+        return "not_applicable", "too little to tell"
+    if n_warnings:
+        return "warning", f"{n_warnings} warning{'s' if n_warnings > 1 else ''}"
+    return "ok", "fine"
+
+
+def verdict_in_words(findings: Findings) -> str:
+    """The badge and what it rests on, for a terminal."""
+    why = too_little(findings) if not findings.blocking else ""
+    return _badge(findings)[1] + (f": {why}" if why else "")
+
+
+def _board(findings: Findings) -> list[dict[str, Any]]:
+    """The rows of the leaderboard, if there is one."""
+    found = findings.get("leaderboard")
+    return rows_of(found.details, "board", "utility", optional=("low", "high", "n"), text=("name",)) if found is not None else []
 
 
 def _say_raters(finding: Finding, _: Findings) -> str | None:
@@ -335,7 +380,9 @@ def _say_ceiling(finding: Finding, findings: Findings) -> str | None:
 def _say_accuracy(finding: Finding, findings: Findings) -> str | None:
     if finding.unit != "share" or finding.estimate is None:
         return None
-    text = f"The fit predicts {with_interval(finding)} of held-out judgments"
+    leakage = findings.get("leakage")
+    seen = leakage is not None and leakage.verdict == "blocking"
+    text = f"The fit predicts {with_interval(finding)} of {'judgments that it may have learned from' if seen else 'held-out judgments'}"
     baselines = [f for f in findings if belongs_to(f, "baseline") and f.unit == "share" and f.estimate is not None]
     if not baselines:
         return f"{text}; no baseline was computed to compare it with."
