@@ -93,7 +93,12 @@ class Dense:
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
         if likelihood.basis.matrix is None:
-            return likelihood.edge_variances(self.factor[: self.n_values])
+            values = self.factor[: self.n_values]
+            if likelihood.design.loadings.shape != (1, 1):
+                return likelihood.edge_variances(values)
+            e, covariance = likelihood.edges, values @ values.T
+            own, right = covariance.diagonal(), np.maximum(e.right, 0)
+            return own[e.left] + np.where(e.right < 0, 0.0, own[right] - 2 * covariance[e.left, right])
         return likelihood.edge_variances(self.values_factor(rng))
 
     def traced(self, likelihood: Likelihood) -> Array:

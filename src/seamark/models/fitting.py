@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -983,8 +984,14 @@ def _result(
         },
         separates=isinstance(people, Groups) and repeated,
         notes=tuple(notes),
-        versions={name: version(name) for name in ("seamark", "numpy", "scipy", "polars", "torch")} | {"python": platform.python_version()},
+        versions=_versions(),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """What the fit was made with; reading it takes longer than a small fit."""
+    return {name: version(name) for name in ("seamark", "numpy", "scipy", "polars", "torch")} | {"python": platform.python_version()}
 
 
 def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen: Array, se: Array) -> pl.DataFrame:
