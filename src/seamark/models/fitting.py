@@ -719,8 +719,8 @@ class _Search:
 
     @property
     def slack(self) -> float:
-        """How little a log variance may still move: a fifth of the precision that its part's parameters give it, 5% at most."""
-        return min(0.05, 0.2 * np.sqrt(2 / max(len(index) for _, index in self.parts)))
+        """How little a log variance may still move: half the precision that its part's parameters give it, 5% at most."""
+        return min(0.05, 0.5 * np.sqrt(2 / max(len(index) for _, index in self.parts)))
 
     def hyper(self) -> Array:
         slopes = [*self.slopes.shares, np.log(self.slopes.spread)] if self.slopes else []
@@ -819,7 +819,7 @@ def _optimise(
         settled = settled + 1 if len(hyper) and np.abs(now - hyper).max() < search.slack else 0
         hyper = now
         rounds += 1
-        if settled >= 2 or rounds >= _ROUNDS or iteration >= max_iterations // 2:
+        if settled >= (2 if slopes else 1) or rounds >= _ROUNDS or iteration >= max_iterations // 2:
             frozen = True
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
