@@ -602,8 +602,65 @@ def test_badge_and_stamp(tmp_path: Path) -> None:
         fake_report(3), charter_signed=True, findings=Findings(tuple(f for f in fake_report(3).findings if f.verdict != "blocking"))
     )
     page = written(fine, tmp_path)
-    assert re.search(r'class="badge ok">.*?fine, 2 warnings</span>', page)
+    assert re.search(r'class="badge warning">.*?2 warnings</span>', page)
     assert "not releasable" not in page
+    clean = replace(fine, findings=Findings(tuple(f for f in fine.findings if f.verdict != "warning")))
+    assert re.search(r'class="badge ok">.*?fine</span>', written(clean, tmp_path))
+
+
+def test_the_badge_is_green_only_where_something_was_measured() -> None:
+    accuracy = Finding(code="accuracy", title="x", estimate=0.6, low=0.55, high=0.65, n=100, unit="share")
+    unclear = Finding(code="baseline", title="x", estimate=0.58, low=0.5, high=0.66, n=100, unit="share", verdict="warning")
+    nothing = Finding.not_applicable("accuracy", "x", "Nothing was held out.")
+    no_rows = Finding(code="signal", title="x", estimate=0.0, n=0, unit="count", verdict="warning")
+    assert documents._badge(Findings((accuracy,))) == ("ok", "fine")
+    for findings, why in (
+        ((), "held-out accuracy was not computed"),
+        ((nothing,), "nothing was held out"),
+        ((accuracy, unclear), "not clearly better than a rule"),
+        ((accuracy, no_rows), "no row to train on"),
+    ):
+        assert documents._badge(Findings(findings)) == ("not_applicable", "too little to tell")
+        assert why in overview(*findings)
+        assert "Nothing found stands" not in overview(*findings)
+        assert why in documents.verdict_in_words(Findings(findings))
+
+
+def test_the_large_number_is_that_of_the_sentence() -> None:
+    def said(title: str, estimate: float, unit: str | None) -> str:
+        finding = Finding(code="x", title=title, estimate=estimate, low=estimate - 0.01, high=estimate + 0.01, n=9, unit=unit)
+        return words.figure(estimate, unit, finding.low, finding.high, decimals=words.said_decimals(finding))
+
+    assert said("Log loss 0.824 [0.786, 0.862] nats", 0.82441, "nats") == "0.824"
+    assert said("worth 299.9 equally frequent ones of 300", 299.94, "prompts") == "299.9"
+    assert said("wins 54% [52.7, 55.2] of the 54", 0.53996, "share") == "54.0%"
+    assert said("0.2 points [-1.0, 2.0] less often", -0.21, "points") == "−0.2"
+    assert said("no number of its own", 0.5, "share") == "50.0%"
+
+
+def test_a_leaderboard_is_drawn_and_listed(tmp_path: Path) -> None:
+    board = [{"name": f"<model {i}>", "utility": 2.0 - i / 10, "low": 1.5 - i / 10, "high": 2.5 - i / 10, "n": 40} for i in range(80)]
+    found = Finding(code="leaderboard", title="x", estimate=2.0, low=1.5, high=2.5, n=80, unit="logits", details={"board": board})
+    report = replace(fake_report(3), findings=Findings((*fake_report(3).findings, found)))
+    page = written(report, tmp_path)
+    assert "&lt;model 79&gt;" in page
+    assert "The first 60 are drawn; the table has all 80." in page
+    write_card(report, tmp_path / "card.md")
+    assert "&lt;model 79&gt;" in (tmp_path / "card.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.00994, 0.44, "0.01 to 0.44"),
+        (1.1e-7, 0.2, "0 to 0.2"),
+        (1.001, 1.095, "1 to 1.09"),
+        (12.2, 40.0, "12 to 40"),
+        (0.0011, 0.0024, "0.0011 to 0.0024"),
+    ],
+)
+def test_bins_have_the_digits_that_their_width_needs(low: float, high: float, shown: str) -> None:
+    assert charts._range(low, high) == shown
 
 
 def test_unconverged_fit_says_so(tmp_path: Path) -> None:
@@ -625,9 +682,9 @@ def test_overview_has_five_to_eight_sentences_made_of_the_estimates() -> None:
     text = " ".join(sentences)
     for part in (
         "1,104 raters gave 28,104 judgments",
-        "About 7.2% (5.5% to 8.9%, n = 1,104 raters)",
+        "About 7.2% [5.5, 8.9] (n = 1,104 raters)",
         "77.4%",
-        "71.2% (69.4% to 73.0%, n = 3,201)",
+        "71.2% [69.4, 73.0] (n = 3,201)",
         "(longer) gets 61.0%, clearly less",
         "61% is noise, 25% is disagreement and 14% is ignorance",
         "Not computable from this data: intransitivity",
@@ -644,9 +701,9 @@ def test_overview_compares_with_the_best_baseline_by_intervals() -> None:
     assert "clearly more" in overview(fit, near, above)
     assert "no baseline was computed" in overview(fit)
     paired = replace(near, code="baseline", details={"rule": "longer wins", "gain": 0.02, "gain_low": -0.01, "gain_high": 0.05})
-    assert "(longer wins) gets 58.0%, so the fit is 2.0 points better (difference −1.0 to +5.0)." in overview(fit, paired)
+    assert "(longer wins) gets 58.0%, so the fit is 2.0 points [−1.0, 5.0] better." in overview(fit, paired)
     below = replace(near, code="baseline", details={"rule": "longer wins", "gain": -0.027, "gain_low": -0.04, "gain_high": -0.014})
-    assert "so the fit is 2.7 points worse (difference −4.0 to −1.4)." in overview(fit, below)
+    assert "so the fit is 2.7 points [1.4, 4.0] worse." in overview(fit, below)
 
 
 def test_overview_calls_human_agreement_a_ceiling_only_where_it_is_one() -> None:
@@ -701,12 +758,10 @@ def test_numbers_read_well(value: Any, unit: str | None, low: float | None, high
 
 
 def test_interval_bars_share_a_scale() -> None:
-    assert documents._bar(0.5, 0.25, 0.75, "share") == {"low": 26.0, "high": 74.0, "at": 50.0, "zero": 2.0}
-    logits = documents._bar(0.5, -1.0, 2.0, "logits")
-    assert logits is not None
-    assert logits["zero"] == 50.0
-    assert documents._bar(0.5, None, 2.0, "logits") is None
-    assert documents._bar(0.0, 0.0, 0.0, "logits") is None
+    assert documents._bar(0.5, 0.25, 0.75, "share") == {"low": 26.0, "high": 74.0, "at": 50.0, "left": "0", "right": "100%"}
+    assert documents._bar(0.5, -1.0, 2.0, "logits") is None, "its ends would mean nothing"
+    assert documents._bar(0.5, None, 0.7, "share") is None
+    assert documents._bar(-0.1, -0.2, 0.1, "alpha") is None
 
 
 # ---------------------------------------------------------------------------------------------------------------------- card

@@ -283,7 +283,8 @@ def _diagnose(feedback: Feedback, parts: _Parts, seed: int) -> Findings:
     """What the whole data says, and what passes from the training part to the held-out one."""
     found = diagnose(feedback, seed=seed)
     if parts.held_out is None:
-        return found
+        none = Finding.not_applicable("leakage", "Leakage is not at issue.", f"{parts.how[:1].upper()}{parts.how[1:]}.")
+        return Findings(tuple(none if f.code == "leakage" else f for f in found))
     leakage = (
         [Finding.not_applicable("leakage", "Leakage is not at issue.", parts.shared)]
         if parts.shared

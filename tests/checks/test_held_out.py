@@ -115,7 +115,7 @@ def test_slices_count_each_rater_once():
     for rater, count, p, won in zip(cells["rater"], cells["count"], cells["p"], cells["won"], strict=True):
         chosen = max(p, 1 - p)
         hit = won if p >= 0.5 else not won
-        for i, value in enumerate((count, count * hit, -count * math.log(p if won else 1 - p), count * (hit - chosen))):
+        for i, value in enumerate((count, count * hit, -count * math.log(p if won else 1 - p), count * 100 * (hit - chosen))):
             sums[rater][i] += value
     each = np.array([[s[1] / s[0], s[2] / s[0], s[3] / s[0]] for s in sums.values()])
     found = table([*check_accuracy(result, predictions, cells), *check_calibration(cells)]) | log_loss(feedback, result)

@@ -28,10 +28,13 @@ def check_baselines(held_out: Feedback, cells: Cells, train: Feedback | None) ->
     blocking = margin.high < THRESHOLDS.accuracy_margin_blocking
     unclear = not blocking and margin.low <= THRESHOLDS.accuracy_margin_blocking
     title = (
-        f"The fit is {gain(margin, better='above', worse='below')} the trivial rule '{best}'." if blocking
-        else f"The fit is not clearly better than the trivial rule '{best}': it is {gain(margin)}." if unclear
+        f"The fit is {gain(margin, better='above', worse='below')} the trivial rule '{best}'."
+        if blocking
+        else f"The fit is not clearly better than the trivial rule '{best}': it is {gain(margin)}."
+        if unclear
         else f"The fit is {gain(margin)} than the best trivial rule, '{best}'."
-    )  # fmt: skip
+    )
+    title = f"{title[:-1]}; the rule is right in {figure(result)}."  # fmt: skip
     headline = Finding.of(
         result, code="baseline", title=title, unit="share", verdict="blocking" if blocking else "warning" if unclear else "ok",
         reason=f"Accuracy of the best trivial rule on the same judgments; the difference is paired, {how}."

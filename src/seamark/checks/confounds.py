@@ -105,7 +105,9 @@ def check_position(feedback: Feedback) -> list[Finding]:
             verdict=verdict,
             reason="Decided pairs whose order is known; without a position effect, and with the order drawn at "
             f"random, this is 0.5; {clustering}.",
-            remedy="Fit with the position effect, and draw the order at random." if verdict != "ok" else None,
+            remedy="The fit takes it out where it has the position effect, as the default has; in new data draw the order at random."
+            if verdict != "ok"
+            else None,
             details=details,
         )
     ]
@@ -240,7 +242,7 @@ def _length_finding(code: str, found: Lengths, what: str, details: dict[str, Any
         unit="share",
         verdict=verdict,
         reason=f"Length in characters; {_taken_from(found.comparisons)} that differ in length; n counts comparisons; {clustering}.",
-        remedy="Decide in the charter whether length is a taste or a bias, and check that a model beats the rule 'the longer one'."
+        remedy="Say in the charter (effects.style) whether length counts as taste, and check that the fit beats the rule 'longer wins'."
         if verdict != "ok"
         else None,
         details=details,
@@ -304,13 +306,13 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         f"An association given the other features, not a cause, in {taken}: logistic regression of the winner on differences in style, per standard "
         f"deviation of the difference, ridge {_RIDGE:g}, no intercept; intervals from the sandwich variance clustered "
         f"by prompt ({n_topics:,}). "
-        "`share` is how often the response with more of a feature wins, without regard to the others. "
+        "In the table, share is how often the response with more of a feature wins, without regard to the others. "
     )
     correlation = x.T @ x / len(x)
     if float(np.linalg.eigvalsh(correlation)[0]) < _COLLINEAR:
         reason += "Some features go together so closely here that the ridge, not the data, shares the effect out among them. "
     if left_out:
-        reason += f"Left out, because they differ in fewer than {_FEW} comparisons: {', '.join(left_out)}. "
+        reason += f"Left out, because they differ in fewer than {_FEW} comparisons: {', '.join(left_out).replace('_', ' ')}. "
     return Finding(
         code="style",
         title=_strongest(str(top["feature"]).replace("_", " "), estimate, low, high, len(effects), len(clear)),
@@ -321,7 +323,7 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         unit="logits per standard deviation",
         verdict=verdict,
         reason=reason.strip(),
-        remedy="Enter style as a block of its own and let the charter say whether it counts." if verdict != "ok" else None,
+        remedy="Say in the charter (effects.style) whether it counts: style is a block of its own in the fit." if verdict != "ok" else None,
         details={"effects": effects},
     )
 

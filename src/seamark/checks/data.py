@@ -353,7 +353,7 @@ def check_ties(feedback: Feedback) -> list[Finding]:
                 reason=f"n counts judgments of pairs; {clustering}.",
                 remedy="No pair says which response is better: check which column holds the answer, and what its values mean."
                 if every
-                else "Use an outcome family that has this answer; leaving it out throws away what raters said."
+                else "Keep these answers: the default fit has ties as an answer of their own, and what is left out of a fit is counted there."
                 if many
                 else None,
             )

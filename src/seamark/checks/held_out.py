@@ -170,9 +170,10 @@ def _reference(block: Predicted, ordered: Mask) -> Array:
 
 
 def figure(interval: Interval, form: str = ".1%") -> str:
-    """62.8% [58.3%, 67.1%]."""
+    """62.8% [58.3, 67.1]."""
     spread = interval.bounded and interval.high > interval.low
-    return f"{interval.estimate:{form}}" + (f" [{interval.low:{form}}, {interval.high:{form}}]" if spread else "")
+    low, high = (f"{end:{form}}".removesuffix("%") for end in (interval.low, interval.high))
+    return f"{interval.estimate:{form}}" + (f" [{low}, {high}]" if spread else "")
 
 
 def gain(interval: Interval, *, unit: str = "points", better: str = "better", worse: str = "worse") -> str:
@@ -204,15 +205,21 @@ class _Measure:
     high: float
 
 
+def _in_shares(points: Interval) -> Interval:
+    return replace(points, estimate=points.estimate / 100, low=points.low / 100, high=points.high / 100)
+
+
 _ACCURACY = _Measure("accuracy", lambda found: f"accuracy {figure(found)}", "share", ".1%", 0.0, 1.0)
 _LOG_LOSS = _Measure("log-loss", lambda found: f"log loss {figure(found, '.3f')} nats", "nats", ".3f", 0.0, np.inf)
 _CALIBRATION = _Measure(
     "calibration",
-    lambda found: f"the predicted winner wins {gain(found, better='more often than predicted', worse='less often than predicted')}",
-    "share",
-    "+.1%",
-    -1.0,
-    1.0,
+    lambda found: (
+        f"the predicted winner wins {gain(_in_shares(found), better='more often than predicted', worse='less often than predicted')}"
+    ),
+    "points",
+    "+.1f",
+    -100.0,
+    100.0,
 )
 
 
@@ -367,14 +374,14 @@ def check_calibration(cells: Cells) -> list[Finding]:
     verdict: Verdict = "warning" if low > max(THRESHOLDS.calibration_times_perfect * perfect, THRESHOLDS.calibration_warning) else "ok"
     overall = Finding.of(
         Interval(estimate, low, high, cells.n, 0), code="calibration", unit="share", verdict=verdict,
-        title=f"Predicted and observed shares differ by {estimate:.1%} on average [{low:.1%}, {high:.1%}]; "
+        title=f"Predicted and observed shares differ by {estimate:.1%} on average [{100 * low:.1f}, {100 * high:.1f}]; "
         f"a perfectly calibrated fit would show {perfect:.1%}.",
         reason=f"Expected calibration error of the predicted winner, ten bins of equal count; bootstrap over {unit}s.",
         remedy="Discount the margins: the fit is too sure or not sure enough." if verdict == "warning" else None,
         source="Guo et al. 2017; bias: Roelofs et al. 2022",
         details={"bins": _curve(cells, bins, chosen, hit), "perfect": perfect},
     )  # fmt: skip
-    return [overall, *_slices(_CALIBRATION, cells, hit - chosen)]
+    return [overall, *_slices(_CALIBRATION, cells, 100 * (hit - chosen))]
 
 
 def _ece(bins: Codes, count: Array, chosen: Array, hit: Array) -> float:

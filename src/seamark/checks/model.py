@@ -21,6 +21,7 @@ from seamark.checks.held_out import (
     check_calibration,
     check_log_loss,
     decided_cells,
+    figure,
 )
 from seamark.checks.intervals import Z95, Interval, clustered_mean, mean, share
 from seamark.checks.repeats import check_leakage, shares_answers
@@ -180,7 +181,7 @@ def check_rater_reliability(fit: Fit) -> Finding:
     counts, edges = np.histogram(slopes, bins=30, range=(min(slopes.min(), -1.0), max(slopes.max(), 2.0)))
     return Finding.of(
         at_chance, code="rater-reliability", unit="share", verdict=verdict,
-        title=f"About {at_chance.estimate:.0%} [{at_chance.low:.0%}, {at_chance.high:.0%}] of the {raters.height:,} raters {enough} answer at "
+        title=f"About {figure(at_chance, '.0%')} of the {raters.height:,} raters {enough} answer at "
         f"chance ({int((careless > _CLEAR).sum()):,} clearly so); {int((opposed > _CLEAR).sum()):,} clearly against the majority.",
         reason="Posterior probability of a slope of 0, averaged over raters. An opposed rater may be a consistent minority, which one-value data "
         "cannot tell from an adversary.",
@@ -221,11 +222,11 @@ def check_effects(fit: Fit) -> list[Finding]:
         code = {"position": "position/fitted", "style: log_characters": "length/fitted"}.get(parameter.name)
         if code is None:
             continue
-        logits = f"{parameter.estimate:+.2f} logits ({parameter.low:+.2f} to {parameter.high:+.2f})"
+        logits = f"{parameter.estimate:+.2f} [{parameter.low:.2f}, {parameter.high:.2f}] logits"
         points = 100 / (1 + np.exp(-abs(parameter.estimate))) - 50
         title = {
             "position/fitted": f"All else equal, the response shown first gains {logits}: {points:.0f} points of preference at an even pair.",
-            "length/fitted": f"One standard deviation more log length goes with {logits}, given the other features.",
+            "length/fitted": f"One standard deviation more log length goes along with {logits}, given the other features.",
         }[code]
         findings.append(
             Finding.of(
@@ -266,10 +267,11 @@ def check_doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int =
     interval, how = clustered_mean(table["ignorance"].to_numpy() / total, clusters, weight=total)
     if interval.bounded:  # a share, whose interval by Student's t may leave [0, 1] where there are few prompts
         interval = replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
+    said = {c: f"{s:.0%}" if s >= 0.1 else f"{s:.1%}" for c, s in shares.items() if s is not None}
     split = (
-        f"{shares['noise']:.0%} is noise, {shares['disagreement']:.0%} disagreement between groups and {shares['ignorance']:.0%} ignorance"
+        f"{said['noise']} is noise, {said['disagreement']} disagreement between groups and {said['ignorance']} ignorance"
         if fit.separates
-        else f"{shares['ignorance']:.0%} is ignorance, and {shares['noise_and_disagreement']:.0%} noise and disagreement together"
+        else f"{said['ignorance']} is ignorance, and {said['noise_and_disagreement']} noise and disagreement together"
     )
     why = (
         f"Law of total variance under the people model {fit.spec['people']['people']}."

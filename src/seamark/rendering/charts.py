@@ -122,7 +122,7 @@ def _spec(chart: Any, rows: Sequence[Row], description: str, *, height: Any = 26
 
 def _scale(name: str, title: str | None, *, share: bool = False, ticks: int = 6, **scale: Any) -> dict[str, Any]:
     """A numeric axis as keyword arguments of alt.X and alt.Y."""
-    axis = {"tickCount": ticks} | ({"format": "%"} if share else {})
+    axis = {"tickCount": ticks} | ({"format": "%"} if share else {"format": ",d"} if scale.get("type") == "log" else {})
     return {"field": name, "type": "quantitative", "title": title, "scale": {"zero": False} | scale, "axis": axis}
 
 
@@ -289,14 +289,16 @@ def _draw_length(findings: Findings) -> list[Chart | None]:
         charts.append(Chart(code="length-wins", title="Does the longer response win?", text=text, specs=[spec], table=table))
     points = rows_of(details, "points", "log_length", "utility")[:MAX_POINTS]
     if points:
-        text = f"The fitted utility of {len(points):,} responses against the logarithm of their length."
+        for row in points:
+            row["characters"] = max(1, round(math.expm1(min(row["log_length"], 50.0))))
+        text = f"The fitted utility of {len(points):,} responses against their length."
         dots = _chart().mark_point(color="var(--c-1)", opacity=0.4, size=24).encode(
-            x=alt.X(**_scale("log_length", "log length", ticks=8)),
+            x=alt.X(**_scale("characters", "length in characters (each step doubles)", ticks=6, type="log", base=2, nice=False)),
             y=alt.Y(**_scale("utility", "utility (logits)", ticks=5)),
-            tooltip=_tips(log_length=("log length", "number"), utility=("utility", "number")),
+            tooltip=_tips(characters=("characters", "count"), utility=("utility", "number")),
         )  # fmt: skip
-        cells = [(figure(float(row["log_length"])), figure(float(row["utility"]))) for row in points]
-        table = Table(caption="Utility and length", columns=("log length", "utility (logits)"), rows=cells, texts=())
+        cells = [(count(row["characters"]), figure(float(row["utility"]))) for row in points]
+        table = Table(caption="Utility and length", columns=("characters", "utility (logits)"), rows=cells, texts=())
         charts.append(
             Chart(code="length-utility", title="Utility against length", text=text, specs=[_spec(dots, points, text)], table=table)
         )
@@ -549,8 +551,15 @@ def _frame(rows: list[Row], fields: Sequence[str], reference: float, *, limit: b
 def _range(low: float | None, high: float | None) -> str:
     """A bin in words; open ends have no number."""
 
+    ends = [abs(end) for end in (low, high) if end is not None]
+    width = (high - low) if low is not None and high is not None else max(ends, default=1.0)
+    # a width of 0.43 is told by two digits after the point, one of 30 by none; a third is of use only to narrow bins
+    decimals = min(6 if width < 0.02 else 2, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 2
+
     def short(value: float) -> str:
-        return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+        text = f"{value:,.{decimals}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        return "0" if text == "-0" else text.replace("-", "−")
 
     if low is None or high is None:
         return "all" if low is high else f"{short(low)} or more" if low is not None else f"below {short(high or 0.0)}"

@@ -26,7 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 from seamark.checks.findings import SCHEMA_VERSION, VERDICTS, Finding, Findings
 from seamark.rendering.charts import draw_sections, tables_behind
-from seamark.rendering.words import DOUBTS, belongs_to, count, figure, finite, interval_of, rows_of, sentence, spelled, with_interval
+from seamark.rendering.words import (
+    DOUBTS,
+    belongs_to,
+    count,
+    figure,
+    finite,
+    interval_of,
+    rows_of,
+    said_decimals,
+    sentence,
+    spelled,
+    typeset,
+    with_interval,
+)
 
 if TYPE_CHECKING:
     import jinja2  # imported where it is used, as altair is: 0.1 s and 0.7 s that most commands do not need
@@ -97,7 +110,7 @@ def write_report(report: Report, path: str | Path) -> None:
             chart_style=json.loads(_read("charts.json")),
             scripts=[Markup(script) for script in scripts],
             licences=_read("vendor/LICENSES.txt"),
-            overview=_overview(report),
+            overview=[typeset(text) for text in _overview(report)],
             counts=_counts(report.data),
             groups=_groups(report.findings),
             badge=_badge(report.findings),
@@ -199,7 +212,7 @@ def _environment(*, escape: bool) -> jinja2.Environment:
     )
     named: dict[str, Callable[..., Any]] = {"embed": _embed, "md": _md, "yaml": _yaml, "count": count, "figure": figure, "day": _day}
     filters: Any = environment.filters  # declared as the union of jinja2's own signatures
-    filters.update(named | {"interval": interval_of, "bar": _bar, "tables": tables_behind})
+    filters.update(named | {"interval": interval_of, "bar": _bar, "tables": tables_behind, "said": said_decimals, "typeset": typeset})
     return environment
 
 
@@ -242,22 +255,22 @@ def _day(created: str) -> str:
     return created[:16].replace("T", " ") if re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d", created) else created
 
 
-def _bar(estimate: Any, low: Any, high: Any, unit: str | None) -> dict[str, float] | None:
-    """Where an interval, its point and its zero stand on a line from 0 to 100; None where there is no interval to draw."""
-    if not (finite(estimate) and finite(low) and finite(high)):
+_SCALES: dict[str | None, tuple[float, float, str, str]] = {"share": (0.0, 1.0, "0", "100%"), "alpha": (0.0, 1.0, "0", "1")}
+"""Units whose ends mean something, and what stands at them; a bar on a scale of its own could not be compared with another."""
+
+
+def _bar(estimate: Any, low: Any, high: Any, unit: str | None) -> dict[str, Any] | None:
+    """Where an interval and its point stand on the unit's scale, from 0 to 100; None without an interval, or where it leaves the scale."""
+    if not (finite(estimate) and finite(low) and finite(high)) or unit not in _SCALES:
         return None
-    first, last = min(low, estimate, 0.0), max(high, estimate, 0.0)
-    if unit == "share" and first >= 0 and last <= 1:
-        first, last = 0.0, 1.0
-    elif first == last:
+    first, last, left, right = _SCALES[unit]
+    if not first <= low <= estimate <= high <= last:
         return None
-    elif first < 0 < last:  # both signs: centre the zero, so that bars of one table compare
-        first, last = -max(-first, last), max(-first, last)
 
     def place(value: float) -> float:
         return round(2 + 96 * (value - first) / (last - first), 2)
 
-    return {"low": place(low), "high": place(high), "at": place(estimate), "zero": place(0.0)}
+    return {"low": place(low), "high": place(high), "at": place(estimate), "left": left, "right": right}
 
 
 # -------------------------------------------------------------------------------------------------------- parts of the page
@@ -392,8 +405,9 @@ def _say_accuracy(finding: Finding, findings: Findings) -> str | None:
     gain, low, high = (best.details.get(key) for key in ("gain", "gain_low", "gain_high"))
     if isinstance(gain, float) and isinstance(low, float) and isinstance(high, float):
         # paired on the same judgments: sharper than two intervals
-        between = f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")
-        return f"{text}, so the fit is {abs(100 * gain):.1f} points {'better' if gain >= 0 else 'worse'} (difference {between})."
+        ends = sorted((100 * low, 100 * high) if gain >= 0 else (-100 * low, -100 * high))
+        between = f"[{ends[0]:.1f}, {ends[1]:.1f}]".replace("-", "−")
+        return f"{text}, so the fit is {abs(100 * gain):.1f} points {between} {'better' if gain >= 0 else 'worse'}."
     if finding.low is None or finding.high is None or best.low is None or best.high is None:
         return f"{text}."
     if finding.low > best.high:

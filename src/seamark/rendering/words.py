@@ -7,6 +7,7 @@ is left out, so that a half-filled study still gets its report.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,33 +48,58 @@ def _percent(value: float, *, fine: bool) -> str:
     return f"{text}%"
 
 
-def figure(value: Any, unit: str | None = None, low: Any = None, high: Any = None) -> str:
+def figure(value: Any, unit: str | None = None, low: Any = None, high: Any = None, *, decimals: int | None = None) -> str:
     """A number as people read it: shares as per cent, counts with separators, others to the digits their interval allows."""
     if not finite(value):
         return "–"
     if unit == "count" or (isinstance(value, int) and unit != "share"):
         return f"{value:,.0f}".replace("-", "−")
+    if decimals is not None:
+        text = f"{100 * value:,.{decimals}f}%" if unit == "share" else f"{value:,.{decimals}f}"
+        return text.replace("-", "−")
     decimals = _decimals(value, low, high)
+    if unit != "share" and 0 < abs(value) < 0.001 and not finite(low):
+        return f"{value:.1e}".replace("-", "−")
     if unit == "share":
         fine = high - low < 0.1 if finite(low) and finite(high) else 0 < abs(value) < 0.1
         return _percent(value, fine=fine).replace("-", "−")
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
-def interval_of(low: Any, high: Any, unit: str | None = None) -> str:
-    """The 95% interval in words, or nothing."""
+def interval_of(low: Any, high: Any, unit: str | None = None, *, decimals: int | None = None) -> str:
+    """The 95% interval as the sentences write it, [59.7, 63.7], or nothing."""
     if not (finite(low) and finite(high)):
         return ""
-    return f"{figure(float(low), unit, low, high)} to {figure(float(high), unit, low, high)}"
+    ends = (figure(float(end), unit, low, high, decimals=decimals).removesuffix("%") for end in (low, high))
+    return f"[{', '.join(ends)}]"
 
 
 def with_interval(finding: Finding, units: str = "") -> str:
-    """Estimate, interval and n in one phrase: 71.2% (69.0% to 73.4%, n = 3,201)."""
-    inside = [interval_of(finding.low, finding.high, finding.unit)] if interval_of(finding.low, finding.high, finding.unit) else []
-    if finding.n is not None:
-        inside.append(f"n = {finding.n:,}{' ' + units if units else ''}")
-    number = figure(finding.estimate, finding.unit, finding.low, finding.high)
-    return f"{number} ({', '.join(inside)})" if inside else number
+    """Estimate, interval and n in one phrase: 71.2% [69.0, 73.4] (n = 3,201)."""
+    decimals = said_decimals(finding)
+    number = figure(finding.estimate, finding.unit, finding.low, finding.high, decimals=decimals)
+    interval = interval_of(finding.low, finding.high, finding.unit, decimals=decimals)
+    n = f"(n = {finding.n:,}{' ' + units if units else ''})" if finding.n is not None else ""
+    return " ".join(part for part in (number, interval, n) if part)
+
+
+def said_decimals(finding: Finding) -> int | None:
+    """Digits after the point with which the finding's own sentence gives its estimate, so that both show one number; None where it does not."""
+    if not finite(finding.estimate):
+        return None
+    share = finding.unit == "share"
+    value = abs(finding.estimate or 0.0) * (100 if share else 1)
+    found: list[int] = []
+    for digits, sign, end in re.findall(r"(\d[\d,]*(?:\.\d+)?)(%?)(?: [a-z]+)?(?: \[[+-]?([\d.,]*\d))?", finding.title):
+        places, places_of_end = (len(number.partition(".")[2]) for number in (digits, end))
+        if bool(sign) == share and f"{value:,.{places}f}" == digits:
+            found.append(max(places, places_of_end))  # 54% [52.7, 55.2] leaves a zero out
+    return max(found, default=None)
+
+
+def typeset(text: str) -> str:
+    """A sentence of a check with proper minus signs, and without the marks of code."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text).replace("`", "")
 
 
 def plain(value: Any) -> str:
