@@ -245,7 +245,7 @@ def test_weights_are_the_judgments(exported: tuple[Society, Fit, list[dict[str, 
     society, _, rows = exported
     judged = society.feedback.judgments.select(pair=pl.col("responses").list.sort().cast(pl.List(pl.String)).list.join(" "), said="outcome")
     chosen = judged.filter((pl.col("said").cast(pl.String) != "tie").any().over("pair"))
-    assert 0 < judged.height - chosen.height < 20  # pairs that were only tied are left out
+    assert 0 < judged.height - chosen.height < 20  # pairs only ever tied are left out
     assert sum(row["weight"] for row in rows) == chosen.height
     assert len({(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in rows}) == len(rows)
 
@@ -327,6 +327,6 @@ def test_pairs_that_were_only_tied_are_left_out_and_counted(tmp_path: Path):
         }
     )
     written = export_signal(fit(judged, utility=Tabular(), observation=PLAIN), judged, tmp_path / "rows.jsonl")
-    assert (written.n_rows, written.left_out) == (1, {"that were only tied": 2})
+    assert (written.n_rows, written.left_out) == (1, {"only ever tied": 2})
     (row,) = _rows(tmp_path / "rows.jsonl")
     assert (row["chosen"], row["rejected"], row["weight"]) == ("one", "three", 20.0)

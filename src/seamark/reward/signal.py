@@ -126,7 +126,7 @@ class Signal:
         return rows + (f" (pairs left out: {listed})" if listed else "" if self.n_rows else " (no judgment bears on a pair of responses)")
 
 
-_REASONS = ("without text", "of the same text", "that the fit cannot place", "that were only tied")
+_REASONS = ("without text", "of the same text", "that the fit cannot place", "only ever tied")
 
 
 def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> Signal:
