@@ -32,7 +32,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 
 MODELS: tuple[tuple[str, ...], ...] = (
-    ("features", "network", "observation", "people"),
+    ("features", "labels", "network", "observation", "people"),
     ("utility", "design", "terms", "targets"),
     ("likelihood",),
     ("curvature", "slopes"),
