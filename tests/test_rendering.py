@@ -610,15 +610,16 @@ def test_badge_and_stamp(tmp_path: Path) -> None:
 
 def test_the_badge_is_green_only_where_something_was_measured() -> None:
     accuracy = Finding(code="accuracy", title="x", estimate=0.6, low=0.55, high=0.65, n=100, unit="share")
-    unclear = Finding(code="baseline", title="x", estimate=0.58, low=0.5, high=0.66, n=100, unit="share", verdict="warning")
+    unclear = replace(accuracy, low=0.45)
     nothing = Finding.not_applicable("accuracy", "x", "Nothing was held out.")
     no_rows = Finding(code="signal", title="x", estimate=0.0, n=0, unit="count", verdict="warning")
     assert documents._badge(Findings((accuracy,))) == ("ok", "fine")
+    assert documents._badge(Findings((accuracy, no_rows))) == ("warning", "1 warning")
+    assert "There is no row to train on; nothing else" in overview(accuracy, no_rows)
     for findings, why in (
         ((), "held-out accuracy was not computed"),
         ((nothing,), "nothing was held out"),
-        ((accuracy, unclear), "not clearly better than a rule"),
-        ((accuracy, no_rows), "no row to train on"),
+        ((unclear,), "not clearly better than a coin"),
     ):
         assert documents._badge(Findings(findings)) == ("not_applicable", "too little to tell")
         assert why in overview(*findings)

@@ -273,9 +273,9 @@ def _split(feedback: Feedback, utility: Utility | None, by: str | None, test: fl
     how = f"{held.n_judgments:,} judgments ({held.n_judgments / feedback.n_judgments:.0%}) held out by {by}"
     shared = ""
     if tabular:
-        shared = "a table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose"
+        shared = "A table of values is evaluated on other answers about the same responses, which share prompts and responses on purpose."
     elif by not in ("prompt", "prompt_cluster"):
-        shared = f"judgments were held out by {by}: both parts are about the same prompts on purpose, and say nothing of new ones"
+        shared = f"Judgments were held out by {by}: both parts are about the same prompts on purpose, and say nothing of new ones."
     return _Parts(train, held, how, shared)
 
 

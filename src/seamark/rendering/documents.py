@@ -326,10 +326,19 @@ def _overview(report: Report) -> list[str]:
     elif open_question:
         verdict = f"Too little to tell whether this data can be used: {open_question}"
     else:
-        verdict = "Nothing found stands in the way of using this data"
+        signal = findings.get("signal")
+        empty = signal is not None and not signal.estimate
+        verdict = (
+            "There is no row to train on; nothing else found stands in the way of using this data"
+            if empty
+            else "Nothing found stands in the way of using this data"
+        )
     charter = "" if report.charter_signed else "; nobody has signed the charter yet, so the reward is not releasable"
     sentences.append(f"{verdict}{charter}.")
     return sentences
+
+
+_COIN = 0.5
 
 
 def too_little(findings: Findings) -> str:
@@ -339,12 +348,9 @@ def too_little(findings: Findings) -> str:
         accuracy = findings.get("accuracy")
         why = (accuracy.reason if accuracy is not None else None) or "held-out accuracy was not computed"
         return f"{why[:1].lower()}{why[1:]}".rstrip(".")
-    baseline = findings.get("baseline")
-    if baseline is not None and baseline.verdict == "warning":
-        return "the fit is not clearly better than a rule that needs no model"
-    signal = findings.get("signal")
-    if signal is not None and not signal.estimate:
-        return "there is no row to train on"
+    pairs = findings.get("accuracy")
+    if pairs is not None and pairs.unit == "share" and pairs.low is not None and pairs.low <= _COIN:
+        return "on held-out pairs the fit is not clearly better than a coin"
     return ""
 
 
