@@ -59,7 +59,8 @@ examples: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## time and memory beside the peers, then accuracy on real debates; ARGS goes to run.py
 	$(BIN)/python benchmarks/run.py $(ARGS)
-	$(BIN)/python benchmarks/debates.py
+	@if [ -n "$$SEAMARK_TEST_DATA" ]; then $(BIN)/python benchmarks/debates.py; \
+	  else echo "debates: not run, SEAMARK_TEST_DATA is not set (docs/data.md)"; fi
 
 # ---- what is generated
 

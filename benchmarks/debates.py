@@ -16,12 +16,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, hstack
 from scipy.stats import t as student
 
 import seamark as sm
@@ -42,8 +44,15 @@ def longer_wins(_train: sm.Feedback, held: sm.Feedback) -> Array:
     return length[left] - length[right]
 
 
-def tfidf(train: sm.Feedback, held: sm.Feedback) -> Array:
-    """Logistic regression (C=1, no intercept) on differences of TF-IDF of words 1-2 and characters 3-5 within words."""
+def _log_lengths(feedback: sm.Feedback) -> csr_array:
+    return csr_array(np.log1p(feedback.responses["text"].str.len_chars().to_numpy().astype(float))[:, None])
+
+
+def tfidf(train: sm.Feedback, held: sm.Feedback, *, length: bool = False) -> Array:
+    """Logistic regression (C=1, no intercept) on differences of TF-IDF of words 1-2 and characters 3-5 within words.
+
+    With `length`, the log of the number of characters is one more feature: TF-IDF alone is blind to it.
+    """
     from scipy.sparse import vstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -54,6 +63,8 @@ def tfidf(train: sm.Feedback, held: sm.Feedback) -> Array:
         TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=2, sublinear_tf=True),
     )
     x = map_.fit_transform(train.responses["text"].to_list()).tocsr()
+    if length:
+        x = hstack([x, _log_lengths(train)]).tocsr()
     left, right = _sides(train)
     outcome = train.pairs()["outcome"].to_numpy()
     won, lost = outcome == "left", outcome == "right"
@@ -64,7 +75,8 @@ def tfidf(train: sm.Feedback, held: sm.Feedback) -> Array:
     difference = vstack([difference[turn[use] == 1], -difference[turn[use] == -1]]).tocsr()
     label = np.concatenate([won[use][turn[use] == 1], lost[use][turn[use] == -1]])
     model = LogisticRegression(C=1.0, fit_intercept=False, max_iter=2000).fit(difference, label)
-    value = map_.transform(held.responses["text"].to_list()) @ model.coef_[0]
+    new = map_.transform(held.responses["text"].to_list())
+    value = (hstack([new, _log_lengths(held)]).tocsr() if length else new) @ model.coef_[0]
     left, right = _sides(held)
     return value[left] - value[right]
 
@@ -121,12 +133,14 @@ def main(arguments: list[str] | None = None) -> int:
     methods: dict[str, Callable[[str], Gap]] = {
         "length": lambda _: longer_wins,
         "tfidf": lambda _: tfidf,
+        "tfidf-length": lambda _: partial(tfidf, length=True),
         "hash": lambda _: linear("hash"),
         "minilm": lambda encoder: linear(encoder or _minilm()),
     }
     titles = {
         "length": "longer wins",
         "tfidf": "TF-IDF, logistic",
+        "tfidf-length": "TF-IDF and log length, logistic",
         "hash": "Seamark Linear(hash) + style",
         "minilm": "Seamark Linear(MiniLM) + style",
     }

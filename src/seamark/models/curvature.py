@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.csgraph import connected_components
 
@@ -58,7 +58,11 @@ def _cholesky(matrix: Array) -> tuple[Array, bool]:
 def _inverse_factor(cholesky: tuple[Array, bool]) -> Array:
     """F with F F' the inverse."""
     lower = cholesky[0]
-    return solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False).T
+    if not len(lower):
+        return lower
+    (trtri,) = get_lapack_funcs(("trtri",), (lower,))
+    inverse, _ = trtri(lower, lower=1)
+    return np.tril(inverse).T
 
 
 @dataclass

@@ -794,7 +794,8 @@ def _optimise(
         if components is None and likelihood.basis.matrix is None:
             components = Components(derivatives.values)
         gradient = derivatives.gradient - search.precision * (search.x - search.centre)
-        solver = make_solver(likelihood, derivatives, search.precision, components, rng)
+        if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
+            solver = make_solver(likelihood, derivatives, search.precision, components, rng)
         plain = solver.solve(gradient)
         decrement = float(np.sqrt(max(gradient @ plain, 0.0) / len(plain)))
         step = memory.step(search.x, gradient, solver) if frozen else plain
@@ -820,7 +821,7 @@ def _optimise(
         hyper = now
         rounds += 1
         if settled >= (2 if slopes else 1) or rounds >= _ROUNDS or iteration >= max_iterations // 2:
-            frozen = True
+            frozen, age = True, 0
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
     return _State(
