@@ -28,7 +28,7 @@ from seamark.checks.repeats import check_leakage, shares_answers
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models.fitting import Fit
 from seamark.models.prediction import Predicted, predict
-from seamark.models.slopes import _PSEUDO_RATERS as PSEUDO_RATERS
+from seamark.models.slopes import PSEUDO_RATERS
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]

@@ -199,7 +199,9 @@ def _snapshot(name: str) -> Path:
             folder = Path(hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns=["onnx/*", "openvino/*"]))
     except (OSError, ValueError) as error:
         raise UnreadableSource(
-            name, f"it is no folder, and cannot be had from the hub ({error})", "Check the name, the network and that you are logged in."
+            name,
+            f"it is no folder, and cannot be had from the hub ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            "Use hash or tabular, or check the encoder's name, the network and that you are logged in.",
         ) from None
     return folder
 

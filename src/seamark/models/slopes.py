@@ -14,7 +14,7 @@ from seamark.models.likelihood import Nodes
 Array = NDArray[np.float64]
 
 SHARES = ("careful", "at chance", "opposed")
-_PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
+PSEUDO_RATERS = np.array([4.0, 0.5, 0.5])
 """Prior of the three shares, as if five raters had been seen: keeps a share from being exactly 0 or 1 in small data."""
 _SPREAD_PRIOR = (2.0, 0.3)
 """Prior of the spread of careful slopes: as if two raters with spread 0.3 had been seen."""
@@ -87,7 +87,7 @@ class Slopes:
         possible = np.isfinite(log_prior)
         likelihood = np.where(possible, log_joint[:R] - np.where(possible, log_prior, 0.0), -np.inf)
         n0, s0 = _SPREAD_PRIOR
-        pseudo = _PSEUDO_RATERS if branches == 2 else _PSEUDO_RATERS * [1, 1, 0]
+        pseudo = PSEUDO_RATERS if branches == 2 else PSEUDO_RATERS * [1, 1, 0]
         squares = (grid[seen] - 1) ** 2
         # EM to its end: given the likelihood at the nodes a round costs nothing
         joint, by_branch = likelihood, np.zeros((0, branches, GRID))
