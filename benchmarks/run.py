@@ -102,6 +102,8 @@ TABLES = (
             Case("crowd-kit NoisyBradleyTerry (10 steps)", "crowd-kit NoisyBradleyTerry", 1e4, "minutes"),
         ),
     ),
+    Table("study", "Whole study, ids, 200 items (target: 30 s, 2 GiB)", "leaderboard", ".jsonl", (Case("run_study", "study"),), (1e5,)),
+    Table("study", "Whole study, ids, 10,000 items (target: 30 s, 2 GiB)", "sparse", ".jsonl", (Case("run_study", "study"),), (1e5,)),
     Table("study", "Whole study, ids, 2,000 raters (target: 30 s, 2 GiB)", "crowd", ".jsonl", (Case("run_study", "study"),), (1e5,)),
     Table(
         "study", "Whole study, texts, simulated society (target: 30 s, 2 GiB)", "society", ".jsonl", (Case("run_study", "study"),), (1e5,)

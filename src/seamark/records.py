@@ -218,22 +218,16 @@ class Judgment(_Record):
     def to_columns(self) -> dict[str, Any]:
         """One row of `COLUMNS`, without `line` and what was not given."""
         shown = self.responses
-        given = set[str]().union(*(r.model_fields_set for r in shown))
-
-        def slots(name: str) -> list[Any] | None:
-            values = [getattr(r, name) for r in shown] if name in given else []
-            return values if any(v is not None for v in values) else None
-
         row = {"outcome": self.outcome} | {name: getattr(self, name) for name in self.model_fields_set - _NESTED}
         messages = None if self.prompt is None or isinstance(self.prompt, str) else [m.model_dump() for m in self.prompt]
         row |= {
             "prompt": json.dumps(messages, ensure_ascii=False) if messages is not None else self.prompt,
             "prompt_is_messages": messages is not None if self.prompt is not None else None,
-            "texts": slots("text"),
-            "ids": slots("id"),
-            "models": slots("model"),
-            "acts": slots("act"),
-            "revisions_of": slots("revision_of"),
+            "texts": _unless_empty([r.text for r in shown]),
+            "ids": _unless_empty([r.id for r in shown]),
+            "models": _unless_empty([r.model for r in shown]),
+            "acts": _unless_empty([r.act for r in shown]),
+            "revisions_of": _unless_empty([r.revision_of for r in shown]),
             "time": self.time if self.time is None or self.time.tzinfo else self.time.replace(tzinfo=UTC),
         }
         if self.scale is not None:
@@ -249,6 +243,10 @@ class Judgment(_Record):
                 "rater_profile": json.dumps(profile, sort_keys=True, ensure_ascii=False) if profile is not None else None,
             }
         return row
+
+
+def _unless_empty(values: list[Any]) -> list[Any] | None:
+    return None if values.count(None) == len(values) else values
 
 
 _NESTED = {"responses", "prompt", "scale", "span", "rater", "time"}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
@@ -118,6 +119,7 @@ class Basis:
     features: FeatureMap | None = None
     response_ids: tuple[str, ...] = field(default=(), repr=False)
     """Content ids of the rows, for the identity and the residual part."""
+    _last: list[tuple[pl.DataFrame, Rows]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def residual(self) -> slice | None:
@@ -168,7 +170,15 @@ class Basis:
         return np.block([[product, AX.T], [AX, A.toarray()]]) if self._has_identity else product
 
     def rows_for(self, feedback: Feedback) -> Rows:
-        """The rows of X for the responses of any feedback."""
+        """The rows of X for the responses of any feedback; those of the last two tables asked for are kept."""
+        for table, rows in self._last:
+            if table is feedback.responses:
+                return rows
+        rows = self._rows(feedback)
+        self._last[:] = [*self._last[-1:], (feedback.responses, rows)]
+        return rows
+
+    def _rows(self, feedback: Feedback) -> Rows:
         lookup = {name: row for row, name in enumerate(self.response_ids)}
         seen = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
         if self.features is None:
