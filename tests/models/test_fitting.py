@@ -531,6 +531,17 @@ def test_the_sparse_path_agrees_with_the_dense_one(people: Same | Groups, monkey
     assert (two.ignorance / one.ignorance).mean() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("n_responses", [60, 400])
+def test_a_lapse_alone_in_the_border_does_not_throw_the_fit(n_responses: int, monkeypatch: pytest.MonkeyPatch):
+    """At the start a lapse has no curvature of its own and some with the values: what is left of it then curves the wrong way."""
+    monkeypatch.setattr(curvature, "DENSE", 5)
+    society = leaderboard(3, n_responses=n_responses, n_judgments=10 * n_responses, tie=None, position=0.0)
+    result = fit(society.feedback, observation=Observation(effects=(), lapse=True))
+    assert result.convergence.converged
+    assert result.convergence.iterations < 40
+    assert np.corrcoef(result.utilities(society.feedback), society.truth.value)[0, 1] > 0.6
+
+
 @pytest.mark.parametrize("observation", [SHOWN, Observation()], ids=["position", "everything"])
 @pytest.mark.parametrize("people", [Same(), Groups()], ids=["same", "groups"])
 def test_blocks_agree_with_the_dense_matrix(people: Same | Groups, observation: Observation, monkeypatch: pytest.MonkeyPatch):

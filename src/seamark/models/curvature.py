@@ -39,12 +39,15 @@ WIDEST_BORDER = 4000
 """A border up to this wide has its Schur complement written out."""
 DRAWS = 64
 """Draws that stand for a covariance too large to keep: 9% error of a standard deviation of a gap, 2% of that of a single value."""
+_TURNED = 500
+"""Largest matrix whose wrong curvatures are turned round one by one."""
 _PROJECTED = 64
 """Columns that stand for a wide low-rank part of a covariance."""
 
 
 def _cholesky(matrix: Array) -> tuple[Array, bool]:
-    """Lower factor; far from the mode a shape parameter may curve the wrong way, so the matrix is damped as need be (Levenberg 1944)."""
+    """Lower factor. Far from the mode a shape parameter may curve the wrong way: a matrix that is not positive is then taken by the
+    absolute values of its curvatures (Nocedal & Wright 2006, section 3.4), and where it is too large for that it is damped."""
     if not len(matrix):
         return matrix, True
     ridge, scale = 0.0, float(np.abs(np.diag(matrix)).max())
@@ -52,7 +55,11 @@ def _cholesky(matrix: Array) -> tuple[Array, bool]:
         try:
             return cho_factor(matrix + ridge * np.eye(len(matrix)) if ridge else matrix, lower=True)
         except np.linalg.LinAlgError:
-            ridge = max(10 * ridge, 1e-8 * scale)
+            if len(matrix) <= _TURNED:
+                curve, axes = np.linalg.eigh((matrix + matrix.T) / 2)
+                curve = np.maximum(np.abs(curve), 1e-3 * np.abs(curve).max())
+                return cho_factor((axes * curve) @ axes.T, lower=True)
+            ridge = max(10 * ridge, 1e-4 * scale)
 
 
 def _inverse_factor(cholesky: tuple[Array, bool]) -> Array:
