@@ -189,7 +189,7 @@ def test_linear_beats_longer_wins_and_the_majority_on_held_out_prompts(texts: tu
     rule = np.where(difference == 0, 0.5, (difference > 0) == won)
     decided = train.judgments["outcome"].is_in(["left", "right"])
     left_wins = (train.judgments["outcome"].filter(decided) == "left").mean()
-    majority = won if left_wins is not None and left_wins > 0.5 else ~won
+    majority = (won if left_wins is not None and left_wins > 0.5 else ~won).astype(float)
     for baseline in (rule, majority):
         gain = np.repeat(((p > 0.5) == won) - baseline, count.astype(int))
         assert len(gain) > 200
