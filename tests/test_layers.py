@@ -36,6 +36,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("utility", "design", "terms", "targets"),
     ("likelihood",),
     ("curvature", "slopes"),
+    ("result",),
     ("fitting",),
     ("prediction",),
     ("__init__",),

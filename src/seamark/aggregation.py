@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seamark.errors import SeamarkError
-from seamark.models.fitting import Fit, Gaps
+from seamark.models.result import Fit, Gaps
 from seamark.records import Feedback
 
 

@@ -157,7 +157,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Does the fit predict judgments it has not seen?"""
     import seamark.checks
-    from seamark.models.fitting import Fit
+    from seamark.models.result import Fit
 
     fitted = Fit.load(fit)
     feedback = _read(source, format, columns, on_error, axis, seed)
@@ -175,7 +175,7 @@ def export(
 ) -> None:  # fmt: skip
     """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
     from seamark.aggregation import Charter
-    from seamark.models.fitting import Fit
+    from seamark.models.result import Fit
     from seamark.outputs import require_file_place
     from seamark.reward import export_signal
 

@@ -24,8 +24,9 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
-from seamark.models.fitting import Fit, fit
+from seamark.models.fitting import fit
 from seamark.models.people import Groups, People, Same
+from seamark.models.result import Fit
 from seamark.models.utility import RESIDUALS, Linear, Tabular, Utility, default_utility
 from seamark.outputs import require_folder_place, whole_file, whole_folder
 from seamark.records import Feedback, require_usable

@@ -39,9 +39,9 @@ from seamark.models import (
     predict,
 )
 from seamark.models.design import build_design, costs_as_preferences
-from seamark.models.fitting import Parameter
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Outcome, rao_kupper
+from seamark.models.result import Parameter
 from seamark.records import Feedback
 from seamark.simulation import Society, simulate
 

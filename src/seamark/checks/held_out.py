@@ -22,9 +22,9 @@ from seamark.checks.comparisons import Codes, compare, counted
 from seamark.checks.findings import Finding, Verdict
 from seamark.checks.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean, mean_share
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.models.fitting import Fit
 from seamark.models.observation import Choice, Davidson, Strength
 from seamark.models.prediction import Predicted
+from seamark.models.result import Fit
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]

@@ -26,8 +26,8 @@ from seamark.checks.held_out import (
 from seamark.checks.intervals import Z95, Interval, clustered_mean, mean, share
 from seamark.checks.repeats import check_leakage, shares_answers
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.models.fitting import Fit
 from seamark.models.prediction import Predicted, predict
+from seamark.models.result import Fit
 from seamark.models.slopes import PSEUDO_RATERS
 from seamark.records import Feedback
 

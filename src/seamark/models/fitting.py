@@ -1,4 +1,4 @@
-"""`fit`: the posterior mode of the one likelihood, its prior strengths, its uncertainty; `Fit`: what it found, frozen.
+"""`fit`: the posterior mode of the one likelihood, its prior strengths and its uncertainty.
 
 The mode is found by Newton steps on the marginal posterior (raters' slopes integrated out); between the steps the prior
 variances move to the maximum of the marginal likelihood (MacKay 1992, equation 4.20) and the shares and spread of the slopes
@@ -7,14 +7,11 @@ by EM. Then the hyperparameters are frozen and the steps go on until the first-o
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,15 +21,15 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array, hstack
 from scipy.special import logsumexp
 
-from seamark.errors import InvalidSetting, NotConverged, NotIdentified, UnreadableSource
+from seamark.errors import NotConverged, NotIdentified
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
 from seamark.models.design import Design, build_design, comparison_parts
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
-from seamark.models.observation import Observation, Outcome, Reliability, outcome_from_dict, outcome_to_dict
+from seamark.models.observation import Observation, Reliability
 from seamark.models.people import Groups, People, Same
+from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter
 from seamark.models.slopes import GRID, SHARES, Slopes
-from seamark.models.utility import Basis, FeatureMap, Utility, default_utility, squared_rows
-from seamark.outputs import whole_folder
+from seamark.models.utility import Basis, Utility, default_utility
 from seamark.records import Feedback, require_usable
 
 Array = NDArray[np.float64]
@@ -49,399 +46,6 @@ _VAGUE = 1.5
 """Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
-
-# ---------------------------------------------------------------------------------------------- result
-
-
-@dataclass(frozen=True)
-class Convergence:
-    """How the optimiser ended."""
-
-    converged: bool
-    iterations: int
-    decrement: float
-    """sqrt(g' A^-1 g / size) at the end: root mean square of the last Newton step, in standard errors of the step's own metric."""
-    tolerance: float
-    log_likelihood: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An estimate with two 95% intervals: from the curvature (Laplace) and clustered by who answered (sandwich)."""
-
-    name: str
-    estimate: float
-    se: float
-    se_sandwich: float | None
-    unit: str
-
-    @property
-    def low(self) -> float:
-        return self.estimate - 1.96 * self.wider
-
-    @property
-    def high(self) -> float:
-        return self.estimate + 1.96 * self.wider
-
-    @property
-    def wider(self) -> float:
-        """The larger of the two standard errors: neither may be trusted to be too small."""
-        return max(self.se, self.se_sandwich or 0.0)
-
-
-@dataclass(frozen=True)
-class Gaps:
-    """What is known about utility gaps of n pairs, in logits."""
-
-    mean: Array
-    """(n,) gap for the mean person of the population."""
-    ignorance: Array
-    """(n,) posterior sd of that mean gap."""
-    by_group: Array
-    """(n, G) mean gap for each named group (one column for everyone)."""
-    disagreement: Array
-    """(n,) sd over people of the gap."""
-    known: NDArray[np.bool_]
-    """(n,) whether both responses are within what the fit can speak about."""
-    share: Array
-    """(G,) weight of each group in the population asked about."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a fit says about two responses. Doubts in logits can move alone; their shares of the variance add up to 1."""
-
-    p: float
-    """Probability that a person drawn from the population prefers the first, answering carefully once."""
-    low: float
-    """p at the 2.5% and 97.5% ends of the posterior of the mean gap: an interval for ignorance alone."""
-    high: float
-    gap: float
-    """Utility gap for the mean person, in logits."""
-    ignorance: float
-    """Posterior sd of that gap: what more judgments would lower."""
-    disagreement: float | None
-    """Sd over people of the gap; None where the data cannot tell it from noise."""
-    response_noise: float
-    """Sd, in logits, of what an answer of a typical rater adds to the gap: pi / sqrt(3) for a careful one without lapses."""
-    shares: dict[str, float | None]
-    """noise, disagreement, ignorance (or noise_and_disagreement): shares of p (1 - p)."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted feedback model: values of responses, people, raters, and how sure it is. Made by `fit`; saved and loaded whole."""
-
-    spec: dict[str, Any]
-    """Utility, people and observation as asked for."""
-    basis: Basis
-    groups: tuple[str, ...]
-    """Names of the groups, in the order of `group_share`; ("everyone",) for Same."""
-    loadings: Array
-    """Z (n_groups + 1 if a judgment's group may be unknown, k)."""
-    group_share: Array
-    """(n named groups,) share of the raters (or of the judgments, where raters are not known)."""
-    families: dict[str, Outcome]
-    shapes: dict[str, slice]
-    """Where each family's parameters sit in `shape`."""
-    weights: Array
-    """W (k, P)."""
-    factor: Array | csr_array
-    """(k * P, r): covariance of W.ravel() is factor @ factor.T."""
-    position: float
-    shape: Array
-    lapse: float
-    """Probability of a random click."""
-    parameters: tuple[Parameter, ...]
-    raters: pl.DataFrame
-    """Per rater: rater, n, slope, low, high, p_careful, p_careless, p_opposed, leniency, leniency_se."""
-    slope_nodes: Array
-    """(R + 1, Q) where each rater's slope was evaluated."""
-    slope_weights: Array
-    """(R + 1, Q): posterior of each rater's slope; the last row is that of a rater not seen before."""
-    prior: dict[str, float]
-    """Estimated prior strengths: sd per part of the values, spread and shares of the slopes, sd of leniency."""
-    convergence: Convergence
-    data: dict[str, Any]
-    separates: bool
-    """Whether noise and disagreement can be told apart (groups, and raters known by several judgments each)."""
-    notes: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        state = "" if self.convergence.converged else ", NOT CONVERGED"
-        names = ", ".join(sorted({type(f).__name__ for f in self.families.values()}))
-        return (
-            f"Fit({self.spec['utility']['utility']}, {self.spec['people']['people']}, {names}; "
-            f"{self.data['n_judgments']:,} judgments, {self.convergence.iterations} iterations{state})"
-        )
-
-    # ------------------------------------------------------------------ values
-
-    def _population(self, group_weights: Mapping[str, float] | None) -> tuple[Array, Array]:
-        """z of the mean person (k,), and the weight of each named group (G,)."""
-        if group_weights is None:
-            share = self.group_share
-        else:
-            share = np.array([float(group_weights.get(name, 0.0)) for name in self.groups])
-            share = share / share.sum()
-        return share @ self.loadings[: len(self.groups)], share
-
-    def utilities(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
-        """(n_responses,) utility for the mean person, in logits; NaN where a response is not known.
-
-        `without` names parts of the basis (style) that are not to count.
-        """
-        rows = self.basis.rows_for(feedback)
-        z, _ = self._population(group_weights)
-        return np.where(rows.known, rows.times((z @ self._kept(without))[:, None])[:, 0], np.nan)
-
-    def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
-        """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
-        rows = self.basis.rows_for(feedback)
-        variance = squared_rows(rows.times(self._seen_factor(group_weights, without))) + rows.new * self._new_variance
-        return np.where(rows.known, np.sqrt(variance), np.nan)
-
-    @property
-    def _new_variance(self) -> float:
-        """Variance that a new response has beyond its features."""
-        return self.prior.get("residual_sd", 0.0) ** 2
-
-    def factor_for(self, z: Array) -> Any:
-        """(P, r), sparse or dense: factor of the covariance of the weights of a person with these loadings (k,)."""
-        P = self.weights.shape[1]
-        return sum(z[a] * self.factor[a * P : (a + 1) * P] for a in np.flatnonzero(z))
-
-    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Any:
-        """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
-        z, _ = self._population(group_weights)
-        seen = self.factor_for(z)
-        for name, columns in self.basis.parts:
-            if name in without:
-                seen[columns] = 0.0
-        return seen
-
-    def _kept(self, without: tuple[str, ...]) -> Array:
-        """W with the columns of the named parts set to 0."""
-        weights = self.weights.copy()
-        for name, columns in self.basis.parts:
-            if name in without:
-                weights[:, columns] = 0.0
-        return weights
-
-    def gaps(
-        self,
-        feedback: Feedback,
-        left: NDArray[np.int64],
-        right: NDArray[np.int64],
-        *,
-        group_weights: Mapping[str, float] | None = None,
-        without: tuple[str, ...] = (),
-    ) -> Gaps:
-        """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
-        rows = self.basis.rows_for(feedback)
-        _, share = self._population(group_weights)
-        kept = self._kept(without)
-        named = self.loadings[: len(self.groups)]
-        values = rows.times(kept.T) @ named.T  # (n_responses, G)
-        by_group = values[left] - values[right]
-        seen = self._seen_factor(group_weights, without)
-        placed = rows.times(seen)
-        variance = np.empty(len(left))
-        for start in range(0, len(left), 20_000):
-            part = slice(start, start + 20_000)
-            variance[part] = squared_rows(placed[left[part]] - placed[right[part]])
-        variance += (rows.new[left] + rows.new[right]) * self._new_variance
-        mean = by_group @ share
-        disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
-        return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right], share)
-
-    def doubts(self, gaps: Gaps) -> pl.DataFrame:
-        """The doubt about the next careful judgment of each pair, as shares of variance that add up.
-
-        pbar (1 - pbar) = noise + disagreement + ignorance, by the law of total variance, at reference reliability (slope 1), no
-        lapse and no position. Where noise and disagreement cannot be told apart both are null and
-        `noise_and_disagreement` holds their sum. The integral over the posterior uses 15 Gauss-Hermite nodes of the mean gap,
-        the gaps of the groups moving with it.
-        """
-        x, w = np.polynomial.hermite_e.hermegauss(15)
-        w = w / w.sum()
-        share = gaps.share
-        s = 1 / (1 + np.exp(-(gaps.by_group[:, :, None] + gaps.ignorance[:, None, None] * x)))  # (n, G, nodes)
-        over_people = np.einsum("ngq,g->nq", s, share)
-        p = over_people @ w
-        noise = np.einsum("ngq,g,q->n", s * (1 - s), share, w)
-        disagreement = (np.einsum("ngq,g->nq", s**2, share) - over_people**2) @ w
-        ignorance = (over_people**2) @ w - p**2
-        apart = self.separates
-        n = len(p)
-        return pl.DataFrame(
-            {
-                "p": p,
-                "noise": noise if apart else [None] * n,
-                "disagreement": np.maximum(disagreement, 0.0) if apart else [None] * n,
-                "noise_and_disagreement": [None] * n if apart else noise + np.maximum(disagreement, 0.0),
-                "ignorance": np.maximum(ignorance, 0.0),
-            },
-            schema_overrides=dict.fromkeys(("noise", "disagreement", "noise_and_disagreement"), pl.Float64),
-        )
-
-    def compare(self, a: str, b: str, *, prompt: str | None = None, group_weights: Mapping[str, float] | None = None) -> Comparison:
-        """How likely a person drawn from the population prefers `a` to `b`, and what the doubt about it is made of.
-
-        `a` and `b` are texts (under `prompt`, where they were judged under one), or ids of responses without text.
-
-        Raises
-        ------
-        InvalidSetting
-            If the fit can say nothing about one of them: a table knows its own responses only.
-        """
-        named = self.basis.features is None and not self._knows_texts(a, b, prompt)
-        asked = Feedback.from_columns({"kind": ["pair"], "ids" if named else "texts": [[a, b]], "prompt": [prompt], "outcome": ["left"]})
-        codes = np.array([asked.judgments["responses"][0]]).T
-        known = self.basis.rows_for(asked).known[codes[:, 0]]
-        for given, found in zip((a, b), known, strict=True):
-            if not found:
-                raise InvalidSetting("compare", given, "It is not among the responses fitted; a Linear fit can speak about new texts.")
-        gaps = self.gaps(asked, codes[0], codes[1], group_weights=group_weights)
-        row = self.doubts(gaps).row(0, named=True)
-        p = row.pop("p")
-        move = 1.96 * gaps.ignorance[0]
-        low, high = (float(gaps.share @ (1 / (1 + np.exp(-(gaps.by_group[0] + step))))) for step in (-move, move))
-        slope = self.slope_nodes[:-1] * self.slope_weights[:-1]
-        typical = (1 - self.lapse) * (float(np.abs(slope.sum(1)).mean()) if len(slope) else 1.0)
-        return Comparison(
-            p, low, high, float(gaps.mean[0]), float(gaps.ignorance[0]), float(gaps.disagreement[0]) if self.separates else None,
-            float(np.pi / np.sqrt(3) / max(typical, 1e-9)), {name: v if v is None else v / (p * (1 - p)) for name, v in row.items()},
-        )  # fmt: skip
-
-    def _knows_texts(self, a: str, b: str, prompt: str | None) -> bool:
-        asked = Feedback.from_columns({"kind": ["pair"], "texts": [[a, b]], "prompt": [prompt], "outcome": ["left"]})
-        return bool(self.basis.rows_for(asked).known.all())
-
-    def support(self, feedback: Feedback) -> Array:
-        """(n_responses,) how far the data, rather than the prior, speaks about each response: 1 - posterior / prior variance.
-
-        0 means that nothing in the data bears on it; NaN that the response cannot be placed at all.
-        """
-        rows = self.basis.rows_for(feedback)
-        P = self.weights.shape[1]
-        prior = np.zeros(P)
-        for name, columns in self.basis.parts:
-            prior[columns] = self.prior[f"{name}_sd"] ** 2
-        posterior = squared_rows(rows.times(self.factor[:P])) + rows.new * self._new_variance
-        squared = replace(rows, columns=None if rows.columns is None else rows.columns**2)
-        before = squared.times(prior[:, None])[:, 0] + rows.new * self._new_variance
-        return np.where(
-            rows.outside,
-            0.0,
-            np.where(rows.known & (before > 0), np.clip(1 - posterior / np.where(before > 0, before, 1.0), 0.0, 1.0), np.nan),
-        )
-
-    # ------------------------------------------------------------------ files
-
-    def save(self, folder: str | Path) -> None:
-        """Write fit.json and arrays.safetensors; `Fit.load` gives the same predictions."""
-        from safetensors.numpy import save
-
-        arrays: dict[str, NDArray[Any]] = {
-            "loadings": self.loadings, "group_share": self.group_share, "weights": self.weights,
-            "shape": self.shape, "slope_nodes": self.slope_nodes, "slope_weights": self.slope_weights,
-        }  # fmt: skip
-        if isinstance(self.factor, csr_array):
-            parts = {"data": self.factor.data, "indices": self.factor.indices, "indptr": self.factor.indptr}
-            arrays |= {f"factor.{name}": value for name, value in parts.items()} | {"factor.shape": np.array(self.factor.shape)}
-        else:
-            arrays["factor"] = self.factor
-        for name in self.raters.columns[1:]:
-            arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
-        if self.basis.features is not None:
-            arrays |= {f"features.{name}": value for name, value in self.basis.features.to_arrays().items()}
-        features = self.basis.features
-        record = {
-            "seamark": "fit",
-            "version": 1,
-            "spec": self.spec,
-            "groups": self.groups,
-            "families": {name: outcome_to_dict(f) for name, f in self.families.items()},
-            "shapes": {name: [s.start, s.stop] for name, s in self.shapes.items()},
-            "position": self.position,
-            "lapse": self.lapse,
-            "parameters": [vars(p) for p in self.parameters],
-            "rater_ids": self.raters["rater"].to_list(),
-            "prior": self.prior,
-            "convergence": vars(self.convergence),
-            "data": self.data,
-            "separates": self.separates,
-            "notes": self.notes,
-            "versions": self.versions,
-            "basis": {
-                "n_responses": self.basis.n_responses,
-                "parts": [[name, s.start, s.stop] for name, s in self.basis.parts],
-                "response_ids": self.basis.response_ids,
-                "features": features.features if features else None,
-                "style_names": features.style_names if features else [],
-            },
-        }
-        with whole_folder(Path(folder), mark="fit.json") as fresh:
-            # written by us, so that the file gets the permissions of its folder's other files
-            (fresh / "arrays.safetensors").write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
-            (fresh / "fit.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-
-    @staticmethod
-    def load(folder: str | Path) -> Fit:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        UnreadableSource
-            If the folder does not hold a fit.
-        """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        folder = Path(folder)
-        try:
-            record = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-            arrays = load_file(folder / "arrays.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UnreadableSource(
-                str(folder), f"not a fitted model ({error})", "Give the fit/ folder that seamark fit or study wrote."
-            ) from None
-        b = record["basis"]
-        features = None
-        if b["features"] is not None:
-            held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
-            features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, len(features.style_mean) + len(features.content_mean)))
-        basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]))
-        raters = pl.DataFrame(
-            {"rater": pl.Series(record["rater_ids"], dtype=pl.String)}
-            | {name.removeprefix("raters."): value for name, value in arrays.items() if name.startswith("raters.")}
-        )
-        convergence = record["convergence"] | {"notes": tuple(record["convergence"]["notes"])}
-        return Fit(
-            spec=record["spec"], basis=basis, groups=tuple(record["groups"]), loadings=arrays["loadings"], group_share=arrays["group_share"],
-            families={name: outcome_from_dict(f) for name, f in record["families"].items()},
-            shapes={name: slice(*s) for name, s in record["shapes"].items()},
-            weights=arrays["weights"], factor=_stored_factor(arrays), position=record["position"], shape=arrays["shape"], lapse=record["lapse"],
-            parameters=tuple(Parameter(**p) for p in record["parameters"]),
-            raters=raters.select("rater", *_RATER_COLUMNS), slope_nodes=arrays["slope_nodes"], slope_weights=arrays["slope_weights"],
-            prior=record["prior"], convergence=Convergence(**convergence), data=record["data"], separates=record["separates"],
-            notes=tuple(record["notes"]), versions=record["versions"],
-        )  # fmt: skip
-
-
-def _stored_factor(arrays: Mapping[str, NDArray[Any]]) -> Array | csr_array:
-    if "factor" in arrays:
-        return arrays["factor"]
-    parts = (arrays["factor.data"], arrays["factor.indices"], arrays["factor.indptr"])
-    return csr_array(parts, shape=tuple(arrays["factor.shape"].tolist()))
-
-
-_RATER_COLUMNS = ("n", "slope", "low", "high", "p_careful", "p_careless", "p_opposed", "leniency", "leniency_se")
-
 
 # ---------------------------------------------------------------------------------------------- fit
 
@@ -1014,5 +618,5 @@ def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen
     leniency_se = se[likelihood.leniency] if likelihood.has_leniency else nothing
     columns = (seen, mean, low, high, careful, careless, opposed, leniency, leniency_se)
     return pl.DataFrame(
-        {"rater": feedback.raters["id"]} | {name: np.asarray(c, dtype=float) for name, c in zip(_RATER_COLUMNS, columns, strict=True)}
+        {"rater": feedback.raters["id"]} | {name: np.asarray(c, dtype=float) for name, c in zip(RATER_COLUMNS, columns, strict=True)}
     )

@@ -9,9 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.models.design import Block, build_design
-from seamark.models.fitting import Fit
 from seamark.models.observation import Choice, Davidson, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Crowd, Groups
+from seamark.models.result import Fit
 from seamark.models.utility import squared_rows
 from seamark.records import Feedback
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seamark.aggregation import Charter, collective_gaps
 from seamark.errors import InvalidSetting
-from seamark.models.fitting import Fit
+from seamark.models.result import Fit
 from seamark.outputs import whole_file
 from seamark.records import Feedback
 
