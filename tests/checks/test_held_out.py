@@ -14,7 +14,7 @@ from seamark.checks.agreement import check_ceiling, left_out
 from seamark.checks.comparisons import compare
 from seamark.checks.findings import Finding
 from seamark.checks.held_out import answered_cells, check_accuracy, check_against_people, check_calibration, check_log_loss, decided_cells
-from seamark.checks.intervals import clustered_mean, mean
+from seamark.checks.intervals import clustered_mean, clustered_share, mean
 from seamark.models import Fit, Observation, Tabular, fit, predict
 from seamark.records import Feedback
 
@@ -220,3 +220,15 @@ def test_the_widest_clustering_counts():
     assert how == "interval clustered by prompt"
     plain = mean(values)
     assert (interval.low, interval.high) == pytest.approx((plain.low, plain.high))
+
+
+def test_few_prompts_are_not_hidden_behind_many_raters():
+    """Four prompts that differ, 200 raters who do not: the interval is that of the prompts, or new prompts would seem known."""
+    prompt, rater = np.repeat(np.arange(4), 200), np.tile(np.arange(200), 4)
+    hits = (np.random.default_rng(0).random(800) < np.array([0.4, 0.6, 0.8, 0.9])[prompt]).astype(float)
+    found, how = clustered_share(hits, {"rater": rater, "prompt": prompt})
+    assert found.high - found.low > 0.25
+    assert "clustered by prompt (only 4)" in how
+    same, said = clustered_share((np.arange(800) % 3 > 0).astype(float), {"rater": rater, "prompt": prompt})
+    assert "clustered by rater, for these 4 prompts only" in said
+    assert same.high - same.low < 0.1

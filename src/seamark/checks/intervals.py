@@ -92,8 +92,8 @@ def mean_share(shares: NDArray[np.float64]) -> Interval:
 
 
 FEW_CLUSTERS = 10
-"""With fewer clusters the cluster-robust variance is too noisy to use (Cameron & Miller 2015), and the numbers speak for
-these raters or prompts only."""
+"""With fewer clusters the cluster-robust variance is noisy and tends to be small (Cameron & Miller 2015), and the numbers speak for
+these raters or prompts only, which the finding then says."""
 
 Clusters = Mapping[str, NDArray[np.int64]]
 """What repeats, in words (rater, prompt), and its (n,) codes."""
@@ -110,21 +110,23 @@ def clustered_mean(values: NDArray[np.float64], clusters: Clusters, *, weight: N
 
 
 def _widest(measure: Callable[[NDArray[np.int64] | None], Interval], clusters: Clusters) -> tuple[Interval, str]:
-    """New people and new prompts both differ, so the widest interval counts.
+    """New people and new prompts both differ, so the widest interval counts, few clusters or not.
 
-    A cluster that is not known throughout (-1), or has fewer than `FEW_CLUSTERS` values, is left out while another remains.
+    A cluster that is not known throughout (-1), or has one value, is left out. Where fewer than `FEW_CLUSTERS` do not widen the
+    interval, their small number is said all the same.
     """
     found = {name: measure(code) for name, code in clusters.items() if len(code) and (code >= 0).all()}
-    usable = {name: f for name, f in found.items() if f.n_clusters >= FEW_CLUSTERS}
-    if usable:
-        name = max(usable, key=lambda key: usable[key].high - usable[key].low)
-        few = [f"{f.n_clusters} {other}{'s' if f.n_clusters > 1 else ''}" for other, f in found.items() if other not in usable]
-        return usable[name], f"interval clustered by {name}" + (f", for {_these(few)} only" if few else "")
-    if found:
-        name = max(found, key=lambda key: found[key].n_clusters)
-        if found[name].n_clusters > 1:
-            return found[name], f"interval clustered by {name} (only {found[name].n_clusters})"
-    return measure(None), "interval takes judgments as independent"
+    usable = {name: f for name, f in found.items() if f.n_clusters > 1}
+    if not usable:
+        return measure(None), "interval takes judgments as independent"
+    name = max(usable, key=lambda key: usable[key].high - usable[key].low)
+    only = f" (only {found[name].n_clusters})" if found[name].n_clusters < FEW_CLUSTERS else ""
+    few = [
+        f"{f.n_clusters} {other}{'s' if f.n_clusters > 1 else ''}"
+        for other, f in found.items()
+        if other != name and f.n_clusters < FEW_CLUSTERS
+    ]
+    return usable[name], f"interval clustered by {name}{only}" + (f", for {_these(few)} only" if few else "")
 
 
 def _these(few: list[str]) -> str:
