@@ -356,22 +356,26 @@ def _value(name: str, written: str, *, like: Any) -> Any:
     """The value of a setting, of the type of its default."""
     if written in ("none", "None"):
         return None
-    listed = isinstance(like, tuple)
-    try:
-        value = tomllib.loads(f"x = [{written}]" if listed and not written.startswith("[") else f"x = {written}")["x"]
-    except tomllib.TOMLDecodeError:
-        if not listed or written.startswith("["):
-            raise InvalidSetting(name, written, "Write a number, true, false, none, or a list such as 0,0.5.") from None
-        value = [part.strip() for part in written.split(",")]
-    if listed:
+    if isinstance(like, tuple) or "," in written:
+        # what is not a whole list is one without its brackets, and failing that without the quotes of its words
+        value = _toml(written) if written.startswith("[") else None
+        value = _toml(f"[{written}]") if not isinstance(value, list) else value
+        value = [part.strip() for part in written.split(",")] if value is None else value
         return tuple(tuple(v) if isinstance(v, list) else v for v in value)
-    if isinstance(like, bool) != isinstance(value, bool):
+    value = _toml(written)
+    if isinstance(like, bool) != isinstance(value, bool) or not isinstance(value, bool | int | float):
         raise InvalidSetting(name, written, "Write true or false." if isinstance(like, bool) else "Write a number.")
-    if not isinstance(value, bool | int | float):
-        raise InvalidSetting(name, written, "Write a number.")
     if isinstance(like, int) and not isinstance(like, bool) and not isinstance(value, int):
         raise InvalidSetting(name, written, "Write a whole number.")
     return value
+
+
+def _toml(written: str) -> Any:
+    """A value as TOML has it; None where it is none."""
+    try:
+        return tomllib.loads(f"x = {written}")["x"]
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def table_of_settings(defaults: Mapping[str, Any]) -> list[tuple[str, str]]:

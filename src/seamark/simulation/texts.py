@@ -37,10 +37,11 @@ def standardise(x: Array) -> Array:
 
 
 def properties(things: Things, k: int, unexplained: float, rng: np.random.Generator) -> Array:
-    """(n, k) independent properties of the responses, each of mean 0 and standard deviation 1, for people to differ about.
+    """(n, k) properties of the responses, each of mean 0 and standard deviation 1, for people to differ about.
 
-    Texts show them in which sentences they use, but for the share `unexplained` of the variance; they have nothing to do with
-    quality, tone and length. A copy has those of its origin.
+    Texts show them in which sentences they use, but for the share `unexplained` of the variance; they are uncorrelated with
+    quality, tone and length. Each is a draw of its own; since there are only so many sentences, two of them may still correlate,
+    by 0.15 or so. A copy has those of its origin.
     """
     written = np.flatnonzero(things.origin == np.arange(len(things.origin)))
     hidden = rng.normal(size=(len(written), k))
