@@ -22,6 +22,7 @@ from scipy.special import expit, log_expit
 from seamark.errors import InvalidSetting, NotConverged, NotIdentified, SeamarkError, UnreadableSource
 from seamark.models import (
     Choice,
+    Davidson,
     Fit,
     Groups,
     Leniency,
@@ -40,7 +41,8 @@ from seamark.models import (
 )
 from seamark.models.design import build_design, costs_as_preferences
 from seamark.models.likelihood import Likelihood, Nodes
-from seamark.models.observation import Outcome, rao_kupper
+from seamark.models.observation import Luce, Outcome, rao_kupper
+from seamark.models.people import Strata
 from seamark.models.result import Parameter
 from seamark.records import Feedback
 from seamark.simulation import Society, simulate
@@ -327,10 +329,9 @@ def test_no_sandwich_from_a_handful_of_raters():
 def _penalised(society: Society, result: Fit, observation: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the log posterior at the fit, curvature given the slopes, and what is missing of it, from the documented priors."""
     feedback = society.feedback
-    crowd = Same().assign(feedback)
     basis = Tabular().prepare(feedback)
-    likelihood = Likelihood(build_design(feedback, observation, crowd), basis, observation)
-    x = np.concatenate([result.weights.ravel(), [result.position] if likelihood.has_position else [], result.shape])
+    likelihood = Likelihood(build_design(feedback, observation, Strata.of([], feedback)), basis, observation)
+    x = np.concatenate([result.weights.ravel(), result.shifts, result.shape])
     assert len(x) == likelihood.size
     precision, centre = np.ones(likelihood.size), np.zeros(likelihood.size)
     precision[likelihood.values] = 1 / result.prior["values_sd"] ** 2
@@ -532,7 +533,7 @@ def test_the_sparse_path_agrees_with_the_dense_one(people: Same | Groups, monkey
     sparse = fit(society.feedback, observation=SHOWN, people=people)
     assert any("draws" in note for note in sparse.notes)
     one, two = _gaps_of(society.feedback, dense), _gaps_of(society.feedback, sparse)
-    for name in ("values_sd", *(["values of groups_sd"] if isinstance(people, Groups) else [])):
+    for name in ("values_sd", *(["values of group_sd"] if isinstance(people, Groups) else [])):
         assert sparse.prior[name] == pytest.approx(dense.prior[name], rel=0.1)
     assert np.sqrt(np.mean((one.mean - two.mean) ** 2)) < 0.2 * one.ignorance.mean()
     assert (two.ignorance / one.ignorance).mean() == pytest.approx(1, abs=0.05)
@@ -804,7 +805,7 @@ def test_groups_that_do_not_differ_are_pooled(divided: tuple[Society, Fit]):
     result = fit(society.feedback, people=Groups(), observation=SHOWN)
     gaps = _gaps_of(society.feedback, result)
     assert gaps.disagreement.mean() < 0.12
-    assert result.prior["values of groups_sd"] < 0.4 * divided[1].prior["values of groups_sd"]
+    assert result.prior["values of group_sd"] < 0.4 * divided[1].prior["values of group_sd"]
     # and the shared values are those of a fit that knows no groups
     same = _gaps_of(society.feedback, fit(society.feedback, observation=SHOWN))
     assert np.abs(gaps.mean - same.mean).max() < 0.15
@@ -995,9 +996,10 @@ def test_what_cannot_be_fitted_is_counted():
     outcome[:20] = ["cannot_tell"] * 15 + ["skipped"] * 5
     outcome[20:30] = ["both_bad"] * 10
     feedback = replace(society.feedback, judgments=frame.with_columns(pl.Series("outcome", outcome, dtype=frame["outcome"].dtype)))
-    result = fit(feedback, observation=SHOWN)
+    result = fit(feedback, observation=replace(SHOWN, outcomes={"pair": Davidson()}))
     assert result.data["left_out"] == {"cannot tell or skipped": 20}
     assert any("10 'both bad' answers enter as ties" in note for note in result.notes)
+    assert fit(feedback, observation=SHOWN).families["pair"] == Luce(2, most=2, none=True)
     with pytest.raises(SeamarkError, match="nothing can be learned"):
         fit(feedback.filter(np.arange(300) < 20))
 

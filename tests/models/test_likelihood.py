@@ -6,19 +6,19 @@ that are not known, weights. It is small enough for loops, and utilities are of 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import reference
 from scipy import integrate, stats
 from scipy.sparse import issparse
-from scipy.special import logsumexp
 
-from seamark.models.design import Design, build_design
+from seamark.models.design import Design, build_design, read_covariates
+from seamark.models.effects import Lapse, Missingness, Scale, Source
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Leniency, Observation, Position, Reliability
-from seamark.models.people import Groups, Same
+from seamark.models.people import Groups, Personas, Strata
 from seamark.models.utility import Basis
 from seamark.records import Feedback
 
@@ -28,9 +28,13 @@ NOTHING = Observation(effects=(), lapse=False)
 GRADES = {"clarity": (1.0, 2.0, 4.0, 5.0), "": (0.0, 0.5, 1.0)}
 
 
-def jumble(seed: int = 0, *, graded: bool = False, n: int = 90) -> Feedback:
-    """Random judgments of every kind; answers are random, since a likelihood must hold for any."""
+def jumble(seed: int = 0, *, graded: bool = False, n: int = 90, rich: bool = False) -> Feedback:
+    """Random judgments of every kind; answers are random, since a likelihood must hold for any.
+
+    A rich one has "both bad", pairs without an answer, and circumstances that some effects ask for.
+    """
     rng = np.random.default_rng(seed)
+    more = np.random.default_rng(seed + 1000)
     rows: list[dict[str, object]] = []
     for j in range(n):
         kind = ("pair", "choice", "ranking", "rating", "thumbs")[j % 5]
@@ -49,6 +53,8 @@ def jumble(seed: int = 0, *, graded: bool = False, n: int = 90) -> Feedback:
         }
         if kind == "pair":
             outcome = ("left", "right", "tie")[rng.integers(3)]
+            if rich and more.random() < 0.3:
+                outcome = ("both_bad", "cannot_tell", "skipped")[more.integers(3)]
             row["outcome"] = outcome
             if graded and outcome != "tie" and rng.random() < 0.7:
                 row |= {"strength": int(rng.integers(1, 4)), "strength_levels": 3}
@@ -64,27 +70,44 @@ def jumble(seed: int = 0, *, graded: bool = False, n: int = 90) -> Feedback:
             row |= {"axis": axis, "rating": float(grades[rng.integers(len(grades))]), "scale_low": grades[0], "scale_high": grades[-1]}
         else:
             row["thumb"] = bool(rng.random() < 0.5)
+        if rich:
+            row |= {
+                "confidence": (None, 1.0, 2.0, 4.0)[more.integers(4)],
+                "team": (None, "north", "south")[more.integers(3)],
+                "ui_version": ("old", "new")[more.integers(2)],
+                "models": [("m1", "m2", "m3")[i] for i in more.integers(3, size=m)] if more.random() < 0.8 else None,
+            }
         rows.append(row)
     names = sorted({name for row in rows for name in row})
     return Feedback.from_columns({name: [row.get(name) for row in rows] for name in names})
 
 
-def _nodes(rng: np.random.Generator, n_raters: int, q: int = 3) -> Nodes:
+def _nodes(rng: np.random.Generator, n_raters: int, q: int = 3, levels: int = 1) -> Nodes:
     """Random slopes, one of them 0 and some negative; the last row is one node at slope 1, as the fit has it."""
+    n_raters *= levels
     slope = np.vstack([rng.normal(0.5, 1, (n_raters, q)), np.ones((1, q))])
     slope[:, 0] *= np.append(np.zeros(n_raters), 1)
     prior = np.vstack([rng.dirichlet(np.ones(q), n_raters), np.eye(q)[:1]])
     with np.errstate(divide="ignore"):
-        return Nodes(slope, np.log(prior))
+        return Nodes(slope, np.log(prior), levels)
 
 
-def _likelihood(feedback: Feedback, observation: Observation, *, groups: bool, columns: int | None = None, seed: int = 3) -> Likelihood:
+def _likelihood(
+    feedback: Feedback, observation: Observation, *, groups: bool, columns: int | None = None, latent: bool = False, seed: int = 3
+) -> Likelihood:
     """With `columns`, a basis of random features, else the identity."""
-    crowd = (Groups(min_judgments=1) if groups else Same()).assign(feedback)
     n = feedback.n_responses
+    strata = _strata(feedback, groups=groups, latent=latent)
+    covariates, _ = read_covariates(feedback, observation)
     matrix = None if columns is None else np.random.default_rng(seed).normal(size=(n, columns))
     basis = Basis(n, matrix, (("values", slice(0, n if columns is None else columns)),))
-    return Likelihood(build_design(feedback, observation, crowd), basis, observation)
+    return Likelihood(build_design(feedback, observation, strata, covariates=covariates), basis, observation)
+
+
+def _strata(feedback: Feedback, *, groups: bool, latent: bool = False) -> Strata:
+    """Groups and three personas, or some of them; a judgment counts on an axis too where there are personas."""
+    factors = [Groups(min_judgments=1).factor(feedback)] if groups else []
+    return Strata.of([*factors, *([Personas(3).factor(feedback)] if latent else [])], feedback)
 
 
 def _x(likelihood: Likelihood, seed: int = 4) -> np.ndarray:
@@ -95,12 +118,11 @@ def _x(likelihood: Likelihood, seed: int = 4) -> np.ndarray:
 
 
 def _marginal(likelihood: Likelihood, x: np.ndarray, nodes: Nodes) -> float:
-    return float(logsumexp(likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior, axis=1).sum())
+    return float(nodes.posterior(likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior)[0].sum())
 
 
 def _posterior(likelihood: Likelihood, x: np.ndarray, nodes: Nodes) -> np.ndarray:
-    joint = likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior
-    return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+    return nodes.posterior(likelihood.rater_log_likelihood(x, nodes) + nodes.log_prior)[1]
 
 
 def _grades(feedback: Feedback) -> dict[str, list[float]]:
@@ -111,17 +133,40 @@ def _grades(feedback: Feedback) -> dict[str, list[float]]:
 
 def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nodes) -> reference.World:
     """The same parameters in the reference's terms."""
-    t, f = x[likelihood.shape], x[likelihood.shifts]
-    first_rater = int(likelihood.has_position)
+    t = x[likelihood.shape]
+    runs = {part.name: x[likelihood.part(part.name) or slice(0, 0)].tolist() for part in likelihood.parts}
+    by_rater = {name: dict(enumerate(runs.get(name, []))) for name in ("leniency", "position of raters", "propensity")}
+    lapses = likelihood.observation.lapse
     world = reference.World(
         utility=likelihood.utilities(x),
         slope=nodes.slope,
         log_prior=nodes.log_prior,
-        position=float(f[0]) if likelihood.has_position else 0.0,
-        leniency={r: float(f[first_rater + r]) for r in range(feedback.n_raters)} if likelihood.has_leniency else {},
-        lapse=reference.sigmoid(t[-1]) if likelihood.observation.lapse else 0.0,
+        position=runs.get("position", [0.0])[0],
+        leniency=by_rater["leniency"],
+        position_of_raters=by_rater["position of raters"],
+        propensity=by_rater["propensity"],
+        source=dict(zip(likelihood.design.sources, runs.get("source", []), strict=False)),
+        lapse=reference.sigmoid(t[-1]) if lapses else 0.0,
         grades=_grades(feedback),
     )
+    # a column of names counts as deviations from its mean: sum over levels of (1[level] - share) parameter, 0 where it is not known
+    circumstances = {name: float(x[index]) for name, index in likelihood.circumstances}
+    for role, column, values in (
+        ("ui", "ui_version", dict(zip(("new", "old"), runs.get("position by ui_version", []), strict=False))),
+        ("team", "team", {name.partition("=")[2]: v for name, v in circumstances.items() if name.startswith("lapse: team=")}),
+    ):
+        if values:
+            given = feedback.judgments[column].drop_nulls().to_list()
+            mean = sum(value * given.count(level) / len(given) for level, value in values.items())
+            centred = {level: value - mean for level, value in values.items()}
+            if role == "ui":
+                world.position_by = centred
+            else:
+                world.haste = centred
+    if "scale: confidence" in circumstances:
+        given = feedback.judgments["confidence"].drop_nulls().to_numpy()
+        world.scale, world.confidence = circumstances["scale: confidence"], (float(given.mean()), float(given.std()))
+    world.ties = {}
     cuts: dict[str, list[float]] = {}
     for cell in likelihood.cells:
         theta = t[cell.shape].tolist()
@@ -130,6 +175,11 @@ def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nod
             world.steps, world.levels = theta, len(theta)
         elif name == "pair" and theta:
             world.log_tie = theta[0]
+            world.log_none = theta[1] if len(theta) == 2 else None
+        elif name == "pair/answered":
+            world.missing = (theta[0], theta[1])
+        elif name.startswith("ranking/") and theta:
+            world.ties |= {cell.block.shown.shape[1]: theta}
         elif name.startswith("rating/"):
             cuts["clarity" if "clarity" in name else ""] = theta
         elif name == "thumbs":
@@ -147,6 +197,18 @@ CASES = [
         {"observation": Observation(effects=(Position(),), lapse=True), "groups": False, "columns": 3}, id="position and lapse, features"
     ),
     pytest.param({"observation": Observation(effects=(Leniency(),), lapse=False), "groups": True}, id="leniency, groups"),
+    pytest.param({"observation": EVERYTHING, "groups": True, "latent": True}, id="personas and groups"),
+    pytest.param({"observation": EVERYTHING, "groups": False, "latent": True, "columns": 4}, id="personas, features"),
+]
+CIRCUMSTANCES = Observation(
+    effects=(
+        Reliability(), Position(per_rater=True, by="ui_version"), Leniency(), Source(), Scale("confidence"), Lapse("team"), Missingness(),
+    )
+)  # fmt: skip
+RICH = [
+    pytest.param({"observation": CIRCUMSTANCES, "groups": False}, id="circumstances"),
+    pytest.param({"observation": CIRCUMSTANCES, "groups": True, "columns": 4}, id="circumstances, groups, features"),
+    pytest.param({"observation": CIRCUMSTANCES, "groups": True, "latent": True}, id="circumstances, groups, personas"),
 ]
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -163,22 +225,56 @@ def test_the_jumble_holds_everything():
     assert set(frame["order_known"]) == {True, False}
 
 
-@cases
-@pytest.mark.parametrize("graded", [False, True])
-def test_agrees_with_the_reference(case: dict, graded: bool):
-    """Tolerance: sums of up to 90 log probabilities, some from differences of sigmoids of about 0.01."""
-    feedback = jumble(graded=graded)
+def _against_the_reference(feedback: Feedback, case: dict) -> None:
     likelihood = _likelihood(feedback, **case)
-    x, nodes = _x(likelihood), _nodes(np.random.default_rng(5), feedback.n_raters)
-    groups = (Groups(min_judgments=1) if case["groups"] else Same()).assign(feedback).group.tolist()
+    levels = likelihood.design.levels
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(5), feedback.n_raters, levels=levels)
+    stratum = _strata(feedback, groups=case["groups"]).stratum
+    groups = (stratum * (levels + 1 if levels > 1 else 1)).tolist()
     world = _world(feedback, likelihood, x, nodes)
     rows = feedback.judgments.to_dicts()
-    expected = reference.rater_log_likelihood(rows, groups, world)
+    expected = reference.rater_log_likelihood(rows, groups, world, levels)
     possible = np.isfinite(nodes.log_prior)
     got = likelihood.rater_log_likelihood(x, nodes)
     assert np.abs(got[possible] - expected[possible]).max() < 1e-11
     assert (got[~possible] == -np.inf).all()
-    assert abs(_marginal(likelihood, x, nodes) - reference.log_likelihood(rows, groups, world)) < 1e-10
+    assert abs(_marginal(likelihood, x, nodes) - reference.log_likelihood(rows, groups, world, levels)) < 1e-10
+
+
+@cases
+@pytest.mark.parametrize("graded", [False, True])
+def test_agrees_with_the_reference(case: dict, graded: bool):
+    """Tolerance: sums of up to 90 log probabilities, some from differences of sigmoids of about 0.01."""
+    _against_the_reference(jumble(graded=graded), case)
+
+
+@pytest.mark.parametrize("case", RICH)
+def test_circumstances_agree_with_the_reference(case: dict):
+    """Both bad, no answer, stated confidence, teams, interfaces and source models, all at once."""
+    feedback = jumble(21, n=1000, rich=True)
+    outcomes = feedback.judgments["outcome"].to_list()
+    assert outcomes.count("both_bad") > 5
+    assert outcomes.count("skipped") + outcomes.count("cannot_tell") >= 30
+    likelihood = _likelihood(feedback, **case)
+    assert {"pair", "pair/answered"} <= {c.block.name for c in likelihood.cells}
+    wanted = {"position", "position by ui_version", "position of raters", "leniency", "source", "propensity"}
+    assert {part.name for part in likelihood.parts} == wanted
+    assert len(likelihood.circumstances) == 3
+    _against_the_reference(feedback, case)
+
+
+@pytest.mark.parametrize("case", RICH)
+def test_gradient_under_circumstances_is_that_of_the_marginal(case: dict):
+    """As below; the value is of size 800 here, so rounding is four times as large."""
+    feedback = jumble(22, n=1000, rich=True)
+    likelihood = _likelihood(feedback, **case)
+    assert "pair/answered" in {c.block.name for c in likelihood.cells}
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(6), feedback.n_raters, levels=likelihood.design.levels)
+    gradient = likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes)).gradient
+    for i in range(likelihood.size):
+        step = np.eye(likelihood.size)[i] * 1e-5
+        slope = (_marginal(likelihood, x + step, nodes) - _marginal(likelihood, x - step, nodes)) / 2e-5
+        assert abs(slope - gradient[i]) < 1e-6
 
 
 @cases
@@ -187,7 +283,7 @@ def test_gradient_is_that_of_the_marginal(case: dict, graded: bool):
     """Central differences with h = 1e-5 of a value of size 200: rounding 200 x 1e-16 / 1e-5 = 2e-9, truncation 1e-9; 1e-7 asserted."""
     feedback = jumble(1, graded=graded)
     likelihood = _likelihood(feedback, **case)
-    x, nodes = _x(likelihood), _nodes(np.random.default_rng(6), feedback.n_raters)
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(6), feedback.n_raters, levels=likelihood.design.levels)
     gradient = likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes)).gradient
     for i in range(likelihood.size):
         step = np.eye(likelihood.size)[i] * 1e-5
@@ -200,7 +296,7 @@ def test_information_less_missing_is_the_observed_information(case: dict):
     """Louis 1982: -Hessian of the marginal = E[-Hessian given slopes] - Var[score given slopes], here by differences of gradients."""
     feedback = jumble(2)
     likelihood = _likelihood(feedback, **case)
-    x, nodes = _x(likelihood), _nodes(np.random.default_rng(7), feedback.n_raters)
+    x, nodes = _x(likelihood), _nodes(np.random.default_rng(7), feedback.n_raters, levels=likelihood.design.levels)
 
     def gradient(x: np.ndarray) -> np.ndarray:
         return likelihood.derivatives(x, nodes, _posterior(likelihood, x, nodes)).gradient
@@ -210,8 +306,8 @@ def test_information_less_missing_is_the_observed_information(case: dict):
     missing, _ = likelihood.score_products(x, nodes, posterior)
     h = 1e-5
     hessian = np.array([(gradient(x + e) - gradient(x - e)) / (2 * h) for e in h * np.eye(likelihood.size)])
-    # posterior masses below 1e-6 are left out of `missing`: scores of size 10 then lose up to 1e-4
-    assert np.abs(information - missing + hessian).max() < 1e-4
+    # nodes of posterior mass below 1e-5 are left out of `missing`: the more of them, and the larger their scores, the more is lost
+    assert np.abs(information - missing + hessian).max() < (5e-3 if case.get("latent") else 1e-4)
     assert np.abs(missing - missing.T).max() < 1e-10
     assert np.linalg.eigvalsh(missing).min() > -1e-9
 
@@ -296,7 +392,8 @@ def _spelled_out(design: Design) -> Design:
         times = np.where(b.count == np.round(b.count), b.count, 1).astype(int)
         rows = np.repeat(np.arange(len(b.count)), times)
         count = (b.count / times)[rows]
-        blocks.append(replace(b, shown=b.shown[rows], outcome=b.outcome[rows], rater=b.rater[rows], ordered=b.ordered[rows], count=count))
+        cells = {f.name: getattr(b, f.name)[rows] for f in fields(b) if f.name not in ("name", "family", "count")}
+        blocks.append(replace(b, **cells, count=count))
     return replace(design, blocks=tuple(blocks))
 
 
@@ -335,7 +432,7 @@ def test_contrast_variances_are_a_covariance_seen_through_the_contrast(columns: 
     factor = rng.normal(size=(likelihood.n_values, 5))
     covariance = factor @ factor.T
     X = np.eye(feedback.n_responses) if columns is None else likelihood.basis.matrix
-    Z, G = likelihood.design.loadings, likelihood.design.n_groups
+    Z = likelihood.design.loadings
     assert X is not None
     edges = likelihood.edges
     variances = likelihood.edge_variances(factor)
@@ -347,7 +444,7 @@ def test_contrast_variances_are_a_covariance_seen_through_the_contrast(columns: 
     for cell in likelihood.cells:
         if cell.scalar:
             for j, shown in enumerate(cell.block.shown):
-                gap = sum(w * X[node // G] for w, node in zip(cell.K[0], shown, strict=True))
+                gap = sum(w * X[response] for w, response in zip(cell.K[0], shown, strict=True))
                 edge = X[edges.left[cell.edge[j]]] - (X[edges.right[cell.edge[j]]] if edges.right[cell.edge[j]] >= 0 else 0)
                 assert np.allclose(cell.sign[j] * edge, gap)
 

@@ -19,6 +19,8 @@ from seamark.models.observation import (
     Choice,
     Davidson,
     Leniency,
+    Luce,
+    Missing,
     Observation,
     Outcome,
     Position,
@@ -50,6 +52,9 @@ FAMILIES = [
     pytest.param(Strength(levels=2, ties=False, link="probit"), 2, [0.3], id="strength 2, probit"),
     pytest.param(Rating(edges=(1.0, 2.0, 3.0), link="probit"), 1, [-1.4, 0.2, -0.3], id="rating of 4, probit"),
     pytest.param(Thumbs(link="probit"), 1, [-0.6], id="thumbs, probit"),
+    pytest.param(Luce(2, most=2, none=True), 2, [-0.5, 0.3], id="both bad"),
+    pytest.param(Luce(4, most=3), 4, [-0.7, -1.5], id="luce of 4 with ties"),
+    pytest.param(Luce(3, none=True), 3, [0.4], id="luce of 3 or none"),
 ]
 families = pytest.mark.parametrize(("family", "m", "theta"), FAMILIES)
 comparisons = pytest.mark.parametrize(("family", "m", "theta"), [p for p in FAMILIES if p.values[1] > 1])
@@ -80,6 +85,13 @@ def _by_reference(family: Any, s: Any, theta: list[float]) -> list[float]:
     """The probabilities of one judgment by the naive formulas of tests/reference.py."""
     if isinstance(family, Davidson):
         return reference.davidson(s[0] - s[1], theta[0])
+    if isinstance(family, Luce):
+        p = list(reference.davidson_luce(s, theta[: family.most - 1]).values())
+        if not family.none:
+            return p
+        # the odds of none against the first slot alone
+        none = math.exp(theta[-1]) * p[0] / math.exp(s[0])
+        return [q / (1 + none) for q in (*p, none)]
     cdf = reference.normal if family.link == "probit" else reference.sigmoid
     if isinstance(family, Choice) and family.link == "probit":
         return [cdf(s[0] - s[1]), cdf(s[1] - s[0])]
@@ -131,7 +143,7 @@ def test_a_lapse_mixes_with_a_uniform_click(family: Outcome, m: int, theta: list
     assert np.abs(torch.exp(_log_probs(family, s, theta, LAPSE)).numpy() - expected).max() < 1e-14
 
 
-@comparisons
+@pytest.mark.parametrize(("family", "m", "theta"), [p for p in FAMILIES if p.values[1] > 1 and not getattr(p.values[0], "none", False)])
 def test_gauge_a_constant_added_to_all_utilities_changes_nothing(family: Outcome, m: int, theta: list[float]):
     """Tolerance: adding 7 rounds the utilities at 1e-15, which the slope of at most 1 passes on."""
     s = _utilities(m)
@@ -149,8 +161,41 @@ def test_gauge_a_constant_added_to_utility_and_cuts_changes_nothing(family: Outc
 def test_swapping_left_and_right_swaps_the_outcomes(family: Any, m: int, theta: list[float]):
     assert m == 2
     s = _utilities(2)
-    swap = [1, 0] if isinstance(family, Choice) else [1, 0, 2] if isinstance(family, Davidson) else list(range(family.n_outcomes))[::-1]
+    swap = {Choice: [1, 0], Davidson: [1, 0, 2], Luce: [1, 0, 2, 3]}.get(type(family), list(range(family.n_outcomes))[::-1])
     assert np.abs(_probs(family, s[:, ::-1].copy(), theta) - _probs(family, s, theta)[:, swap]).max() < 1e-15
+
+
+@pytest.mark.parametrize("family", [Luce(2, most=2, none=True), Luce(3, none=True)], ids=["both bad", "none of three"])
+def test_gauge_with_an_outside_option_a_constant_added_to_utilities_and_its_weight_changes_nothing(family: Luce):
+    s, theta = _utilities(family.m), [-0.5, 0.3][-family.size :]
+    assert np.abs(_probs(family, s + 7, [*theta[:-1], theta[-1] + 7]) - _probs(family, s, theta)).max() < 1e-14
+
+
+def test_luce_becomes_davidson_and_choice():
+    """Nesting: without none, two slots with ties are Davidson; without ties it is a choice; none that nobody picks changes nothing."""
+    s = _utilities(2)
+    assert np.abs(_probs(Luce(2, most=2), s, [-0.4]) - _probs(Davidson(), s, [-0.4])).max() < 1e-14
+    assert np.abs(_probs(Luce(2, most=2, none=True), s, [-0.4, -60.0])[:, :3] - _probs(Davidson(), s, [-0.4])).max() < 1e-14
+    s = _utilities(4)
+    assert np.abs(_probs(Luce(4), s, []) - _probs(Choice(m=4), s, [])).max() < 1e-14
+    assert np.abs(_probs(Luce(4, most=3), s, [-60.0, -60.0])[:, :4] - _probs(Choice(m=4), s, [])).max() < 1e-14
+
+
+MISSING = Missing()
+
+
+def test_pairs_are_missing_at_random_where_the_fall_is_0():
+    c = np.random.default_rng(3).normal(0, 2, (50, 2))
+    p = np.exp(log_probs(MISSING, _tensor(c), _tensor([-1.0, 0.0])).numpy())
+    assert np.abs(p[:, 1] - 1 / (1 + np.exp(1.0 - c[:, 1]))).max() < 1e-14
+    assert np.abs(p.sum(1) - 1).max() < 1e-14
+
+
+def test_close_calls_are_missing_more_often_where_the_fall_is_positive():
+    gaps = np.array([0.0, 1.0, -1.0, 3.0, 30.0])
+    c = np.stack([gaps, np.zeros(5)], 1)
+    odds = np.diff(log_probs(MISSING, _tensor(c), _tensor([-1.0, 1.5])).numpy(), axis=1)[:, 0]
+    assert odds == pytest.approx([-1.0 - 1.5 * math.log(math.cosh(g / 2)) for g in gaps], rel=1e-12)
 
 
 @pytest.mark.parametrize("worst", [False, True])
@@ -412,7 +457,9 @@ def test_description_round_trip(family: Outcome, m: int, theta: list[float]):
 
 def test_observation_states_its_effects():
     observation = Observation(effects=(Reliability(), Position()), lapse=False)
-    assert observation.to_dict() == {"effects": ["Reliability", "Position"], "lapse": False}
+    effects = [{"effect": "Reliability"}, {"effect": "Position", "per_rater": False, "by": ""}]
+    assert observation.to_dict() == {"effects": effects, "lapse": False}
+    assert Observation.from_dict(observation.to_dict()) == observation
     assert observation.with_effect(Position)
     assert not observation.with_effect(Leniency)
 

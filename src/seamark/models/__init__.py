@@ -1,27 +1,40 @@
 """The one likelihood: design, observation, people, utility, and the fit of them all."""
 
+from seamark.models.effects import Lapse, Leniency, Missingness, Position, Reliability, Scale, Source, Taste
 from seamark.models.fitting import fit
-from seamark.models.observation import Choice, Davidson, Leniency, Observation, Position, Rating, Reliability, Strength, Thumbs
-from seamark.models.people import Groups, Same
+from seamark.models.observation import Choice, Davidson, Luce, Observation, Rating, Strength, Thumbs, rao_kupper
+from seamark.models.people import Groups, Personas, Same, Varying
 from seamark.models.prediction import predict
 from seamark.models.result import Fit
-from seamark.models.utility import Linear, Tabular
+from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
 
 __all__ = [
     "Choice",
+    "Context",
     "Davidson",
+    "Dynamic",
     "Fit",
     "Groups",
+    "Lapse",
     "Leniency",
     "Linear",
+    "Luce",
+    "Missingness",
+    "MultiAxis",
     "Observation",
+    "Personas",
     "Position",
     "Rating",
     "Reliability",
     "Same",
+    "Scale",
+    "Source",
     "Strength",
     "Tabular",
+    "Taste",
     "Thumbs",
+    "Varying",
     "fit",
     "predict",
+    "rao_kupper",
 ]

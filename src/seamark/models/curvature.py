@@ -246,7 +246,7 @@ class Iterative:
 
     values: csr_array
     border: Array
-    """(n_values, b) dense; 0 for leniencies, which step by themselves: their coupling would make it wide."""
+    """(n_values, b) dense; 0 for shifts of raters, which step by themselves: their coupling would make it wide."""
     corner: Array
     likelihood: Likelihood
     derivatives: Derivatives
@@ -327,7 +327,7 @@ def make_solver(
     if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
         return Blocks(components, values, d.border, corner)
     kept = np.ones(len(corner))
-    kept[likelihood.leniency.start - n : likelihood.leniency.stop - n] = 0.0
+    kept[: likelihood.n_shifts][likelihood.of_raters] = 0.0
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 

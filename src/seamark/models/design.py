@@ -2,14 +2,14 @@
 
 Conventions
 -----------
-A *node* is a (response, group) with one utility; node = response * n_groups + group. A *block* holds all judgments with the
-same outcome family and number of slots. Equal cells (same nodes, outcome, rater and order) are one row with a count.
+A *block* holds all judgments with the same outcome family and number of slots. Equal cells (same responses, group, outcome, rater,
+order and levels of the covariates) are one row with a count. The *group* of a cell is the row of Z that its values are weighed by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,19 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.models.observation import Choice, Davidson, Link, Observation, Outcome, Rating, Strength, Thumbs
-from seamark.models.people import Crowd
+from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, Source, Taste
+from seamark.models.features import style_features
+from seamark.models.observation import Choice, Davidson, Link, Luce, Missing, Observation, Outcome, Rating, Strength, Thumbs
+from seamark.models.people import Strata
 from seamark.records import Feedback
 
 _PAIRED = pl.Enum(["left", "right", "tie", "both_bad", "cannot_tell", "skipped"])
 MAX_GRADES = 10
 """A scale with more distinct values is cut at its quantiles: an ordinal model loses little beyond ten grades."""
+MOST_TIED = 3
+"""Largest set of tied responses that has a parameter of its own; larger ones enter by Breslow's approximation."""
+_ENOUGH_MISSING = 30
+"""Unanswered pairs from which on whether a pair is answered is fitted: its two parameters need some."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Block:
     name: str
     family: Outcome
     shown: NDArray[np.int64]
-    """(n, m) nodes, in the order shown."""
+    """(n, m) responses, in the order shown."""
+    group: NDArray[np.int64]
+    """(n,) row of the loadings."""
     outcome: NDArray[np.int64]
     """(n,) outcome code of the family."""
     rater: NDArray[np.int64]
@@ -44,6 +52,12 @@ class Block:
     """(n,) 1 where the order shown is known, else 0."""
     count: NDArray[np.float64]
     """(n,) number (weight) of judgments in the cell."""
+    who: NDArray[np.int64]
+    """(n,) rater and latent level: rater * levels + level; the rater where there are no latent levels."""
+    covariate: NDArray[np.int64]
+    """(n, n_covariates) row of each covariate's table."""
+    source: NDArray[np.int64]
+    """(n, m) source model of each slot, or (n, 0) where no effect asks for it."""
 
     @property
     def lenient(self) -> bool:
@@ -58,43 +72,84 @@ class Design:
     blocks: tuple[Block, ...]
     n_responses: int
     n_groups: int
+    """Rows of `loadings`: combinations of the levels of all factors."""
     loadings: NDArray[np.float64]
     n_raters: int
     """Known raters; code n_raters stands for all that are not known."""
     n_judgments: float
     """Judgments used (sum of counts of answers; a ranking counts once per stage)."""
+    levels: int = 1
+    """Latent levels, over which every cell of a known rater is repeated."""
+    covariates: tuple[Covariate, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Source models, where an effect asks for them."""
+    tastes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Properties of responses (n_responses,), standardised, that raters may differ in liking."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Judgments without a likelihood, by reason."""
     notes: tuple[str, ...] = ()
 
 
 def choose_outcomes(feedback: Feedback) -> dict[str, Outcome]:
-    """The outcome family for each kind present: Davidson where pairs have ties, Strength where they are graded, ..."""
+    """The outcome family for each kind present: Davidson where pairs have ties, Luce where both may be bad, Strength where they are
+    graded, ..."""
     frame = feedback.judgments
     outcomes: dict[str, Outcome] = {}
     pairs = frame.filter((pl.col("kind") == "pair") & pl.col("outcome").is_in(["left", "right", "tie", "both_bad"]))
     if pairs.height:
-        decided = pairs.filter(pl.col("outcome").is_in(["left", "right"]))
-        ties = decided.height < pairs.height
-        graded = decided["strength"].drop_nulls()
+        counts = dict(pairs["outcome"].value_counts().iter_rows())
+        ties, bad = counts.get("tie", 0) > 0, counts.get("both_bad", 0) > 0
+        graded = pairs.filter(pl.col("outcome").is_in(["left", "right"]))["strength"].drop_nulls()
         if len(graded) and graded.n_unique() > 1:
-            stated = decided["strength_levels"].max()
-            outcomes["pair"] = Strength(levels=int(stated if stated is not None else graded.max()), ties=ties)  # type: ignore[arg-type]  # polars types max() loosely
+            stated = pairs["strength_levels"].max()
+            outcomes["pair"] = Strength(levels=int(stated if stated is not None else graded.max()), ties=ties or bad)  # type: ignore[arg-type]  # polars types max() loosely
+        elif bad:
+            outcomes["pair"] = Luce(2, most=2 if ties else 1, none=True)
         else:
             outcomes["pair"] = Davidson() if ties else Choice()
     for kind, family in (("choice", Choice()), ("ranking", Choice()), ("thumbs", Thumbs())):
-        if frame.filter((pl.col("kind") == kind) & (pl.col("outcome") == "answered")).height:
+        if frame.filter((pl.col("kind") == kind) & pl.col("outcome").is_in(["answered", "both_bad"])).height:
             outcomes[kind] = family
     if frame.filter((pl.col("kind") == "rating") & (pl.col("outcome") == "answered")).height:
         outcomes["rating"] = Rating(edges=())  # the edges are read from each scale
     return outcomes
 
 
-def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, known: Mapping[str, Outcome] | None = None) -> Design:
+def read_covariates(feedback: Feedback, observation: Observation) -> tuple[tuple[Covariate, ...], tuple[str, ...]]:
+    """(covariates that the effects name, columns that say the same of every judgment)."""
+    found: list[Covariate] = []
+    constant: list[str] = []
+    for effect in observation.effects:
+        if isinstance(effect, Position):
+            made = Covariate.read(feedback, effect.by, "position", within_rater=False) if effect.by else None
+        elif isinstance(effect, Scale):
+            made = Covariate.read(feedback, effect.by, "scale", within_rater=effect.within_rater)
+        elif isinstance(effect, Lapse):
+            made = Covariate.read(feedback, effect.by, "lapse", within_rater=effect.within_rater)
+        else:
+            continue
+        if made is not None:
+            found.append(made)
+        elif not isinstance(effect, Position) or effect.by:
+            constant.append(effect.by)
+    return tuple(found), tuple(constant)
+
+
+def build_design(
+    feedback: Feedback,
+    observation: Observation,
+    strata: Strata,
+    *,
+    covariates: tuple[Covariate, ...] = (),
+    sources: tuple[str, ...] | None = None,
+    known: Mapping[str, Outcome] | None = None,
+    repeated: bool = True,
+) -> Design:
     """The design of all judgments that have a likelihood under this observation.
 
     `known` are the families of a fit by block name: judgments are then read as that fit reads them (the same grades), and
-    those that it has no family for are left out.
+    those that it has no family for are left out. `sources` are then the fit's source models. Without `repeated`, cells are not
+    repeated over the latent levels, and their group is the row of the stratum.
 
     Raises
     ------
@@ -113,13 +168,21 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, 
     frame = feedback.judgments.select(
         "kind", "outcome", "responses", "strength", "best", "worst", "ranks", "rating", "scale_low", "scale_high", "thumb", "axis", "order_known", "weight", "label",
         pl.col("rater").cast(pl.Int64).fill_null(feedback.n_raters),
-        pl.Series("group", crowd.group),
+        pl.Series("group", strata.stratum),
+        *(pl.Series(f"x{i}", c.codes(feedback)) for i, c in enumerate(covariates)),
     )  # fmt: skip
+    if observation.with_effect(Source):
+        sources, coded = _source_codes(feedback, sources)
+        frame = frame.with_columns(coded)
     frame = frame.with_columns(pl.col("weight").fill_null(1.0), pl.col("order_known").fill_null(False).cast(pl.Float64).alias("ordered"))
-    n_groups = len(crowd.names)
     blocks: list[Block] = []
     left_out: dict[str, int] = {}
+    notes: list[str] = []
+    pairs = frame.filter(pl.col("kind") == "pair") if "pair" in families else frame.clear()
+    missing = _missing_block(pairs) if observation.with_effect(Missingness) and (known is None or "pair/answered" in known) else None
     unanswered = frame.filter(pl.col("outcome").is_in(["cannot_tell", "skipped"])).height
+    if missing is not None:
+        unanswered -= int(pairs["outcome"].is_in(["cannot_tell", "skipped"]).sum())
     if unanswered:
         left_out["cannot tell or skipped"] = unanswered
     if labels := frame.filter(pl.col("kind") == "label").height:
@@ -127,15 +190,21 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, 
     for kind, family in families.items():
         part = frame.filter(pl.col("kind") == kind)
         if kind == "pair":
-            blocks += _pair_blocks(part, family, n_groups)
+            blocks += _pair_blocks(part, family)
+            if bad := int((part["outcome"] == "both_bad").sum()):
+                if isinstance(family, Choice):
+                    left_out["both bad"] = bad
+                elif not isinstance(family, Luce):
+                    notes.append(f"{bad} 'both bad' answers enter as ties: {type(family).__name__} has no such answer")
         elif kind in ("choice", "ranking"):
-            if none := part.filter(pl.col("outcome") == "both_bad").height:
-                left_out["none acceptable"] = none
-            blocks += _choice_blocks(part.filter(pl.col("outcome") == "answered"), kind, n_groups)
+            made, approximated = _choice_blocks(part.filter(pl.col("outcome").is_in(["answered", "both_bad"])), kind, known)
+            blocks += made
+            if approximated:
+                notes.append(f"{approximated} stages of rankings tie more than {MOST_TIED} responses and enter by Breslow's approximation")
         elif kind == "rating":
             rated = part.filter(pl.col("outcome") == "answered")
             assert isinstance(family, Rating)
-            scales = _rating_blocks(rated, family.link, n_groups, known)
+            scales = _rating_blocks(rated, family.link, known)
             if single := rated.height - sum(rows for _, rows in scales):
                 left_out["ratings on a scale with one grade"] = single
             blocks += [block for block, _ in scales]
@@ -143,31 +212,63 @@ def build_design(feedback: Feedback, observation: Observation, crowd: Crowd, *, 
             assert isinstance(family, Thumbs)
             for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
                 coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
-                blocks.append(_block(f"thumbs{axis}", Thumbs(axis.lstrip("/"), family.link), coded, n_groups))
+                blocks.append(_block(f"thumbs{axis}", Thumbs(axis.lstrip("/"), family.link), coded))
         else:
             raise InvalidSetting("outcomes", kind, "Use pair, choice, ranking, rating or thumbs.")
+    if missing is not None:
+        blocks.append(missing)
     blocks = [b for b in blocks if len(b.outcome)]
     if known is not None:
         for unread in [b for b in blocks if b.name not in known]:
             left_out[f"{unread.name}: no family in the fit"] = int(unread.count.sum())
         blocks = [b for b in blocks if b.name in known]
-    total = float(sum(b.count.sum() for b in blocks))
+    total = float(sum(b.count.sum() for b in blocks if not isinstance(b.family, Missing)))
     if not blocks or total == 0:
         raise SeamarkError("no judgment can be fitted: all are unanswered, nominal labels, or of weight 0. Check the outcomes.")
-    notes = []
-    both_bad = frame.filter((pl.col("kind") == "pair") & (pl.col("outcome") == "both_bad")).height
-    if both_bad:
-        notes.append(f"{both_bad} 'both bad' answers enter as ties: they say which is better no more than a tie does")
+    if strata.latent is not None and repeated:
+        blocks = [_over_levels(b, strata.levels, feedback.n_raters) for b in blocks]
     return Design(
         blocks=tuple(blocks),
         n_responses=feedback.n_responses,
-        n_groups=n_groups,
-        loadings=crowd.loadings,
+        n_groups=len(strata.loadings),
+        loadings=strata.loadings,
         n_raters=feedback.n_raters,
         n_judgments=total,
+        levels=strata.levels if repeated else 1,
+        covariates=covariates,
+        sources=sources or (),
         left_out=left_out,
         notes=tuple(notes),
     )
+
+
+def tastes(
+    feedback: Feedback, observation: Observation, scale: Mapping[str, Sequence[float]] | None
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, tuple[float, float]]]:
+    """((n_responses,) each, standardised: the properties of responses that raters may differ in liking; their mean and sd).
+
+    `scale` holds mean and sd where they were learnt on other responses.
+
+    Raises
+    ------
+    InvalidSetting
+        If responses have no texts, or the style block has no such column.
+    """
+    wanted = [effect.of for effect in observation.effects if isinstance(effect, Taste)]
+    if not wanted:
+        return {}, {}
+    if feedback.responses["text"].null_count():
+        raise InvalidSetting("Taste(of=)", wanted[0], "Responses without text have no style that raters could differ in liking.")
+    block = style_features(feedback.responses["text"].to_list())
+    found: dict[str, NDArray[np.float64]] = {}
+    scales: dict[str, tuple[float, float]] = {}
+    for name in wanted:
+        if name not in block.names:
+            raise InvalidSetting("Taste(of=)", name, f"Use one of {', '.join(block.names)}.")
+        column = block.values[:, block.names.index(name)]
+        mean, sd = scale[name] if scale is not None else (float(column.mean()), max(float(column.std()), 1e-9))
+        found[name], scales[name] = (column - mean) / sd, (mean, sd)
+    return found, scales
 
 
 def costs_as_preferences(feedback: Feedback) -> Feedback:
@@ -205,18 +306,62 @@ def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(f"/{axis}" if axis else "", part) for (axis,), part in frame.group_by(["axis"], maintain_order=True)]
 
 
-def _block(name: str, family: Outcome, coded: pl.DataFrame, n_groups: int, slots: NDArray[np.int64] | None = None) -> Block:
-    """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight."""
+def _block(name: str, family: Outcome, coded: pl.DataFrame, slots: NDArray[np.int64] | None = None) -> Block:
+    """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight, covariates x0, x1, ... and sources."""
     if slots is None:
         slots = coded["responses"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(coded.height, -1)
+    m = slots.shape[1]
     weight = coded["weight"].to_numpy()
-    columns = [*slots.T, *(coded[name].to_numpy() for name in ("code", "group", "ordered", "rater"))]
+    extra = [name for name in coded.columns if name[0] == "x" and name[1:].isdigit()]
+    source = coded["source"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(-1, m).T if "source" in coded.columns else []
+    columns = [*slots.T, *source, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
     if not (weight > 0).all():
         columns, weight = [column[weight > 0] for column in columns], weight[weight > 0]
     cells, count = _cells(columns, None if (weight == 1).all() else weight)
-    m = slots.shape[1]
-    code, group, ordered, rater = cells[m:]
-    return Block(name, family, np.stack(cells[:m], 1) * n_groups + group[:, None], code, rater, ordered.astype(np.float64), count)
+    code, group, ordered, rater = cells[-4:]
+    models, levels = cells[m : m + len(source)], cells[m + len(source) : -4]
+    nothing = np.zeros((len(code), 0), dtype=np.int64)
+    return Block(
+        name, family, np.stack(cells[:m], 1), group, code, rater, ordered.astype(np.float64), count, rater,
+        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing,
+    )  # fmt: skip
+
+
+def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
+    """Cells of known raters once per latent level; those of unknown raters inform the shared value, in the row after the levels."""
+    times = np.where(block.rater < n_raters, levels, 1)
+    row = np.repeat(np.arange(len(times)), times)
+    level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+    known = block.rater[row] < n_raters
+    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source")}
+    group = block.group[row] * (levels + 1) + np.where(known, level, levels)
+    return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
+
+
+def _missing_block(pairs: pl.DataFrame) -> Block | None:
+    """Whether each pair was answered; None where too few were not."""
+    silent = pairs["outcome"].is_in(["cannot_tell", "skipped"])
+    if silent.sum() < _ENOUGH_MISSING or silent.all():
+        return None
+    return _block("pair/answered", Missing(), pairs.with_columns(silent.cast(pl.Int64).alias("code")))
+
+
+def _source_codes(feedback: Feedback, known: tuple[str, ...] | None) -> tuple[tuple[str, ...], pl.Series]:
+    """(names of the source models, per judgment a list with the code of each slot; the last code stands for not known)."""
+    length = feedback.judgments["responses"].list.len()
+    models = feedback.judgments["models"]
+    nothing = pl.lit(None, dtype=pl.String).repeat_by("n")
+    filled = pl.DataFrame({"models": models, "n": length}).select(models=pl.coalesce("models", nothing))["models"]
+    flat = filled.explode(empty_as_null=False)
+    names = tuple(sorted(flat.drop_nulls().unique().to_list())) if known is None else known
+    lookup = pl.DataFrame({"model": pl.Series(names, dtype=pl.String), "code": pl.Series(range(len(names)), dtype=pl.Int64)})
+    code = flat.alias("model").to_frame().join(lookup, on="model", how="left", maintain_order="left")["code"].fill_null(len(names))
+    lists = (
+        pl.DataFrame({"row": np.repeat(np.arange(len(length)), length.to_numpy()), "code": code})
+        .group_by("row", maintain_order=True)
+        .agg("code")
+    )
+    return names, lists["code"].alias("source")
 
 
 def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> tuple[list[NDArray[np.int64]], NDArray[np.float64]]:
@@ -257,57 +402,86 @@ def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> t
     return [*reversed(out), key], counts.astype(np.float64)
 
 
-def _pair_blocks(part: pl.DataFrame, family: Outcome, n_groups: int) -> list[Block]:
+def _pair_blocks(part: pl.DataFrame, family: Outcome) -> list[Block]:
     part = part.with_columns(pl.col("outcome").cast(_PAIRED).to_physical().alias("side"))
     left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)
     if isinstance(family, Strength):
         k = family.levels
         if k == 1:  # Rao & Kupper: a decided pair needs no grade
             part = part.with_columns(pl.when(left | right).then(pl.lit(1)).otherwise(pl.col("strength")).alias("strength"))
-        graded = part.filter(tie | ((left | right) & pl.col("strength").is_not_null()))
+        graded = part.filter((tie if family.ties else pl.lit(value=False)) | ((left | right) & pl.col("strength").is_not_null()))
         code = pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
         if graded["strength"].max() is not None and int(graded["strength"].max()) > k:  # type: ignore[arg-type]  # polars types max() loosely
             raise InvalidSetting("Strength(levels=)", k, f"The data has a strength of {graded['strength'].max()}.")
-        blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")), n_groups)]
+        blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")))]
         plain = part.filter((left | right) & pl.col("strength").is_null())
-        return blocks + (_pair_blocks(plain, Choice(link=family.link), n_groups) if plain.height else [])
+        return blocks + (_pair_blocks(plain, Choice(link=family.link)) if plain.height else [])
+    if isinstance(family, Luce):
+        # the sets {left}, {right}, {left, right} and none, in this order, some of them possibly absent
+        has = pl.Series([True, True, family.most > 1, family.none])
+        code = pl.col("side").replace_strict({side: int(has[:side].sum()) for side in range(4) if has[side]}, default=None)
+        answered = part.with_columns(code.alias("code")).filter(pl.col("code").is_not_null())
+        return [_block("pair", family, answered)]
     decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
-    return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")), n_groups)]
+    return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")))]
 
 
-def _choice_blocks(part: pl.DataFrame, kind: str, n_groups: int) -> list[Block]:
-    """Choices and rankings as stages: who is chosen out of those still there."""
-    stages: dict[tuple[int, bool], list[tuple[list[int], int, dict[str, float]]]] = {}
+def _choice_blocks(part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] | None) -> tuple[list[Block], int]:
+    """(choices and rankings as stages: who is chosen out of those still there; stages with ties that are approximated)."""
+    fitted = [f for name, f in (known or {}).items() if name.startswith(f"{kind}/best") and isinstance(f, Luce)]
+    cap = MOST_TIED if known is None else max((f.most for f in fitted), default=1)
+    stages: dict[tuple[int, bool], list[tuple[list[int], list[int], dict[str, Any]]]] = {}
+    carried = [name for name in part.columns if name in ("rater", "group", "weight", "ordered") or (name[0] == "x" and name[1:].isdigit())]
+    sourced, approximated, most = "source" in part.columns, 0, 1
+    none = bool((part["outcome"] == "both_bad").any()) if known is None else any(f.none for f in fitted)
 
-    def add(shown: list[int], chosen: int, row: dict[str, float], worst: bool = False) -> None:
-        if len(shown) > 1:
-            stages.setdefault((len(shown), worst), []).append((shown, chosen, row))
+    def add(slots: list[int], chosen: list[int], row: dict[str, Any], worst: bool = False, ordered: bool = True) -> None:
+        if len(slots) < 2:
+            return
+        rest = {name: row[name] for name in carried}
+        if not ordered:
+            rest["ordered"] = 0.0
+        if sourced:
+            rest["source"] = [row["source"][i] for i in slots]
+        stages.setdefault((len(slots), worst), []).append(([row["responses"][i] for i in slots], [slots.index(i) for i in chosen], rest))
 
     for row in part.iter_rows(named=True):
-        shown = row["responses"]
-        rest = {"rater": row["rater"], "group": row["group"], "weight": row["weight"], "ordered": row["ordered"]}
+        everyone = list(range(len(row["responses"])))
         if kind == "choice":
-            add(shown, row["best"], rest)
-            if row["worst"] is not None:
-                remaining = [i for i in range(len(shown)) if i != row["best"]]
-                add([shown[i] for i in remaining], remaining.index(row["worst"]), rest | {"ordered": 0.0}, worst=True)
+            if row["outcome"] != "both_bad" or none:
+                add(everyone, [] if row["outcome"] == "both_bad" else [row["best"]], row)
+            if row["worst"] is not None and row["outcome"] != "both_bad":
+                add([i for i in everyone if i != row["best"]], [row["worst"]], row, worst=True, ordered=False)
             continue
         ranks = row["ranks"]
-        for i, rank in enumerate(ranks):
-            # Breslow: each member of a tied group is chosen against the group's worse-ranked responses
-            rivals = [j for j in range(len(ranks)) if ranks[j] > rank]
-            if rivals:
-                kept = sorted([i, *rivals])
-                add([shown[j] for j in kept], kept.index(i), rest | {"ordered": 0.0})
+        for rank in sorted(set(ranks)):
+            left = [i for i in everyone if ranks[i] >= rank]
+            tied = [i for i in left if ranks[i] == rank]
+            if len(tied) == len(left):
+                # all that are left tie: the last stage, which says something only where ties are counted
+                if 1 < len(tied) <= cap:
+                    most = max(most, len(tied))
+                    add(left, tied, row, ordered=False)
+            elif len(tied) <= cap:
+                most = max(most, len(tied))
+                add(left, tied, row, ordered=False)
+            else:
+                # Breslow: each member of a tied set is chosen against those ranked worse
+                approximated += 1
+                for i in tied:
+                    add(sorted([i, *(j for j in left if ranks[j] > rank)]), [i], row, ordered=False)
     blocks = []
     for (m, worst), rows in sorted(stages.items()):
         slots = np.array([r[0] for r in rows], dtype=np.int64)
-        coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [r[1] for r in rows]))
-        blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", Choice(m=m, worst=worst), coded, n_groups, slots))
-    return blocks
+        most = most if known is None else cap
+        family = Luce(m, min(most, m), none) if not worst and (most > 1 or none) else Choice(m=m, worst=worst)
+        sets = {members: code for code, members in enumerate(family.sets)} if isinstance(family, Luce) else {(i,): i for i in range(m)}
+        coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [sets[tuple(sorted(r[1]))] for r in rows]))
+        blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", family, coded, slots))
+    return blocks, approximated
 
 
-def _rating_blocks(part: pl.DataFrame, link: Link, n_groups: int, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
+def _rating_blocks(part: pl.DataFrame, link: Link, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
     """A block per axis and scale, each with its number of ratings."""
     blocks: list[tuple[Block, int]] = []
     for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
@@ -325,7 +499,7 @@ def _rating_blocks(part: pl.DataFrame, link: Link, n_groups: int, known: Mapping
             edges = edges[edges < values[-1]]
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
         coded = rows.with_columns(pl.Series("code", codes))
-        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale, link), coded, n_groups), rows.height))
+        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale, link), coded), rows.height))
     return blocks
 
 
@@ -340,8 +514,8 @@ def comparison_parts(design: Design) -> NDArray[np.int64]:
     rows, cols = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     anchor = design.n_responses
     for block in design.blocks:
-        responses = block.shown // design.n_groups
-        if block.lenient:
+        responses = block.shown
+        if block.lenient or (isinstance(block.family, Luce) and block.family.none):  # an answer about the level, not the gap
             rows.append(responses[:, 0])
             cols.append(np.full(len(responses), anchor))
         for slot in range(1, responses.shape[1]):

@@ -8,27 +8,29 @@ by EM. Then the hyperparameters are frozen and the steps go on until the first-o
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
 from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
-from scipy.sparse import csr_array, hstack
-from scipy.special import logsumexp
+from scipy.sparse import csr_array, diags_array, hstack
+from scipy.sparse.linalg import svds
 
 from seamark.errors import NotConverged, NotIdentified
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
-from seamark.models.design import Design, build_design, comparison_parts
+from seamark.models.design import Design, build_design, comparison_parts, read_covariates, tastes
+from seamark.models.effects import Reliability
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
-from seamark.models.observation import Observation, Reliability
-from seamark.models.people import Groups, People, Same
-from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter
-from seamark.models.slopes import GRID, SHARES, Slopes
+from seamark.models.observation import Missing, Observation
+from seamark.models.people import Factor, People, Same, Strata, columns_of
+from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
+from seamark.models.slopes import GRID, SHARES, Classes, Slopes
 from seamark.models.utility import Basis, Utility, default_utility
 from seamark.records import Feedback, require_usable
 
@@ -44,6 +46,8 @@ _PARTS_NAMED = 20
 """Parts of a cut comparison graph that the error lists, the largest first."""
 _VAGUE = 1.5
 """Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
+_ATTEMPTS = 4
+"""Placements of raters in latent levels that are followed for a few steps."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -86,10 +90,15 @@ def fit(
     utility = utility or default_utility(feedback)
     people = people or Same()
     observation = observation or Observation()
-    crowd = people.assign(feedback)
-    design = build_design(feedback, observation, crowd)
+    strata = Strata.of([*filter(None, [people.factor(feedback)]), *utility.factors(feedback)], feedback)
+    covariates, constant = read_covariates(feedback, observation)
+    design = build_design(feedback, observation, strata, covariates=covariates)
     basis = utility.prepare(feedback)
+    liked, liked_scale = tastes(feedback, observation, None)
+    design = replace(design, tastes=liked)
     notes = list(design.notes)
+    if constant:
+        notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
         notes += _check_identified(feedback, design, require_identified)
     likelihood = Likelihood(design, basis, observation)
@@ -97,11 +106,15 @@ def fit(
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    slopes = Slopes.start(design.n_raters, opposed=isinstance(people, Same)) if reliable else None
-    state = _optimise(likelihood, slopes, seen > 0, max_iterations, tolerance, np.random.default_rng(seed), progress)
+    opposed = isinstance(people, Same)
+    slopes = Slopes.start(design.n_raters, opposed=opposed, level_share=strata.share, learnt=strata.learnt) if reliable else None
+    if slopes is None and strata.latent is not None:
+        slopes = Classes(design.n_raters, strata.share, strata.learnt)
+    state = _optimise(likelihood, slopes, strata.factors, seen > 0, max_iterations, tolerance, np.random.default_rng(seed), progress)
     if not state.convergence.converged and require_converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
-    return _result(feedback, likelihood, state, utility, people, crowd.names, notes, seen, seed)
+    found = _result(feedback, likelihood, state, utility, people, strata, notes, seen, seed)
+    return replace(found, data=found.data | {"tastes": liked_scale})
 
 
 def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
@@ -140,7 +153,9 @@ def _shared_across_prompts(feedback: Feedback) -> bool:
 def _judgments_per_rater(design: Design) -> Array:
     total = np.zeros(design.n_raters + 1)
     for block in design.blocks:
-        total += np.bincount(block.rater, weights=block.count, minlength=design.n_raters + 1)
+        # a cell of a known rater stands once for each latent level
+        times = np.where(block.rater < design.n_raters, design.levels, 1)
+        total += np.bincount(block.rater, weights=block.count / times, minlength=design.n_raters + 1)
     return total[:-1]
 
 
@@ -155,28 +170,25 @@ class _State:
     posterior: Array
     precision: Array
     variances: dict[str, float]
-    slopes: Slopes | None
+    slopes: Slopes | Classes | None
     components: Components | None
     convergence: Convergence
 
 
-def _parts(likelihood: Likelihood) -> list[tuple[str, NDArray[np.int64]]]:
+def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str, NDArray[np.int64]]]:
     """Named index sets of x that share a prior variance to be estimated."""
-    k, P = likelihood.design.loadings.shape[1], likelihood.basis.n_columns
+    P = likelihood.basis.n_columns
     parts: list[tuple[str, NDArray[np.int64]]] = []
     for name, columns in likelihood.basis.parts:
         index = np.arange(P)[columns]
         parts.append((name, index))
-        if k > 1 and name != "residual":
-            parts.append((f"{name} of groups", np.concatenate([a * P + index for a in range(1, k)])))
-    if likelihood.has_leniency:
-        parts.append(("leniency", np.arange(likelihood.leniency.start, likelihood.leniency.stop)))
+        if name != "residual":
+            for factor, mine in columns_of(factors).items():
+                parts.append((f"{name} of {factor}", np.concatenate([a * P + index for a in mine])))
+    for s in likelihood.parts:
+        if s.estimated:
+            parts.append((s.name, np.arange(likelihood.n_values + s.start, likelihood.n_values + s.stop)))
     return parts
-
-
-def _log_sums(joint: Array) -> Array:
-    """(R,) log of the sum over nodes of exp(joint)."""
-    return np.asarray(logsumexp(joint, axis=1))
 
 
 def _mean_square(basis: Basis, index: NDArray[np.int64]) -> float:
@@ -192,7 +204,7 @@ class _Search:
     """Where the search for the mode stands: the point, its priors, the posterior of the slopes there."""
 
     likelihood: Likelihood
-    slopes: Slopes | None
+    slopes: Slopes | Classes | None
     x: Array
     centre: Array
     precision: Array
@@ -208,7 +220,7 @@ class _Search:
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     @staticmethod
-    def start(likelihood: Likelihood, slopes: Slopes | None) -> _Search:
+    def start(likelihood: Likelihood, slopes: Slopes | Classes | None, factors: Sequence[Factor]) -> _Search:
         size = likelihood.size
         x, centre = np.zeros(size), np.zeros(size)
         x[likelihood.shape] = centre[likelihood.shape] = likelihood.shape_start()
@@ -216,7 +228,7 @@ class _Search:
         precision[likelihood.shape] = 0.25  # shape: sd 2 around the start
         if likelihood.observation.lapse:
             precision[size - 1] = 1.0
-        parts = _parts(likelihood)
+        parts = _parts(likelihood, factors)
         usual = {name: _usual_variance(likelihood, name, index) for name, index in parts}
         nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
         search = _Search(likelihood, slopes, x, centre, precision, dict(usual), usual, parts, nodes)
@@ -235,13 +247,66 @@ class _Search:
             value, posterior = float(joint.sum()), np.ones_like(joint)
         else:
             joint = self.likelihood.rater_log_likelihood(x, self.nodes, posterior) + self.nodes.log_prior
-            marginal = _log_sums(joint)
-            value, posterior = float(marginal.sum()), np.exp(joint - marginal[:, None])
+            marginal, posterior = self.nodes.posterior(joint)
+            value = float(marginal.sum())
         return value - 0.5 * float((self.precision * (x - self.centre) ** 2).sum()), posterior, joint
 
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
         self.value, self.posterior, self.log_joint = self.objective(self.x)
+
+    def part_levels(self, latent: Factor, rng: np.random.Generator) -> None:
+        """Tell the latent levels apart, since all of them start alike and nothing would ever part them.
+
+        Raters are placed by what their scores have in common under the shared value, and the values of each level are those that
+        its raters ask for. Several placements are followed for a few steps; the likeliest is kept.
+        """
+        likelihood, L, R = self.likelihood, self.nodes.levels, self.likelihood.design.n_raters
+        components = (
+            Components(likelihood.derivatives(self.x, self.nodes, self.posterior).values) if likelihood.basis.matrix is None else None
+        )
+
+        def climb(steps: int, posterior: Array | None = None) -> None:
+            for _ in range(steps):
+                d = likelihood.derivatives(self.x, self.nodes, self.posterior if posterior is None else posterior)
+                step = make_solver(likelihood, d, self.precision, components, rng).solve(
+                    d.gradient - self.precision * (self.x - self.centre)
+                )
+                if posterior is None:
+                    self.advance(step)
+                else:
+                    self.x = self.x + np.clip(step, -2.0, 2.0)
+
+        climb(4)
+        shared = self.x.copy()
+        scores = likelihood.cluster_scores(shared, self.nodes, self.posterior)[:R, : likelihood.basis.n_columns]
+        size = np.asarray(abs(scores).sum(1)).ravel()
+        scale = np.sqrt(np.asarray((scores**2 if isinstance(scores, np.ndarray) else scores.power(2)).sum(0)).ravel())
+        scaled = scores @ diags_array(1 / np.maximum(scale, 1e-9))
+        k = min(latent.loadings.shape[1], min(scaled.shape) - 1)
+        left, singular, _ = svds(csr_array(scaled) if not isinstance(scaled, np.ndarray) else scaled, k=k, rng=rng)
+        place = left * singular / np.sqrt(np.maximum(size, 1e-9))[:, None]
+        place = (place / np.maximum(place.std(0), 1e-12))[:, ::-1]
+        best: tuple[float, Array, Array] | None = None
+        for attempt in range(_ATTEMPTS):
+            if latent.learnt:
+                start = place if attempt < _ATTEMPTS - 1 else rng.standard_normal(place.shape)
+                level = np.asarray(kmeans2(start + 1e-9 * rng.standard_normal(start.shape), L, minit="++", rng=rng)[1])
+            else:
+                signs = rng.choice([-1.0, 1.0], place.shape[1]) if attempt else 1.0
+                level = np.argmin(((place[:, None] * signs - latent.loadings[:-1][None]) ** 2).sum(2), axis=1)
+            placed = np.zeros((R, L, self.posterior.shape[1]))
+            slopes = self.posterior[:-1].reshape(R, L, -1).sum(1)
+            placed[np.arange(R), level] = slopes
+            self.x = shared
+            climb(2, np.vstack([placed.reshape(R * L, -1), self.posterior[-1:]]))
+            self.look()
+            climb(6)
+            if best is None or self.value > best[0]:
+                best = (self.value, self.x, level)
+        assert best is not None
+        self.x = best[1]
+        self.look()
 
     def advance(self, step: Array) -> bool:
         """Go along the step, halving it until the objective does not fall; False where it always does."""
@@ -308,18 +373,18 @@ class _Search:
         self.look()
         mean = slopes.update(self.log_joint, seen)
         self.x[likelihood.values] *= mean
-        for name in self.variances:
-            if name != "leniency":
+        for name, index in self.parts:
+            if index[0] < likelihood.n_values:
                 self.variances[name] *= mean**2
         self._set_precision()
-        if slopes.shares[2] > slopes.shares[0]:
+        if isinstance(slopes, Slopes) and slopes.shares[2] > slopes.shares[0]:
             # the sign of the scale is the majority's
             self.x[likelihood.values] *= -1
             slopes.turn()
         self.nodes = slopes.nodes()
         _, posterior, _ = self.objective(self.x)
         offset = likelihood.uncertainty_offset(self.x, self.nodes, mean**2 * solver.gap_variances(likelihood, rng), posterior)
-        self.nodes = Nodes(self.nodes.slope, self.nodes.log_prior + offset)
+        self.nodes = replace(self.nodes, log_prior=self.nodes.log_prior + offset)
 
     @property
     def slack(self) -> float:
@@ -327,8 +392,7 @@ class _Search:
         return min(0.05, 0.5 * np.sqrt(2 / max(len(index) for _, index in self.parts)))
 
     def hyper(self) -> Array:
-        slopes = [*self.slopes.shares, np.log(self.slopes.spread)] if self.slopes else []
-        return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + slopes)
+        return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + (self.slopes.hyper() if self.slopes else []))
 
 
 @dataclass
@@ -372,25 +436,30 @@ def _weighed(squares: float, well_determined: float, usual: float) -> float:
 
 def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64]) -> float:
     """Prior variance of a part's parameters that gives utilities a variance of about 1, a tenth of that what is beside a main part."""
-    scale = 1.0 if likelihood.basis.matrix is None or name == "leniency" else _mean_square(likelihood.basis, index)
-    return (0.1 if "of groups" in name or name == "residual" else 1.0) / max(scale, 1e-12)
+    shift = index[0] >= likelihood.n_values
+    scale = 1.0 if likelihood.basis.matrix is None or shift else _mean_square(likelihood.basis, index)
+    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source"))
+    return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
 
 def _optimise(
     likelihood: Likelihood,
-    slopes: Slopes | None,
+    slopes: Slopes | Classes | None,
+    factors: Sequence[Factor],
     seen: NDArray[np.bool_],
     max_iterations: int,
     tolerance: float,
     rng: np.random.Generator,
     progress: Callable[[int, float], None] | None,
 ) -> _State:
-    search = _Search.start(likelihood, slopes)
+    search = _Search.start(likelihood, slopes, factors)
     frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
     memory, age = _Memory(), 0
+    if search.nodes.levels > 1:
+        search.part_levels(next(f for f in factors if f.latent), rng)
     for iteration in range(1, max_iterations + 1):
         lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
         derivatives = likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
@@ -430,7 +499,7 @@ def _optimise(
     converged = frozen and decrement < tolerance
     return _State(
         search.x, search.nodes, search.posterior, search.precision, search.variances, slopes, components,
-        Convergence(converged, iteration, decrement, tolerance, float(_log_sums(search.log_joint).sum())),
+        Convergence(converged, iteration, decrement, tolerance, float(search.nodes.posterior(search.log_joint)[0].sum())),
     )  # fmt: skip
 
 
@@ -450,7 +519,9 @@ def _covariance(
         )
         return factor, se, None, [note]
     notes: list[str] = []
-    if state.slopes is not None:
+    if state.nodes.levels > 1:
+        notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
+    elif state.slopes is not None:
         # the slopes join the border, so that not knowing them widens what depends on them (Louis 1982)
         C, precision = likelihood.slope_border(state.x, state.nodes, state.posterior)
         n = likelihood.n_values
@@ -458,11 +529,8 @@ def _covariance(
         solver = Blocks(solver.components, solver.values, csr_array(hstack([solver.border, C[:n]])), corner)
     factor = solver.values_factor(rng)
     se = np.sqrt(solver.variances()[: likelihood.size])
-    shared = np.array(
-        [
-            *range(likelihood.n_values, likelihood.n_values + int(likelihood.has_position)),
-            *range(*likelihood.shape.indices(likelihood.size)),
-        ]
+    shared = np.concatenate(
+        [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
     )
     sandwich = np.full(likelihood.size, np.nan)
     if len(shared):
@@ -505,7 +573,7 @@ def _dense_covariance(
 
 
 def _result(
-    feedback: Feedback, likelihood: Likelihood, state: _State, utility: Utility, people: People, names: tuple[str, ...],
+    feedback: Feedback, likelihood: Likelihood, state: _State, utility: Utility, people: People, strata: Strata,
     notes: list[str], seen: Array, seed: int,
 ) -> Fit:  # fmt: skip
     design, basis, observation = likelihood.design, likelihood.basis, likelihood.observation
@@ -526,55 +594,54 @@ def _result(
             name, float(x[index]), float(se[index]), None if sandwich is None or np.isnan(sandwich[index]) else float(sandwich[index]), unit
         )
 
-    parameters: list[Parameter] = []
-    if likelihood.has_position:
-        parameters.append(parameter("position", likelihood.shifts.start))
+    parameters = [
+        parameter(s.name if len(s.names) == 1 else f"{s.name}: {name}", likelihood.n_values + s.start + i)
+        for s in likelihood.parts
+        for i, name in enumerate(s.names)
+    ]
     for c in likelihood.cells:
         for offset, name in enumerate(c.block.family.names):
             parameters.append(parameter(f"{c.block.name}: {name}", likelihood.shape.start + c.shape.start + offset, "logits"))
+    for name, index in likelihood.circumstances:
+        parameters.append(parameter(name, index, "log scale" if name.startswith("scale") else "log odds"))
     if observation.lapse:
         parameters.append(parameter("lapse (log odds)", likelihood.size - 1))
     if basis.features is not None:
         for column, name in enumerate(basis.features.style_names):
             if np.isfinite(basis.features.style_sd[column]):
                 parameters.append(parameter(f"style: {name}", column, "logits per sd"))
-    named = tuple(n for n in names if n)
-    group = np.concatenate([c.group for c in likelihood.cells])
-    count = np.concatenate([c.block.count for c in likelihood.cells])
-    rater = np.concatenate([c.block.rater for c in likelihood.cells])
-    # one person, one vote: a group weighs as many raters as it has; without raters, as many judgments
-    if known:
-        pairs = np.unique(np.stack([rater, group]), axis=1)
-        share = np.bincount(pairs[1], minlength=len(names))[: len(named)].astype(float)
-    else:
-        share = np.bincount(group, weights=count, minlength=len(names))[: len(named)]
-    nodes, posterior = state.nodes, state.posterior.copy()
+    L = strata.levels
+    nodes, posterior = state.nodes.slope, state.posterior
     if state.slopes is not None:
         # a rater not seen before: the prior, on a grid of its own
         fresh = state.slopes.unseen()
-        weights = np.exp(fresh.log_prior[0])
-        nodes = Nodes(np.vstack([nodes.slope[:-1], fresh.slope[:1]]), nodes.log_prior)
-        posterior[-1] = weights / weights.sum()
+        weights = np.exp(fresh.log_prior[:-1])
+        nodes = np.vstack([nodes[:-1], fresh.slope[:-1]]).reshape(design.n_raters + 1, L * nodes.shape[1])
+        posterior = np.vstack([posterior[:-1], weights / weights.sum()]).reshape(design.n_raters + 1, -1)
+    latent = None if strata.latent is None else replace(strata.latent, share=state.slopes.level_share if state.slopes else strata.share)
+    factors = tuple(latent if f.latent and latent is not None else f for f in strata.factors)
     prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in state.variances.items()}
-    if state.slopes is not None:
+    if isinstance(state.slopes, Slopes):
         prior |= {"slope_spread": state.slopes.spread} | {f"share {n}": float(s) for n, s in zip(SHARES, state.slopes.shares, strict=True)}
     repeated = known and float(np.median(seen[seen > 0])) >= 2
-    return Fit(
+    shown = [c for c in likelihood.cells if not isinstance(c.block.family, Missing)]
+    found = Fit(
         spec={"utility": utility.to_dict(), "people": people.to_dict(), "observation": observation.to_dict(), "seed": seed},
         basis=basis,
-        groups=named,
-        loadings=design.loadings,
-        group_share=share / share.sum(),
+        factors=factors,
         families={c.block.name: c.block.family for c in likelihood.cells},
         shapes={c.block.name: c.shape for c in likelihood.cells},
         weights=x[likelihood.values].reshape(k, P),
         factor=factor,
-        position=float(x[likelihood.shifts.start]) if likelihood.has_position else 0.0,
+        shifts=x[likelihood.shifts],
+        shift_parts=likelihood.parts,
+        covariates=design.covariates,
+        sources=design.sources,
         shape=x[likelihood.shape],
         lapse=float(1 / (1 + np.exp(-x[-1]))) if observation.lapse else 0.0,
         parameters=tuple(parameters),
         raters=_rater_table(feedback, likelihood, state, seen, se),
-        slope_nodes=nodes.slope,
+        slope_nodes=nodes,
         slope_weights=posterior,
         prior=prior,
         convergence=state.convergence,
@@ -587,10 +654,20 @@ def _result(
             "left_out": dict(design.left_out),
             "clustered_by": "rater" if known else "prompt",
         },
-        separates=isinstance(people, Groups) and repeated,
+        separates=not isinstance(people, Same) and repeated,
         notes=tuple(notes),
         versions=_versions(),
     )
+    if latent is None:
+        return found
+    pairs = [c.block for c in shown if c.block.shown.shape[1] > 1]
+    first, second, count = (
+        np.concatenate([b.shown[:, 0] for b in pairs]), np.concatenate([b.shown[:, 1] for b in pairs]), np.concatenate([b.count for b in pairs])
+    ) if pairs else (np.zeros(0, dtype=np.int64),) * 2 + (np.zeros(0),)  # fmt: skip
+    membership = posterior[:-1].reshape(design.n_raters, L, -1).sum(2)
+    gaps = found.gaps(feedback, first, second).by_group
+    summary = latent_summary(latent, membership, seen, gaps, count, rng)
+    return replace(found, latent=summary, notes=(*found.notes, *((summary.alarm,) if summary.alarm else ())))
 
 
 @cache
@@ -601,21 +678,25 @@ def _versions() -> dict[str, str]:
 
 def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen: Array, se: Array) -> pl.DataFrame:
     R = likelihood.design.n_raters
-    slope, posterior = state.nodes.slope[:R], state.posterior[:R]
+    L = state.nodes.levels
+    width = L * state.posterior.shape[1]
+    slope, posterior = state.nodes.slope[:-1].reshape(R, width), state.posterior[:-1].reshape(R, width)
     nothing = np.full(R, np.nan)
-    if state.slopes is not None:
+    if isinstance(state.slopes, Slopes):
         mean = (slope * posterior).sum(1)
         order = np.argsort(slope, axis=1)
         ordered, weight = np.take_along_axis(slope, order, 1), np.take_along_axis(posterior, order, 1)
         reached = np.cumsum(weight, 1)
         low = ordered[np.arange(R), np.minimum((reached < 0.025).sum(1), slope.shape[1] - 1)] if R else nothing
         high = ordered[np.arange(R), np.minimum((reached < 0.975).sum(1), slope.shape[1] - 1)] if R else nothing
-        careless, careful = posterior[:, 0], posterior[:, 1 : 1 + GRID].sum(1)
-        opposed = posterior[:, 1 + GRID :].sum(1)
+        kind = posterior.reshape(R, L, width // L)
+        careless, careful = kind[:, :, 0].sum(1), kind[:, :, 1 : 1 + GRID].sum((1, 2))
+        opposed = kind[:, :, 1 + GRID :].sum((1, 2))
     else:
         mean = low = high = careless = careful = opposed = nothing
-    leniency = state.x[likelihood.leniency] if likelihood.has_leniency else nothing
-    leniency_se = se[likelihood.leniency] if likelihood.has_leniency else nothing
+    lenient = likelihood.part("leniency")
+    leniency = state.x[lenient] if lenient else nothing
+    leniency_se = se[lenient] if lenient else nothing
     columns = (seen, mean, low, high, careful, careless, opposed, leniency, leniency_se)
     return pl.DataFrame(
         {"rater": feedback.raters["id"]} | {name: np.asarray(c, dtype=float) for name, c in zip(RATER_COLUMNS, columns, strict=True)}

@@ -5,13 +5,14 @@ Conventions
 The parameters form one vector x = [values | shifts | shape]:
 
     values  w (k * P,): weights of the P columns of the basis, for each of the k values; V = X W, u = V Z'
-    shifts  f (S,): position, then one leniency per rater
-    shape   t (T,): the families' own parameters, block after block, then the log odds of a lapse
+    shifts  f (S,): position, leniencies of raters, ... (`effects`)
+    shape   t (T,): the families' own parameters, block after block, then g of the scales, l of the lapses, the log odds of a lapse
 
-For judgment j by rater r with slope b: contrast c_j = b * (K U[shown]) + shift_j. A rater's slope is unknown; it is integrated
-over nodes (R + 1, Q) with log prior weights, the last row standing for judgments whose rater is not known (slope 1). So
+For judgment j by rater r with slope b: contrast c_j = b exp(x_j g) (K U[shown]) + D_j f. A rater's slope is unknown, and so is the
+latent level (persona, taste) whose row of Z weighs the values; both are integrated over nodes, L rows of Q slopes for each rater, and a
+last row for judgments whose rater is not known (slope 1). So
 
-    log L(x) = sum_r log sum_q exp(log_prior[r, q] + sum_{j by r} count_j log p(y_j | c_j(b[r, q])))
+    log L(x) = sum_r log sum_{l, q} exp(log_prior[rl, q] + sum_{j by r} count_j log p(y_j | c_j(b[rl, q], Z_l)))
 
 Responses meet in *edges*: the distinct pairs (or single responses) of a group that some judgment is about. Judgments enter values
 by their edge only, so every sum over judgments is a sum per edge first.
@@ -23,17 +24,19 @@ matrix of a Newton step), less the variance of the score over the posterior of t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, diags_array, eye_array, hstack, kron, vstack
+from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron, vstack
+from scipy.special import logsumexp
 
 from seamark.models.design import Block, Design
-from seamark.models.observation import Leniency, Observation, Position
-from seamark.models.terms import Terms, log_prob, terms
+from seamark.models.effects import Shift, shift_matrix, shifts_of
+from seamark.models.observation import Missing, Observation
+from seamark.models.terms import Terms, log_prob, terms, with_lapse_covariates, with_scales
 from seamark.models.utility import Basis, squared_rows
 
 Array = NDArray[np.float64]
@@ -54,14 +57,24 @@ class Nodes:
     """Where each rater's slope is evaluated."""
 
     slope: Array
-    """(R + 1, Q)"""
+    """(R L + 1, Q)"""
     log_prior: Array
-    """(R + 1, Q), log of prior mass; -inf switches a node off."""
+    """(R L + 1, Q), log of prior mass; -inf switches a node off."""
+    levels: int = 1
+    """L, latent levels: the rows of a rater."""
 
     @staticmethod
     def fixed(n_raters: int) -> Nodes:
         """Every slope is 1."""
         return Nodes(np.ones((n_raters + 1, 1)), np.zeros((n_raters + 1, 1)))
+
+    def posterior(self, joint: Array) -> tuple[Array, Array]:
+        """(log marginal likelihood of each rater (R + 1,), posterior over the rater's nodes, of the shape of `joint`)."""
+        R = (len(joint) - 1) // self.levels
+        known = joint[:-1].reshape(R, self.levels * joint.shape[1])
+        marginal = np.append(logsumexp(known, axis=1), logsumexp(joint[-1]))
+        each = np.append(np.repeat(marginal[:-1], self.levels), marginal[-1])
+        return marginal, np.exp(joint - each[:, None])
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,12 @@ class Cells:
     """(n,) where d is 1: the edge that the cell is about."""
     sign: Array
     """(n,) 1 where the contrast is that of the edge, -1 where it is turned round."""
-    place: Array
-    """(n,) contrast per unit of position."""
+    D: csr_array
+    """(n * d, S) contrast per unit of each shift."""
+    scale: Array | None
+    """(n, C) what the logarithm of the scale is linear in, or None."""
+    haste: Array | None
+    """(n, C) what the log odds of a lapse are linear in, or None."""
     to_responses: csr_array | None = None
     """(n * d, n_responses) where d > 1: contrast per unit of utility."""
 
@@ -129,9 +146,10 @@ class Cells:
     def scalar(self) -> bool:
         return len(self.K) == 1
 
-    def places(self) -> Array:
-        """(n * d,) contrast per unit of position, where d > 1."""
-        return (self.block.ordered[:, None] * self.K[:, 0]).ravel()
+    @property
+    def lapses(self) -> bool:
+        """Whether an answer may be a random click; that there is none cannot."""
+        return not isinstance(self.block.family, Missing)
 
 
 @dataclass(frozen=True)
@@ -198,23 +216,23 @@ class Likelihood:
     observation: Observation
     cells: list[Cells] = field(init=False)
     edges: Edges = field(init=False)
+    parts: tuple[Shift, ...] = field(init=False)
+    """Runs of the shifts."""
     n_values: int = field(init=False)
     n_shifts: int = field(init=False)
     n_shape: int = field(init=False)
-    has_position: bool = field(init=False)
-    has_leniency: bool = field(init=False)
 
     def __post_init__(self) -> None:
         design, observation = self.design, self.observation
-        self.has_position = observation.with_effect(Position) and any(b.ordered.any() and not b.lenient for b in design.blocks)
-        # a shift per rater needs at least two raters, else it is the cut points under another name
-        known = [np.unique(b.rater[b.rater < design.n_raters]) for b in design.blocks if b.lenient]
-        self.has_leniency = observation.with_effect(Leniency) and bool(known) and len(np.unique(np.concatenate(known))) > 1
+        self.parts = shifts_of(design, observation)
         self.n_values = self.basis.n_columns * design.loadings.shape[1]
-        self.n_shifts = int(self.has_position) + (design.n_raters if self.has_leniency else 0)
+        self.n_shifts = self.parts[-1].stop if self.parts else 0
         sizes = [b.family.size for b in design.blocks]
-        self.n_shape = sum(sizes) + int(observation.lapse)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+        self._n_scales = sum(c.width for c in design.covariates if c.role == "scale")
+        self._n_hastes = sum(c.width for c in design.covariates if c.role == "lapse") if observation.lapse else 0
+        self._first_scale = sum(sizes)
+        self.n_shape = sum(sizes) + self._n_scales + self._n_hastes + int(observation.lapse)
         blocks = [_by_rater(b) for b in design.blocks]
         keys = [_edge_keys(b, design) for b in blocks]
         known_keys, inverse = np.unique(np.concatenate([k for k, _ in keys]), return_inverse=True)
@@ -227,10 +245,13 @@ class Likelihood:
             K = block.family.contrast(block.shown.shape[1])
             edge = inverse[seen : seen + len(key)]
             seen += len(key)
-            to_responses = None if len(K) == 1 else _contrasts_of_many(block, K, n, G)
-            place = np.zeros(len(block.rater)) if block.lenient or len(K) > 1 else block.ordered * K[0, 0]
+            to_responses = None if len(K) == 1 else _contrasts_of_many(block, K, n)
             shape = slice(int(starts[i]), int(starts[i + 1]))
-            self.cells.append(Cells(block, K, block.shown[:, 0] % G, shape, edge, sign, place, to_responses))
+            D = shift_matrix(block, K, self.parts, design, block.rater, design.n_raters)
+            answered = not isinstance(block.family, Missing)
+            scale = _covariates(block, design, "scale") if self._n_scales and answered else None
+            haste = _covariates(block, design, "lapse") if self._n_hastes and answered else None
+            self.cells.append(Cells(block, K, block.group, shape, edge, sign, D, scale, haste, to_responses))
         self._incidence = [self.edges.incidence(g, n) for g in range(G)]
         bounds = np.searchsorted(self.edges.group, np.arange(G + 1))
         self._mine = [slice(a, b) for a, b in pairwise(bounds.tolist())]
@@ -261,18 +282,38 @@ class Likelihood:
     def shape(self) -> slice:
         return slice(self.n_values + self.n_shifts, self.size)
 
+    def part(self, name: str) -> slice | None:
+        """Where in x a run of shifts stands; None if there is none of this name."""
+        for s in self.parts:
+            if s.name == name:
+                return slice(self.n_values + s.start, self.n_values + s.stop)
+        return None
+
     @property
-    def leniency(self) -> slice:
-        return slice(self.n_values + int(self.has_position), self.n_values + self.n_shifts)
+    def of_raters(self) -> NDArray[np.bool_]:
+        """(S,) shifts of which there is one per rater."""
+        out = np.zeros(self.n_shifts, dtype=bool)
+        for s in self.parts:
+            out[s.start : s.stop] = s.per_rater
+        return out
+
+    @property
+    def circumstances(self) -> list[tuple[str, int]]:
+        """(name, index in x) of the parameters of scales and hastes."""
+        names = [f"{role}: {name}" for role in ("scale", "lapse") for c in self.design.covariates if c.role == role for name in c.names]
+        start = self.shape.start + self._first_scale
+        return list(zip(names[: self._n_scales + self._n_hastes], range(start, start + self._n_scales + self._n_hastes), strict=True))
 
     def shape_start(self) -> Array:
         """Start, and centre of the weak prior, of t. A lapse starts at 2%: Wichmann & Hill 2001 find 0-5% usual."""
         parts = [b.family.start() for b in self.design.blocks]
-        return np.concatenate([*parts, [-4.0] if self.observation.lapse else []])
+        return np.concatenate([*parts, np.zeros(self._n_scales + self._n_hastes), [-4.0] if self.observation.lapse else []])
 
     def _shape_of(self, c: Cells) -> list[int]:
         """Where in t the parameters of a block's terms stand."""
-        return [*range(c.shape.start, c.shape.stop), *([self.n_shape - 1] if self.observation.lapse else [])]
+        scales = range(self._first_scale, self._first_scale + self._n_scales) if c.scale is not None else ()
+        hastes = range(self._first_scale + self._n_scales, self.n_shape - 1) if c.haste is not None else ()
+        return [*range(c.shape.start, c.shape.stop), *scales, *hastes, *([self.n_shape - 1] if self.observation.lapse and c.lapses else [])]
 
     # ------------------------------------------------------------------ evaluation
 
@@ -281,23 +322,26 @@ class Likelihood:
         W = x[self.values].reshape(self.design.loadings.shape[1], self.basis.n_columns).T
         return self.basis.times(W) @ self.design.loadings.T
 
+    def _scales(self, x: Array) -> list[Array | None]:
+        """Per block, (n,) what the gap counts times, or None where that is 1."""
+        g = x[self.shape][self._first_scale : self._first_scale + self._n_scales]
+        return [None if c.scale is None else np.exp(c.scale @ g) for c in self.cells]
+
     def _contrasts(self, x: Array) -> list[tuple[Array, Array]]:
         """Per block, the part that slopes scale and the part that they do not: (n,), or (n, d) where d > 1."""
         U = self.utilities(x)
         f = x[self.shifts]
         e = self.edges
         gap = U[e.left, e.group] - np.where(e.right >= 0, U[e.right, e.group], 0.0)
-        position = f[0] if self.has_position else 0.0
-        leniency = np.append(f[int(self.has_position) :], 0.0) if self.has_leniency else None
         out = []
-        for c in self.cells:
-            if not c.scalar:
-                scaled = U[c.block.shown // self.design.n_groups, c.group[:, None]] @ c.K.T
-                out.append((scaled, position * c.block.ordered[:, None] * c.K[:, 0]))
-            elif c.block.lenient and leniency is not None:
-                out.append((c.sign * gap[c.edge], leniency[c.block.rater]))
+        for c, scale in zip(self.cells, self._scales(x), strict=True):
+            shift = c.D @ f if self.n_shifts else np.zeros(len(c.group) * len(c.K))
+            if c.scalar:
+                scaled = c.sign * gap[c.edge]
+                out.append((scaled if scale is None else scaled * scale, shift))
             else:
-                out.append((c.sign * gap[c.edge], position * c.place))
+                scaled = U[c.block.shown, c.group[:, None]] @ c.K.T
+                out.append((scaled if scale is None else scaled * scale[:, None], shift.reshape(-1, len(c.K))))
         return out
 
     def _packs(self, nodes: Nodes, posterior: Array | None) -> list[_Pack]:
@@ -317,9 +361,9 @@ class Likelihood:
             index = np.full(R, -1)
             index[raters] = np.arange(len(raters))
             rows: list[Codes | slice] = [
-                slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.rater] == number) for c in self.cells
+                slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.who] == number) for c in self.cells
             ]
-            local = [index[c.block.rater[r]] for c, r in zip(self.cells, rows, strict=True)]
+            local = [index[c.block.who[r]] for c, r in zip(self.cells, rows, strict=True)]
             packs.append(_Pack(raters, columns, nodes.slope[raters, columns], rows, local))
         return packs
 
@@ -354,13 +398,26 @@ class Likelihood:
             out[pack.raters, pack.columns] = total
         return out
 
+    def _lapse_odds(self, c: Cells, rows: Any, t: Array) -> float | Array | None:
+        """Log odds of a lapse: one number, or (n,) where they move with the circumstances."""
+        if not self.observation.lapse or not c.lapses:
+            return None
+        if c.haste is None:
+            return float(t[-1])
+        return t[-1] + c.haste[rows] @ t[self._first_scale + self._n_scales : -1]
+
     def _log_prob(self, c: Cells, z: Array, rows: Any, x: Array) -> Array:
         t = x[self.shape]
-        return log_prob(c.block.family, z, c.block.outcome[rows], t[c.shape], t[-1] if self.observation.lapse else None)
+        return log_prob(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
 
-    def _terms(self, c: Cells, z: Array, rows: Any, x: Array) -> Terms:
+    def _terms(self, c: Cells, z: Array, rows: Any, x: Array, shift: Array) -> Terms:
+        """Derivatives by the contrast z and by the parameters of `_shape_of`; `shift` (n[, d]) is the part of z that is not scaled."""
         t = x[self.shape]
-        return terms(c.block.family, z, c.block.outcome[rows], t[c.shape], t[-1] if self.observation.lapse else None)
+        found = terms(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
+        if c.scale is not None:
+            size = c.shape.stop - c.shape.start
+            found = with_scales(found, z - shift[rows], c.scale[rows], slice(size, size))
+        return found if c.haste is None else with_lapse_covariates(found, c.haste[rows])
 
     def edge_variances(self, factor: Any) -> Array:
         """(E,) posterior variance of the gap of each edge, from a factor (n_values, r) of the values' covariance."""
@@ -400,13 +457,17 @@ class Likelihood:
         out = np.zeros(nodes.slope.shape)
         contrasts = self._contrasts(x)
         sd = np.sqrt(variance)
+        scales = self._scales(x)
         for pack in self._packs(nodes, posterior):
             total = np.zeros_like(pack.slope)
             for number, c in enumerate(self.cells):
                 if not c.scalar:
                     continue
+                scale = scales[number]
                 for part, mine, z in self._pieces(pack, number, contrasts[number]):
                     spread = pack.slope[:, mine] * sd[c.edge[part]]
+                    if scale is not None:
+                        spread *= scale[part]
                     lost = -self._log_prob(c, z, part, x)
                     for point, weight in zip(points, weights, strict=True):
                         lost += weight * self._log_prob(c, z + point * spread, part, x)
@@ -417,7 +478,7 @@ class Likelihood:
     def _moments(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[list[Moments], Array, Array]:
         """Per block moments; gradient (T,) and curvature (T, T) of the shape parameters."""
         gradient_t, hessian_t = np.zeros(self.n_shape), np.zeros((self.n_shape, self.n_shape))
-        contrasts = self._contrasts(x)
+        contrasts, scales = self._contrasts(x), self._scales(x)
         packs = self._packs(nodes, posterior)
         out: list[Moments] = []
         for number, c in enumerate(self.cells):
@@ -433,11 +494,17 @@ class Likelihood:
                 mass = posterior[pack.raters, pack.columns]
                 for part, local, z in self._pieces(pack, number, contrasts[number]):
                     weight = mass[:, local] * c.block.count[part]
-                    term = self._terms(c, z, part, x)
+                    term = self._terms(c, z, part, x, contrasts[number][1])
                     _average(m, part, pack.slope[:, local], weight, term)
                     if T:
                         gradient_t[mine] += term.first_t.reshape(T, -1) @ weight.ravel()
                         hessian_t[np.ix_(mine, mine)] -= term.second_t(weight)
+            if (scale := scales[number]) is not None:
+                scale = scale.reshape(-1, *(1 for _ in d))
+                m.g1 *= scale
+                m.h1 *= scale[..., None] if d else scale
+                m.h2 *= (scale[..., None] if d else scale) ** 2
+                m.cross1 *= scale[..., None]
             out.append(m)
         return out, gradient_t, hessian_t
 
@@ -449,81 +516,60 @@ class Likelihood:
         moments, gradient_t, hessian_t = self._moments(x, nodes, posterior)
         n, G, Z = self.design.n_responses, self.design.n_groups, self.design.loadings
         S, T, E = self.n_shifts, self.n_shape, len(self.edges.left)
-        slope_e, curve_e, place_e, shape_e = np.zeros(E), np.zeros(E), np.zeros(E), np.zeros((E, T))
-        gradient_f, f_f, f_t = np.zeros(S), np.zeros(S), np.zeros((S, T))  # no two shifts meet in one judgment
-        first = int(self.has_position)
-        lenient = [csr_array((n, S)) for _ in range(G)]
+        slope_e, curve_e, shape_e = np.zeros(E), np.zeros(E), np.zeros((E, T))
+        gradient_f, f_t = np.zeros(S), np.zeros((S, T))
+        f_f, shifted_e = csr_array((S, S)), csr_array((E, S))
         many: list[tuple[Cells, Moments]] = []
         for c, m in zip(self.cells, moments, strict=True):
+            mine = self._shape_of(c)
+            d = len(c.K)
+            if S:
+                gradient_f += c.D.T @ m.g0.ravel()
+                f_t[:, mine] += c.D.T @ m.cross0.reshape(len(c.group) * d, -1)
+                f_f = f_f + c.D.T @ (_weighted(c.D, m.h0) if c.scalar else _block_diagonal(m.h0) @ c.D)
             if not c.scalar:
                 many.append((c, m))
                 continue
-            mine, rater = self._shape_of(c), c.block.rater
             slope_e += np.bincount(c.edge, weights=c.sign * m.g1, minlength=E)
             curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
             for t, index in enumerate(mine):
                 shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
-            if self.has_position and not c.block.lenient:
-                place_e += np.bincount(c.edge, weights=c.sign * c.place * m.h1, minlength=E)
-                gradient_f[0] += c.place @ m.g0
-                f_f[0] += c.place**2 @ m.h0
-                f_t[0, mine] += c.place @ m.cross0
-            if self.has_leniency and c.block.lenient:
-                R = self.design.n_raters
-                gradient_f[first:] += np.bincount(rater, weights=m.g0, minlength=R + 1)[:R]
-                f_f[first:] += np.bincount(rater, weights=m.h0, minlength=R + 1)[:R]
-                for t, index in enumerate(mine):
-                    f_t[first:, index] += np.bincount(rater, weights=m.cross0[:, t], minlength=R + 1)[:R]
-                for g in range(G):
-                    use = (rater < R) & (c.group == g)
-                    where = (self.edges.left[c.edge[use]], first + rater[use])
-                    lenient[g] = lenient[g] + coo_array(((c.sign * m.h1)[use], where), shape=(n, S)).tocsr()
+            if c.D.nnz:
+                entries = _weighted(c.D, c.sign * m.h1)
+                rows = np.repeat(c.edge, np.diff(entries.indptr))
+                shifted_e = shifted_e + coo_array((entries.data, (rows, entries.indices)), shape=(E, S)).tocsr()
         node_gradient = np.zeros((n, G))
         laplacian, to_shifts, to_shape = [], [], []
         for g, mine in enumerate(self._mine):
             D = self._incidence[g]
             node_gradient[:, g] = D.T @ slope_e[mine]
             laplacian.append(self._laplacians[g](curve_e[mine]))
-            shifted = lenient[g]
-            if self.has_position:
-                shifted = csr_array(shifted + self._position_column(D.T @ place_e[mine]))
-            to_shifts.append(shifted)
+            to_shifts.append(csr_array(D.T @ shifted_e[mine]))
             to_shape.append(D.T @ shape_e[mine])
         for c, m in many:
-            self._add_choices(c, m, node_gradient, laplacian, to_shifts, to_shape, gradient_f, f_f, f_t)
+            self._add_many(c, m, node_gradient, laplacian, to_shifts, to_shape)
         gradient = np.concatenate([self.basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
-        corner = block_array([[diags_array(f_f), csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
+        corner = block_array([[f_f, csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
         if corner is None:
-            corner = diags_array(f_f) if S else csr_array(hessian_t)
+            corner = f_f if S else csr_array(hessian_t)
         values, border = (stale.values, stale.border) if stale else self._through_basis(laplacian, to_shifts, to_shape)
         return Derivatives(gradient, values, border, csr_array(corner), curve_e, many)
 
-    def _add_choices(
-        self, c: Cells, m: Moments, node_gradient: Array, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array],
-        gradient_f: Array, f_f: Array, f_t: Array,
-    ) -> None:  # fmt: skip
-        """Choices among more than two, whose contrasts have several dimensions, added to the sums per response."""
+    def _add_many(
+        self, c: Cells, m: Moments, node_gradient: Array, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]
+    ) -> None:
+        """Blocks whose contrasts have several dimensions, added to the sums per response."""
         assert c.to_responses is not None
         d, mine = len(c.K), self._shape_of(c)
-        D0, D1, D2 = _block_diagonal(m.h0), _block_diagonal(m.h1), _block_diagonal(m.h2)
-        place = c.places()
-        if self.has_position:
-            gradient_f[0] += place @ m.g0.ravel()
-            f_f[0] += place @ (D0 @ place)
-            f_t[0, mine] += place @ m.cross0.reshape(len(m.g0) * d, -1)
-        for g in range(self.design.n_groups):
-            # the rows of other groups drop out of J, so the whole of D and of the shifts can stay
+        bent, moved = _block_diagonal(m.h2), _block_diagonal(m.h1) @ c.D if c.D.nnz else None
+        for g in np.unique(c.group).tolist():
+            # the rows of other groups drop out of J, so the whole of the curvature and of the shifts can stay
             J = c.to_responses if self.design.n_groups == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
             node_gradient[:, g] += J.T @ m.g1.ravel()
-            laplacian[g] = csr_array(laplacian[g] + J.T @ D2 @ J)
+            laplacian[g] = csr_array(laplacian[g] + J.T @ bent @ J)
             to_shape[g][:, mine] += J.T @ m.cross1.reshape(len(m.g1) * d, -1)
-            if self.has_position:
-                to_shifts[g] = csr_array(to_shifts[g] + self._position_column(J.T @ (D1 @ place)))
-
-    def _position_column(self, column: Array) -> csr_array:
-        """(n_responses, S) with the column of position filled."""
-        n = self.design.n_responses
-        return coo_array((column, (np.arange(n), np.zeros(n, dtype=int))), shape=(n, self.n_shifts)).tocsr()
+            if moved is not None:
+                to_shifts[g] = csr_array(to_shifts[g] + J.T @ moved)
 
     def _through_basis(self, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]) -> tuple[Any, Any]:
         """Curvature of the values and its border, from the sums per response and group."""
@@ -531,7 +577,7 @@ class Likelihood:
         G, k = Z.shape
         P = basis.n_columns
         if basis.matrix is None:
-            if Z.shape == (1, 1) and Z[0, 0] == 1:
+            if Z.shape == (1, 1) and Z[0, 0] == 1:  # nobody differs
                 return laplacian[0], hstack([to_shifts[0], csr_array(to_shape[0])]).tocsr()
             values = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
             sides = [hstack([to_shifts[g], csr_array(to_shape[g])]) for g in range(G)]
@@ -552,7 +598,7 @@ class Likelihood:
     def edge_curvature(self, x: Array, nodes: Nodes, posterior: Array) -> Array:
         """(E,) curvature along each edge, the posterior of the slopes being given; contrasts of several dimensions are left out."""
         out = np.zeros(len(self.edges.left))
-        contrasts = self._contrasts(x)
+        contrasts, scales = self._contrasts(x), self._scales(x)
         packs = self._packs(nodes, posterior)
         for number, c in enumerate(self.cells):
             if not c.scalar:
@@ -561,7 +607,10 @@ class Likelihood:
             for pack in packs:
                 mass = posterior[pack.raters, pack.columns] * pack.slope**2
                 for part, local, z in self._pieces(pack, number, contrasts[number]):
-                    curve[part] = np.einsum("an,an->n", mass[:, local], self._terms(c, z, part, x).second) * c.block.count[part]
+                    second = self._terms(c, z, part, x, contrasts[number][1]).second
+                    curve[part] = np.einsum("an,an->n", mass[:, local], second) * c.block.count[part]
+            if (scale := scales[number]) is not None:
+                curve *= scale**2
             out -= np.bincount(c.edge, weights=curve, minlength=len(out))
         return out
 
@@ -597,7 +646,7 @@ class Likelihood:
         # the slope of a regression of the score on the rater's slope
         tilt = posterior * (nodes.slope - mean)
         tilt[use] /= variance[use, None]
-        summed = self._summed_scores(self._cell_scores(x, nodes, tilt), [number[c.block.rater] for c in self.cells], len(use))
+        summed = self._summed_scores(self._cell_scores(x, nodes, tilt), [number[c.block.who] for c in self.cells], len(use))
         return csr_array(summed.T), 1 / variance[use]
 
     def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> tuple[Array, Array]:
@@ -606,49 +655,48 @@ class Likelihood:
         `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
         ones by response.
         """
-        known = nodes.slope.shape[0] - 1
+        rows, R = nodes.slope.shape[0] - 1, self.design.n_raters
         missing = np.zeros((self.size, self.size))
-        mean = np.zeros((known, self.size))
-        contrasts = self._contrasts(x)
+        mean = np.zeros((R, self.size))
+        contrasts, scales = self._contrasts(x), self._scales(x)
         order = np.argsort(-posterior, axis=1, kind="stable")
-        every = np.arange(known + 1)
-        for q in range(int((posterior > _COUNTED).sum(1).max()) if nodes.slope.shape[1] > 1 else 0):
-            # the most probable node of every rater, then the second, ...
+        every = np.arange(rows + 1)
+        for q in range(int((posterior > _COUNTED).sum(1).max()) if posterior.shape[1] * nodes.levels > 1 else 0):
+            # the most probable node of every rater (and level), then the second, ...
             mass, slope = posterior[every, order[:, q]], nodes.slope[every, order[:, q]]
-            raters = np.flatnonzero(mass[:known] > _COUNTED)
-            number = np.full(known + 1, -1)
+            raters = np.flatnonzero(mass[:rows] > _COUNTED)
+            number = np.full(rows + 1, -1)
             number[raters] = np.arange(len(raters))
             gradients = []
-            for c, (scaled, shift) in zip(self.cells, contrasts, strict=True):
-                b = slope[c.block.rater] if c.scalar else slope[c.block.rater, None]
-                term = self._terms(c, (b * scaled + shift)[None], slice(None), x)
+            for c, (scaled, shift), scale in zip(self.cells, contrasts, scales, strict=True):
+                b = slope[c.block.who] if c.scalar else slope[c.block.who, None]
+                term = self._terms(c, (b * scaled + shift)[None], slice(None), x, shift)
                 first = term.first[0] * (c.block.count if c.scalar else c.block.count[:, None])
-                gradients.append((b * first, first, term.first_t[:, 0].T * c.block.count[:, None]))
-            scores = _dense(self._summed_scores(gradients, [number[c.block.rater] for c in self.cells], len(raters)))
+                along = b * first if scale is None else b * first * (scale if c.scalar else scale[:, None])
+                gradients.append((along, first, term.first_t[:, 0].T * c.block.count[:, None]))
+            scores = _dense(self._summed_scores(gradients, [number[c.block.who] for c in self.cells], len(raters)))
             weighted = mass[raters, None] * scores
             missing += scores.T @ weighted
-            mean[raters] += weighted
+            np.add.at(mean, raters // nodes.levels, weighted)
         missing -= mean.T @ mean
         meat = self.cluster_scores(x, nodes, posterior, cluster)
         return missing, _dense(meat.T @ meat)
 
     def cluster_scores(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> Any:
         """(clusters, size) mean score of each cluster's judgments; sparse where the basis is the identity."""
-        known = nodes.slope.shape[0] - 1
+        known = self.design.n_raters
         if cluster is None:
-            codes = [
-                np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0] // self.design.n_groups) for c in self.cells
-            ]
+            codes = [np.where(c.block.rater < known, c.block.rater, known + c.block.shown[:, 0]) for c in self.cells]
             total = known + self.design.n_responses
         else:
-            codes = [cluster[c.block.shown[:, 0] // self.design.n_groups] for c in self.cells]
+            codes = [cluster[c.block.shown[:, 0]] for c in self.cells]
             total = int(cluster.max()) + 1
         return self._summed_scores(self._cell_scores(x, nodes, posterior), codes, total)
 
     def _cell_scores(self, x: Array, nodes: Nodes, weights: Array) -> list[tuple[Array, Array, Array]]:
         """Per block, each cell's gradient of log p, summed over nodes with these weights (R + 1, Q): by the contrast times the slope
         and by the contrast, (n,) or (n, d) each, and by its terms' shape parameters (n, T)."""
-        contrasts = self._contrasts(x)
+        contrasts, scales = self._contrasts(x), self._scales(x)
         packs = self._packs(nodes, np.abs(weights))
         out = []
         for number, c in enumerate(self.cells):
@@ -659,10 +707,12 @@ class Likelihood:
                 mass = weights[pack.raters, pack.columns]
                 for part, local, z in self._pieces(pack, number, contrasts[number]):
                     weight = mass[:, local] * c.block.count[part]
-                    term = self._terms(c, z, part, x)
+                    term = self._terms(c, z, part, x, contrasts[number][1])
                     along[part] = np.einsum(summed, weight * pack.slope[:, local], term.first)
                     alone[part] = np.einsum(summed, weight, term.first)
                     shape[part] = np.einsum("an,tan->nt", weight, term.first_t)
+            if (scale := scales[number]) is not None:
+                along *= scale if c.scalar else scale[:, None]
             out.append((along, alone, shape))
         return out
 
@@ -687,13 +737,11 @@ class Likelihood:
                     where = (np.repeat(code[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
                     per_group[g] = per_group[g] + csr_array((along[mine].ravel(), where), shape=(total, len(code) * d)) @ c.to_responses
             use = np.flatnonzero(code >= 0)
-            if self.has_position and not c.block.lenient:
-                moved = c.place * alone if c.scalar else (c.block.ordered[:, None] * c.K[:, 0] * alone).sum(1)
-                shifts = shifts + csr_array((moved[use], (code[use], np.zeros(len(use), dtype=int))), shape=(total, self.n_shifts))
-            if self.has_leniency and c.block.lenient:
-                known = use[c.block.rater[use] < self.design.n_raters]
-                where = (code[known], int(self.has_position) + c.block.rater[known])
-                shifts = shifts + csr_array((alone[known], where), shape=(total, self.n_shifts))
+            if c.D.nnz:
+                every = np.arange(len(code) * len(c.K)).reshape(len(code), -1)[use]
+                where = (np.repeat(code[use], len(c.K)), every.ravel())
+                moved = csr_array((alone[use].ravel(), where), shape=(total, len(code) * len(c.K)))
+                shifts = shifts + moved @ c.D
             if shape.shape[1]:
                 shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
         values = [sum((Z[g, a] * per_group[g] for g in range(G) if Z[g, a]), start=csr_array((total, n))) for a in range(k)]
@@ -707,37 +755,35 @@ class Likelihood:
 
 def _by_rater(block: Block) -> Block:
     """The block with its cells sorted by rater, so that a rater's cells are one run."""
-    if len(block.rater) < 2 or (np.diff(block.rater) >= 0).all():
+    if len(block.who) < 2 or (np.diff(block.who) >= 0).all():
         return block
-    order = np.argsort(block.rater, kind="stable")
-    parts = {name: getattr(block, name)[order] for name in ("shown", "outcome", "rater", "ordered", "count")}
-    return replace(block, **parts)
+    order = np.argsort(block.who, kind="stable")
+    return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
 
 
 def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:
-    """(key, sign) of each cell with one or two slots: a number per (group, pair of responses), whatever their order."""
+    """(key, sign) of each cell whose contrast has one dimension: a number per (group, pair of responses), whatever their order."""
     m = block.shown.shape[1]
-    if m > 2:
+    if len(block.family.contrast(m)) > 1:
         return np.zeros(0, dtype=np.int64), np.zeros(0)
-    n, G = design.n_responses, design.n_groups
-    first = block.shown[:, 0] // G
-    group = block.shown[:, 0] % G
+    n = design.n_responses
+    first, group = block.shown[:, 0], block.group
     if m == 1:
         return (group * (n + 1) + n) * n + first, np.ones(len(first))
-    second = block.shown[:, 1] // G
+    second = block.shown[:, 1]
     key = (group * (n + 1) + np.maximum(first, second)) * n + np.minimum(first, second)
     K = block.family.contrast(2)
     return key, np.where(first <= second, K[0, 0], -K[0, 0])
 
 
-def _contrasts_of_many(block: Block, K: Array, n_responses: int, n_groups: int) -> csr_array:
+def _contrasts_of_many(block: Block, K: Array, n_responses: int) -> csr_array:
     """(n * d, n_responses): contrast per unit of utility."""
     n, m = block.shown.shape
     d = len(K)
     row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
     weight = np.broadcast_to(K, (n, d, m))
     nonzero = weight != 0
-    column = np.broadcast_to((block.shown // n_groups)[:, None, :], (n, d, m))
+    column = np.broadcast_to(block.shown[:, None, :], (n, d, m))
     return coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, n_responses)).tocsr()
 
 
@@ -758,6 +804,17 @@ def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) ->
     m.h2[rows] = -np.einsum(square, tilted * slope, term.second)
     for t, cross in enumerate(term.cross):
         m.cross0[rows, ..., t], m.cross1[rows, ..., t] = -np.einsum(mean, weight, cross), -np.einsum(mean, tilted, cross)
+
+
+def _covariates(block: Block, design: Design, role: str) -> Array:
+    """(n, C) the covariates of one role, side by side."""
+    found = [np.array(c.table)[block.covariate[:, i]] for i, c in enumerate(design.covariates) if c.role == role]
+    return np.hstack(found)
+
+
+def _weighted(matrix: csr_array, row: Array) -> csr_array:
+    """Rows of a sparse matrix times numbers."""
+    return csr_array((matrix.data * np.repeat(row, np.diff(matrix.indptr)), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _loaded(matrix: Any, z: Array, P: int) -> Any:

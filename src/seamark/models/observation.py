@@ -12,13 +12,17 @@ curvatures follow from the one formula.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
+from seamark.models.effects import EFFECTS, Effect, Leniency, Missingness, Position, Reliability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -295,6 +299,104 @@ class Thumbs:
         return _log_cdf(self.link, (contrast[..., 0] - theta[0]) * (1 - 2 * outcome))
 
 
+@dataclass(frozen=True)
+class Luce:
+    """A choice in which up to `most` may tie for the best, and none may be good enough.
+
+    P(S) is proportional to exp(delta_|S| + mean of s over S) for a set S of at most `most` of the m slots, and exp(theta_none) for
+    none of them. With most = 1 this is `Choice`; with two slots and most = 2 it is `Davidson`, which with none answers "both bad". A
+    ranking with ties is a sequence of such choices. An answer "none" says something of the level of utilities, not of gaps alone.
+
+    Outcomes: the sets by size, then by their slots; last, none. theta: delta_2, ..., delta_most, then theta_none.
+
+    Source: Firth, Kosmidis & Turner 2019 (Davidson-Luce), equation 3; none as an outside option: McFadden 1974.
+    """
+
+    m: int
+    most: int = 1
+    none: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.most - 1 + self.none
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        ties = ("log_tie",) if self.most == 2 else tuple(f"log_tie_{i}" for i in range(2, self.most + 1))
+        return (*ties, *(("log_none",) if self.none else ()))
+
+    @property
+    def sets(self) -> list[tuple[int, ...]]:
+        """Slots of each outcome; empty for none."""
+        some = [s for size in range(1, self.most + 1) for s in combinations(range(self.m), size)]
+        return [*some, ()] if self.none else some
+
+    @property
+    def n_outcomes(self) -> int:
+        return sum(comb(self.m, size) for size in range(1, self.most + 1)) + self.none
+
+    def start(self) -> NDArray[np.float64]:
+        return np.array([-1.0] * (self.most - 1) + [0.0] * self.none)
+
+    def contrast(self, m: int) -> NDArray[np.float64]:
+        return np.eye(m)
+
+    @cached_property
+    def log_linear(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(A (n_outcomes, m), B (n_outcomes, size)): log weights are A s + B theta."""
+        A, B = np.zeros((self.n_outcomes, self.m)), np.zeros((self.n_outcomes, self.size))
+        for code, members in enumerate(self.sets):
+            if not members:
+                B[code, -1] = 1.0
+                continue
+            A[code, list(members)] = 1 / len(members)
+            if len(members) > 1:
+                B[code, len(members) - 2] = 1.0
+        return A, B
+
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        A, B = (torch.from_numpy(part) for part in self.log_linear)
+        log_weight = contrast @ A.T + B @ theta
+        chosen = outcome.expand(contrast.shape[:-1])[..., None]
+        return torch.log_softmax(log_weight, -1).gather(-1, chosen)[..., 0]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Whether a pair was answered: log odds of no answer are m + m_r - c log cosh(gap / 2). Outcomes: answered, not.
+
+    The contrast has two dimensions: the gap, and the rater's propensity m_r. theta: m, c; with c = 0 answers are missing at random.
+    """
+
+    @property
+    def size(self) -> int:
+        return 2
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("log_odds", "fall")
+
+    @property
+    def n_outcomes(self) -> int:
+        return 2
+
+    def start(self) -> NDArray[np.float64]:
+        return np.array([-2.0, 0.0])
+
+    def contrast(self, m: int) -> NDArray[np.float64]:  # noqa: ARG002  # the protocol's signature
+        return np.array([[1.0, -1.0], [0.0, 0.0]])
+
+    def log_prob(self, contrast: Tensor, outcome: Tensor, theta: Tensor) -> Tensor:
+        import torch
+
+        half = contrast[..., 0].abs() / 2
+        log_cosh = half + torch.log1p(torch.exp(-2 * half)) - np.log(2)
+        odds = theta[0] + contrast[..., 1] - theta[1] * log_cosh
+        return torch.nn.functional.logsigmoid(odds * (2 * outcome - 1))
+
+
 def rao_kupper(link: Link = "logistic") -> Strength:
     """Pair with ties within a threshold: P(left) = F(gap - exp(theta)), P(tie) the rest. It is `Strength` of one level.
 
@@ -303,34 +405,6 @@ def rao_kupper(link: Link = "logistic") -> Strength:
     Source: Rao & Kupper 1967; Glenn & David 1960 for probit.
     """
     return Strength(levels=1, link=link)
-
-
-# ---------------------------------------------------------------------------------------------- effects
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Scale: how strongly a rater's answers follow the utilities.
-
-    A rater is *careful* (slope normal around 1, cut at 0), *at chance* (slope 0) or, with one population and no groups, *opposed*
-    (the mirror image of careful). The shares and the spread are estimated by marginal likelihood, each rater's slope being
-    integrated out. Gauge: utilities are in logits of the median careful rater; the sign is the majority's.
-
-    An opposed rater is not called malicious: from one-value data an adversary and a consistent minority look the same.
-    """
-
-
-@dataclass(frozen=True)
-class Position:
-    """Shift of the slot shown first, in logits, where the order is known."""
-
-
-@dataclass(frozen=True)
-class Leniency:
-    """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood."""
-
-
-Effect = Reliability | Position | Leniency
 
 
 @dataclass(frozen=True)
@@ -342,34 +416,41 @@ class Observation:
     """
 
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    effects: tuple[Effect, ...] = (Reliability(), Position(), Leniency())
+    effects: tuple[Effect, ...] = (Reliability(), Position(), Leniency(), Missingness())
     lapse: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "effects", tuple(self.effects))
         for effect in self.effects:
-            if type(effect) not in (Reliability, Position, Leniency):  # a caller without a type checker
-                raise InvalidSetting("effects", effect, "Use Reliability(), Position() and Leniency().")
+            if type(effect) not in EFFECTS.values():  # a caller without a type checker
+                raise InvalidSetting("effects", effect, f"Use {', '.join(f'{name}()' for name in EFFECTS)}.")
 
     def with_effect(self, kind: type) -> bool:
         return any(isinstance(effect, kind) for effect in self.effects)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"effects": [type(effect).__name__ for effect in self.effects], "lapse": self.lapse}
+        return {"effects": [{"effect": type(effect).__name__} | vars(effect) for effect in self.effects], "lapse": self.lapse}
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Observation:
+        """What `to_dict` described; the outcome families are the fit's own."""
+        effects = [EFFECTS[e["effect"]](**{k: v for k, v in e.items() if k != "effect"}) for e in record["effects"]]
+        return Observation(effects=tuple(effects), lapse=record["lapse"])
 
 
-_FAMILIES: dict[str, type[Any]] = {"Choice": Choice, "Davidson": Davidson, "Strength": Strength, "Rating": Rating, "Thumbs": Thumbs}
+FAMILIES: dict[str, type[Any]] = {family.__name__: family for family in (Choice, Davidson, Luce, Strength, Rating, Thumbs, Missing)}
 
 
 def outcome_to_dict(outcome: Outcome) -> dict[str, Any]:
     """JSON-ready description of an outcome family; see `outcome_from_dict`."""
-    return {"family": type(outcome).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(outcome).items()}}
+    values = {f.name: getattr(outcome, f.name) for f in fields(outcome)}  # type: ignore[arg-type]  # families are dataclasses
+    return {"family": type(outcome).__name__, **{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 
 def outcome_from_dict(record: Mapping[str, Any]) -> Outcome:
     """The outcome family that `outcome_to_dict` described."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k != "family"}
-    return _FAMILIES[record["family"]](**values)
+    return FAMILIES[record["family"]](**values)
 
 
 def lapsed(log_prob: Tensor, n_outcomes: int, log_lapse_odds: Tensor | None) -> Tensor:

@@ -1,9 +1,19 @@
-"""Who values what: how a person in a group weighs the k values of a response, u = V . z."""
+"""Who values what: how the person, the axis, the context and the time of a judgment weigh the k values of a response, u = V . z.
+
+Conventions
+-----------
+A *factor* splits judgments into levels: groups of raters, axes, contexts, periods. The values of a level are a shared value plus
+deviations: z of a judgment is 1, then per factor the loadings of its level. Factors add up; they do not interact. A *latent* factor
+is a property of raters that no column tells (personas, tastes): its levels are integrated out, with `share` as their prior.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -12,25 +22,108 @@ from numpy.typing import NDArray
 from seamark.errors import InvalidSetting
 from seamark.records import Feedback
 
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_WIDEST_TASTE = 2.4
+"""Standard deviations of a taste that the grid of `Varying` reaches to either side."""
+
 
 @dataclass(frozen=True)
-class Crowd:
-    """People as the fit sees them."""
+class Factor:
+    """What splits judgments into levels with values of their own."""
 
-    names: tuple[str, ...]
-    """A name per group; the last may be "" for judgments whose group is not known."""
-    group: NDArray[np.int64]
-    """(n_judgments,) group of each judgment."""
-    loadings: NDArray[np.float64]
-    """Z (n_groups, k): how a person of the group weighs the k values."""
+    name: str
+    """group, persona, taste, axis, context, or period."""
+    by: str
+    """The column of the judgments (or profile.NAME) that says the level; empty where none does."""
+    levels: tuple[str, ...]
+    loadings: Array
+    """(n_levels + 1, k): how a judgment at each level weighs the k deviations; the last row, zeros, is for a level not known."""
+    share: Array
+    """(n_levels,) of the raters, or of the judgments where raters are not known; prior mass where the factor is latent."""
+    latent: bool = False
+    learnt: bool = False
+    """Whether the share of a latent factor is estimated."""
+    starts: tuple[datetime, ...] = ()
+    """Beginning of each period but the first."""
 
-    @property
-    def k(self) -> int:
-        return self.loadings.shape[1]
+    def codes(self, feedback: Feedback) -> Codes:
+        """(n_judgments,) level of each judgment; n_levels where it is not known."""
+        unknown = len(self.levels)
+        if self.name == "period":
+            time = feedback.judgments["time"]
+            bounds = pl.Series("time", list(self.starts), dtype=time.dtype)
+            codes = bounds.search_sorted(time, side="right").cast(pl.Int64)
+            return codes.set(time.is_null(), unknown).to_numpy()
+        lookup = pl.DataFrame({"level": pl.Series(self.levels, dtype=pl.String), "code": pl.Series(range(unknown), dtype=pl.Int64)})
+        levels = labels(feedback, self.by).alias("level").to_frame()
+        return levels.join(lookup, on="level", how="left", maintain_order="left")["code"].fill_null(unknown).to_numpy()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "by": self.by, "levels": list(self.levels), "loadings": self.loadings.tolist(), "share": self.share.tolist(),
+            "latent": self.latent, "learnt": self.learnt, "starts": [s.isoformat() for s in self.starts],
+        }  # fmt: skip
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Factor:
+        return Factor(
+            record["name"], record["by"], tuple(record["levels"]), np.array(record["loadings"], dtype=np.float64),
+            np.array(record["share"], dtype=np.float64), record["latent"], record["learnt"],
+            tuple(datetime.fromisoformat(s) for s in record["starts"]),
+        )  # fmt: skip
+
+
+def labels(feedback: Feedback, by: str) -> pl.Series:
+    """The level of each judgment as text; null where it is not known.
+
+    Raises
+    ------
+    InvalidSetting
+        If `by` is neither a field of the judgments nor profile.NAME.
+    """
+    if by.startswith("profile."):
+        profile = feedback.rater_profile(by.removeprefix("profile."))
+        return profile.gather(feedback.judgments["rater"])
+    if by not in feedback.judgments.columns:
+        raise InvalidSetting("by", by, "Use a field of the judgments such as group, axis or team, or profile.NAME.")
+    return feedback.judgments[by].cast(pl.String)
+
+
+def split(feedback: Feedback, name: str, by: str, min_judgments: int, remedy: str) -> Factor:
+    """A factor of the levels that a column names, each with deviations of its own around the shared value.
+
+    Raises
+    ------
+    InvalidSetting
+        If fewer than two levels have enough judgments.
+    """
+    given = labels(feedback, by)
+    counts = given.drop_nulls().value_counts(sort=True)
+    levels = sorted(counts.filter(pl.col("count") >= min_judgments)[given.name].to_list())
+    if len(levels) < 2:
+        raise InvalidSetting(name, by, f"Fewer than two levels have {min_judgments} judgments; {remedy}.")
+    factor = Factor(name, by, tuple(levels), np.vstack([np.eye(len(levels)), np.zeros((1, len(levels)))]), np.zeros(0))
+    return replace(factor, share=_shares(feedback, factor))
+
+
+def _shares(feedback: Feedback, factor: Factor) -> Array:
+    """(n_levels,) one person, one vote: a level weighs as many raters as it has; where few are known, as many judgments."""
+    codes, n = factor.codes(feedback), len(factor.levels)
+    rater = feedback.judgments["rater"].cast(pl.Int64)
+    if feedback.n_raters >= 2 and rater.null_count() < 0.5 * len(rater) and factor.name == "group":
+        pairs = pl.DataFrame({"rater": rater, "level": codes}).drop_nulls().unique()
+        codes = pairs["level"].to_numpy()
+    share = np.bincount(codes, minlength=n + 1)[:n].astype(float)
+    return share / share.sum()
+
+
+# ---------------------------------------------------------------------------------------------- people
 
 
 class People(Protocol):
-    def assign(self, feedback: Feedback) -> Crowd: ...
+    def factor(self, feedback: Feedback) -> Factor | None: ...
 
     def to_dict(self) -> dict[str, str | int]: ...
 
@@ -39,8 +132,8 @@ class People(Protocol):
 class Same:
     """Everyone values alike: one value per response."""
 
-    def assign(self, feedback: Feedback) -> Crowd:
-        return Crowd(("everyone",), np.zeros(feedback.n_judgments, dtype=np.int64), np.ones((1, 1)))
+    def factor(self, feedback: Feedback) -> None:  # noqa: ARG002  # the protocol's signature
+        return None
 
     def to_dict(self) -> dict[str, str | int]:
         return {"people": "Same"}
@@ -58,27 +151,171 @@ class Groups:
     min_judgments: int = 30
     """Smaller groups are treated as not known: they inform the shared value only."""
 
-    def labels(self, feedback: Feedback) -> pl.Series:
-        """The group of each judgment as text; null where it is not known."""
-        if self.by.startswith("profile."):
-            profile = feedback.rater_profile(self.by.removeprefix("profile."))
-            return profile.gather(feedback.judgments["rater"])
-        if self.by not in feedback.judgments.columns:
-            raise InvalidSetting("Groups(by=)", self.by, "Use a field of the judgments such as group, or profile.NAME.")
-        return feedback.judgments[self.by].cast(pl.String)
-
-    def assign(self, feedback: Feedback) -> Crowd:
-        labels = self.labels(feedback)
-        counts = labels.drop_nulls().value_counts(sort=True)
-        names = sorted(counts.filter(pl.col("count") >= self.min_judgments)[labels.name].to_list())
-        if len(names) < 2:
-            raise InvalidSetting(
-                "people", f"Groups({self.by!r})", f"Fewer than two groups have {self.min_judgments} judgments; use Same()."
-            )
-        lookup = {name: code for code, name in enumerate(names)}
-        group = np.array([lookup.get(label, len(names)) for label in labels.to_list()], dtype=np.int64)
-        loadings = np.hstack([np.ones((len(names) + 1, 1)), np.vstack([np.eye(len(names)), np.zeros((1, len(names)))])])
-        return Crowd((*names, ""), group, loadings)
+    def factor(self, feedback: Feedback) -> Factor:
+        return split(feedback, "group", self.by, self.min_judgments, "use Same()")
 
     def to_dict(self) -> dict[str, str | int]:
         return {"people": "Groups", "by": self.by, "min_judgments": self.min_judgments}
+
+
+@dataclass(frozen=True)
+class Personas:
+    """Latent classes of raters, each with values of its own around a shared one: u_c = V_0 + V_c.
+
+    Which class a rater belongs to is integrated out exactly; shares and values are found by EM. It takes raters with several
+    judgments each: `Fit.latent` says how many would tell the classes apart, and whether they have collapsed into one.
+
+    Source: Dempster, Laird & Rubin 1977; for preferences, Chakraborty et al. 2024 (MaxMin-RLHF), who assign raters for certain.
+    """
+
+    k: int = 2
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.k <= 20:
+            raise InvalidSetting("Personas(k=)", self.k, "Use 2 to 20; Same() is one persona.")
+
+    def factor(self, feedback: Feedback) -> Factor:
+        _require_raters(feedback, "Personas")
+        names = tuple(f"persona {i + 1}" for i in range(self.k))
+        loadings = np.vstack([np.eye(self.k), np.zeros((1, self.k))])
+        return Factor("persona", "", names, loadings, np.full(self.k, 1 / self.k), latent=True, learnt=True)
+
+    def to_dict(self) -> dict[str, str | int]:
+        return {"people": "Personas", "k": self.k}
+
+
+@dataclass(frozen=True)
+class Varying:
+    """Tastes that vary continuously: u_i = V_0 + z_i . V, z_i ~ N(0, I_k): a low-rank deviation of each rater.
+
+    The integral over z_i is a trapezoid rule on a grid of `points` per dimension, which for a Gaussian is nearly exact. V is
+    determined up to a rotation and sign of z; what it implies for gaps is not affected.
+
+    Source: the normal latent trait of item response theory (Bock & Aitkin 1981), as in variational preference learning
+    (Poddar et al. 2024) with the posterior computed instead of learnt by an encoder.
+    """
+
+    k: int = 1
+    points: int = 9
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= 2:
+            raise InvalidSetting(
+                "Varying(k=)", self.k, "Use 1 or 2: the grid grows as points ** k. For more kinds of people, use Personas."
+            )
+        if not 5 <= self.points <= 25:
+            raise InvalidSetting("Varying(points=)", self.points, "Use 5 to 25.")
+
+    def factor(self, feedback: Feedback) -> Factor:
+        _require_raters(feedback, "Varying")
+        line = np.linspace(-_WIDEST_TASTE, _WIDEST_TASTE, self.points)
+        mass = np.exp(-0.5 * line**2)
+        mass /= mass.sum()
+        line = line / np.sqrt(mass @ line**2)  # variance 1 on the grid, too
+        grid = np.array(list(product(line, repeat=self.k)))
+        share = np.prod(np.array(list(product(mass, repeat=self.k))), axis=1)
+        names = tuple("taste " + ", ".join(f"{z:+.2f}" for z in row) for row in grid)
+        return Factor("taste", "", names, np.vstack([grid, np.zeros((1, self.k))]), share, latent=True)
+
+    def to_dict(self) -> dict[str, str | int]:
+        return {"people": "Varying", "k": self.k, "points": self.points}
+
+
+def _require_raters(feedback: Feedback, people: str) -> None:
+    if feedback.n_raters < 3:
+        raise InvalidSetting("people", people, "It takes raters with ids, at least 3, and several judgments of each; use Same().")
+
+
+# ---------------------------------------------------------------------------------------------- how they combine
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Factors put together: the distinct combinations of levels that occur, and how each weighs the values."""
+
+    factors: tuple[Factor, ...]
+    stratum: Codes
+    """(n_judgments,) combination of the levels of the observed factors."""
+    loadings: Array
+    """Z (n_strata * (n_latent + 1), k), of combination s and latent level l in row s * (n_latent + 1) + l; without a latent factor
+    (n_strata, k)."""
+    share: Array
+    """(n_latent,) prior mass of the latent levels; (1,) ones without."""
+    learnt: bool = False
+
+    @property
+    def latent(self) -> Factor | None:
+        return next((f for f in self.factors if f.latent), None)
+
+    @property
+    def levels(self) -> int:
+        """Latent levels, 1 if there is no latent factor."""
+        return len(self.share)
+
+    @staticmethod
+    def of(factors: Sequence[Factor], feedback: Feedback) -> Strata:
+        """The strata of some judgments.
+
+        Raises
+        ------
+        InvalidSetting
+            If two factors are latent.
+        """
+        latent = [f for f in factors if f.latent]
+        if len(latent) > 1:
+            raise InvalidSetting("people", [f.name for f in latent], "Only one factor can be latent.")
+        widths = [f.loadings.shape[1] for f in factors]
+        place = np.concatenate([[1], 1 + np.cumsum(widths)]).astype(int)
+        k = 1 + sum(widths)
+        code = np.zeros(feedback.n_judgments, dtype=np.int64)
+        observed = [(f, start) for f, start in zip(factors, place[:-1], strict=True) if not f.latent]
+        for f, _ in observed:
+            code = code * (len(f.levels) + 1) + f.codes(feedback)
+        present, stratum = np.unique(code, return_inverse=True)
+        rows = np.zeros((len(present), k))
+        rows[:, 0] = 1.0
+        for f, start in reversed(observed):
+            present, level = np.divmod(present, len(f.levels) + 1)
+            rows[:, start : start + f.loadings.shape[1]] = f.loadings[level]
+        if not latent:
+            return Strata(tuple(factors), stratum, rows, np.ones(1))
+        start = int(place[list(factors).index(latent[0])])
+        L = len(latent[0].levels)
+        full = np.repeat(rows, L + 1, axis=0)
+        full[:, start : start + latent[0].loadings.shape[1]] = np.tile(latent[0].loadings, (len(rows), 1))
+        return Strata(tuple(factors), stratum, full, latent[0].share, latent[0].learnt)
+
+
+def columns_of(factors: Sequence[Factor]) -> dict[str, range]:
+    """Which of the k values, beyond the shared one, belong to each factor."""
+    out, start = {}, 1
+    for f in factors:
+        out[f.name] = range(start, start + f.loadings.shape[1])
+        start += f.loadings.shape[1]
+    return out
+
+
+def periods(feedback: Feedback, every: timedelta, most: int) -> Factor:
+    """Periods of equal length from the first judgment to the last; values of a period are those of the one before plus a step.
+
+    Raises
+    ------
+    InvalidSetting
+        If fewer than half of the judgments have a time, or they fall in fewer than two periods or more than `most`.
+    """
+    time = feedback.judgments["time"]
+    if time.null_count() > 0.5 * len(time):
+        raise InvalidSetting("Dynamic", "time", "Fewer than half of the judgments have a time; values cannot follow it.")
+    first, last = time.min(), time.max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    n = int((last - first) / every) + 1
+    if not 2 <= n <= most:
+        raise InvalidSetting(
+            "Dynamic(every=)", str(every), f"It makes {n} periods of {first:%Y-%m-%d} to {last:%Y-%m-%d}; 2 to {most} can be fitted."
+        )
+    starts = tuple(first + i * every for i in range(1, n))
+    names = tuple(f"{first + i * every:%Y-%m-%d %H:%M}" for i in range(n))
+    walk = np.tril(np.ones((n, n)))[:, 1:]  # no step leads to the first period
+    factor = Factor("period", "time", names, np.vstack([walk, walk.mean(0)]), np.zeros(0), starts=starts)
+    return replace(factor, share=_shares(feedback, factor))

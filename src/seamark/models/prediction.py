@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.models.design import Block, build_design
-from seamark.models.observation import Choice, Davidson, Observation, Outcome, Strength, lapsed, log_probs
-from seamark.models.people import Crowd, Groups
+from seamark.models.design import Block, Design, build_design, tastes
+from seamark.models.effects import shift_matrix
+from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
+from seamark.models.people import Strata
 from seamark.models.result import Fit
 from seamark.models.utility import squared_rows
 from seamark.records import Feedback
@@ -55,7 +56,7 @@ class Predicted:
 
     @property
     def is_pair(self) -> bool:
-        return isinstance(self.family, Davidson | Strength) or (isinstance(self.family, Choice) and self.shown.shape[1] == 2)
+        return self.shown.shape[1] == 2
 
 
 def _sides(family: Outcome) -> tuple[list[int], list[int]]:
@@ -79,38 +80,69 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     feedback = replace(feedback, judgments=feedback.judgments.filter(usable.fill_null(value=False)))
     if feedback.n_judgments == 0:
         return []
-    crowd = _crowd(fit, feedback)
-    design = build_design(feedback, Observation(), crowd, known=fit.families)
+    observation = Observation.from_dict(fit.spec["observation"])
+    strata = Strata.of(fit.factors, feedback)
+    design = build_design(feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, known=fit.families, repeated=False)
+    design = replace(design, tastes=tastes(feedback, observation, fit.data["tastes"])[0])
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
     fitted_rater = np.array([seen.get(r, len(seen)) for r in feedback.raters["id"].to_list()] + [len(seen)])
-    leniency = np.append(np.nan_to_num(fit.raters["leniency"].to_numpy()), 0.0)  # null where the fit has no leniency, which is a shift of 0
-    G = len(crowd.names)
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
-    out: list[Predicted] = []
-    U = rows.times(fit.weights.T) @ fit.loadings[:G].T
     new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
-    spread = {}
-    for g in range(G):
-        spread[g] = rows.times(fit.factor_for(fit.loadings[g]))
+    U = rows.times(fit.weights.T) @ strata.loadings.T
+    spread = {g: rows.times(fit.factor_for(z)) for g, z in enumerate(strata.loadings)}
+    L = strata.levels
+    out: list[Predicted] = []
     for block in design.blocks:
-        response, group = block.shown // G, block.shown[:, 0] % G
-        K = block.family.contrast(block.shown.shape[1])
-        scaled = U[response, group[:, None]] @ K.T
-        sd = np.zeros_like(scaled)
-        if len(K) == 1:
-            for g in range(G):
-                mine = np.flatnonzero(group == g)
-                for start in range(0, len(mine), 20_000):
-                    part = mine[start : start + 20_000]
-                    difference = sum(weight * spread[g][response[part, slot]] for slot, weight in enumerate(K[0]))
-                    sd[part, 0] = np.sqrt(squared_rows(difference) + new_variance[response[part]].sum(1))
+        if isinstance(block.family, Missing):
+            continue
+        m = block.shown.shape[1]
+        K = block.family.contrast(m)
         rater = fitted_rater[block.rater]
-        shift = (block.ordered[:, None] * K[:, 0]) * fit.position if not block.lenient else leniency[rater][:, None]
-        probs = _integrate(fit, block, scaled, sd, shift, fit.slope_nodes[rater], fit.slope_weights[rater])
-        preference = np.full(len(rater), np.nan)
-        if len(K) == 1 and not block.lenient:
-            one = np.ones((len(rater), 1))
-            plain = _integrate(fit, block, scaled, sd, np.zeros_like(shift), one, one)
+        n, d = len(rater), len(K)
+        shift = np.zeros((n, d))
+        if fit.shift_parts:
+            D = shift_matrix(block, K, fit.shift_parts, design, rater, len(seen))
+            shift = (D @ fit.shifts).reshape(n, d)
+        scale = np.ones(n)
+        if g := _circumstances(fit, "scale"):
+            scale = np.exp(_covariates(block, design, "scale") @ fit.shape[g[0] : g[-1] + 1])
+        lapse = None
+        if observation.lapse:
+            lapse = np.full(n, fit.shape[-1])
+            if g := _circumstances(fit, "lapse"):
+                lapse += _covariates(block, design, "lapse") @ fit.shape[g[0] : g[-1] + 1]
+        pair = m == 2 and not block.lenient
+        probs, plain = np.zeros((n, block.family.n_outcomes)), np.zeros((n, block.family.n_outcomes))
+        Q = fit.slope_nodes.shape[1] // L
+        own = fit.slope_weights[rater]
+        for level in range(L):
+            group = block.group if L == 1 else block.group + level
+            scaled = U[block.shown, group[:, None]] @ K.T
+            sd = np.zeros((n, d))
+            if d == 1:
+                for g in np.unique(group).tolist():
+                    mine = np.flatnonzero(group == g)
+                    for start in range(0, len(mine), 20_000):
+                        part = mine[start : start + 20_000]
+                        difference = sum(weight * spread[g][block.shown[part, slot]] for slot, weight in enumerate(K[0]))
+                        sd[part, 0] = np.sqrt(squared_rows(difference) + new_variance[block.shown[part]].sum(1))
+            mine = slice(level * Q, (level + 1) * Q)
+            slopes = fit.slope_nodes[rater, mine] * scale[:, None]
+            probs += _integrate(fit, block, scaled, sd, shift, slopes, own[:, mine], lapse)
+            if pair:
+                weight = own[:, mine].sum(1, keepdims=True)
+                plain += _integrate(
+                    fit,
+                    block,
+                    scaled,
+                    sd,
+                    np.zeros_like(shift),
+                    np.ones((n, 1)),
+                    weight,
+                    None if lapse is None else np.full(n, fit.shape[-1]),
+                )
+        preference = np.full(n, np.nan)
+        if pair:
             first, second = _sides(block.family)
             preference = plain[:, first].sum(1) / (plain[:, first].sum(1) + plain[:, second].sum(1))
         out.append(
@@ -120,28 +152,31 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 probs,
                 block.outcome,
                 block.count,
-                response,
+                block.shown,
                 block.rater,
-                group,
-                prompts[response[:, 0]],
+                block.group // (L + 1) if L > 1 else block.group,
+                prompts[block.shown[:, 0]],
                 preference,
             )
         )
     return out
 
 
-def _crowd(fit: Fit, feedback: Feedback) -> Crowd:
-    """Groups of the judgments in the fit's terms."""
-    people = fit.spec["people"]
-    if people["people"] == "Same":
-        return Crowd(fit.groups, np.zeros(feedback.n_judgments, dtype=np.int64), fit.loadings)
-    labels = Groups(by=people["by"]).labels(feedback).to_list()
-    lookup = {name: code for code, name in enumerate(fit.groups)}
-    group = np.array([lookup.get(label, len(fit.groups)) for label in labels], dtype=np.int64)
-    return Crowd((*fit.groups, ""), group, fit.loadings)
+def _circumstances(fit: Fit, role: str) -> range:
+    """Where in the shape the parameters of scales or of lapses stand."""
+    widths = {r: sum(c.width for c in fit.covariates if c.role == r) for r in ("scale", "lapse")}
+    start = sum(f.size for f in fit.families.values()) + (widths["scale"] if role == "lapse" else 0)
+    return range(start, start + widths[role])
 
 
-def _integrate(fit: Fit, block: Block, scaled: Array, sd: Array, shift: Array, slopes: Array, weights: Array) -> Array:
+def _covariates(block: Block, design: Design, role: str) -> Array:
+    """(n, C) the covariates of one role, side by side."""
+    return np.hstack([np.array(c.table)[block.covariate[:, i]] for i, c in enumerate(design.covariates) if c.role == role])
+
+
+def _integrate(
+    fit: Fit, block: Block, scaled: Array, sd: Array, shift: Array, slopes: Array, weights: Array, lapse_odds: Array | None
+) -> Array:
     """(n, n_outcomes) probabilities averaged over slopes (n, Q) and the utilities' posterior."""
     import torch
 
@@ -149,7 +184,7 @@ def _integrate(fit: Fit, block: Block, scaled: Array, sd: Array, shift: Array, s
     points, mass = np.polynomial.hermite_e.hermegauss(5) if scaled.shape[1] == 1 else (np.zeros(1), np.ones(1))
     mass = mass / mass.sum()
     shape = torch.from_numpy(np.ascontiguousarray(fit.shape))
-    lapse = shape[-1] if fit.spec["observation"]["lapse"] else None
+    lapses = None if lapse_odds is None else torch.from_numpy(lapse_odds)
     n, Q = slopes.shape
     out = np.zeros((n, family.n_outcomes))
     step = max(1, _CHUNK // Q)
@@ -160,6 +195,12 @@ def _integrate(fit: Fit, block: Block, scaled: Array, sd: Array, shift: Array, s
             weight = torch.from_numpy(weights[rows].T[..., None].copy())
             for point, w in zip(points, mass, strict=True):
                 contrast = slope * torch.from_numpy(scaled[rows] + point * sd[rows]) + torch.from_numpy(shift[rows])
-                p = torch.exp(lapsed(log_probs(family, contrast, shape[fit.shapes[block.name]]), family.n_outcomes, lapse))
+                p = torch.exp(
+                    lapsed(
+                        log_probs(family, contrast, shape[fit.shapes[block.name]]),
+                        family.n_outcomes,
+                        None if lapses is None else lapses[rows, None],
+                    )
+                )
                 out[rows] += w * (weight * p).sum(0).numpy()
     return out

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, UnreadableSource
+from seamark.models.effects import Covariate, Shift
 from seamark.models.observation import Outcome, outcome_from_dict, outcome_to_dict
+from seamark.models.people import Factor, columns_of
 from seamark.models.utility import Basis, FeatureMap, squared_rows
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
@@ -57,6 +59,25 @@ class Parameter:
     def wider(self) -> float:
         """The larger of the two standard errors: neither may be trusted to be too small."""
         return max(self.se, self.se_sandwich or 0.0)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """How well the latent levels of raters (personas, tastes) can be told apart."""
+
+    information: float
+    """Mean over raters of what their answers said of their level, in nats (the divergence of the posterior from the prior)."""
+    wanted: float
+    """Nats that settle the level: the entropy of the shares of personas; for tastes, halving the doubt about each."""
+    labels_per_rater: float
+    """Median judgments of a rater."""
+    labels_wanted: int | None
+    """Judgments from which on a careful rater's persona is known with probability .9, or their taste to half its spread; None where
+    1,000 would not do."""
+    collapsed: bool
+    """Whether the levels are hardly told apart: raters' answers said less than a tenth of what is wanted."""
+    alarm: str
+    """What to do about it; empty where all is well."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +126,8 @@ class Fit:
     spec: dict[str, Any]
     """Utility, people and observation as asked for."""
     basis: Basis
-    groups: tuple[str, ...]
-    """Names of the groups, in the order of `group_share`; ("everyone",) for Same."""
-    loadings: Array
-    """Z (n_groups + 1 if a judgment's group may be unknown, k)."""
-    group_share: Array
-    """(n named groups,) share of the raters (or of the judgments, where raters are not known)."""
+    factors: tuple[Factor, ...]
+    """What values differ by, beside the responses: people, axes, contexts, periods."""
     families: dict[str, Outcome]
     shapes: dict[str, slice]
     """Where each family's parameters sit in `shape`."""
@@ -118,7 +135,13 @@ class Fit:
     """W (k, P)."""
     factor: Array | csr_array
     """(k * P, r): covariance of W.ravel() is factor @ factor.T."""
-    position: float
+    shifts: Array
+    """(S,) all shifts; `shift_parts` says which they are."""
+    shift_parts: tuple[Shift, ...]
+    covariates: tuple[Covariate, ...]
+    """Circumstances that scale the gap, make a lapse likelier, or move the effect of position."""
+    sources: tuple[str, ...]
+    """Source models whose favour is a shift."""
     shape: Array
     lapse: float
     """Probability of a random click."""
@@ -126,9 +149,9 @@ class Fit:
     raters: pl.DataFrame
     """Per rater: rater, n, slope, low, high, p_careful, p_careless, p_opposed, leniency, leniency_se."""
     slope_nodes: Array
-    """(R + 1, Q) where each rater's slope was evaluated."""
+    """(R + 1, L Q) where each rater's slope was evaluated, for each of L latent levels in turn."""
     slope_weights: Array
-    """(R + 1, Q): posterior of each rater's slope; the last row is that of a rater not seen before."""
+    """(R + 1, L Q): posterior of each rater's level and slope; the last row is that of a rater not seen before."""
     prior: dict[str, float]
     """Estimated prior strengths: sd per part of the values, spread and shares of the slopes, sd of leniency."""
     convergence: Convergence
@@ -137,6 +160,8 @@ class Fit:
     """Whether noise and disagreement can be told apart (groups, and raters known by several judgments each)."""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    latent: Latent | None = None
+    """What was learnt of the latent levels of raters, where people have them."""
 
     def __repr__(self) -> str:
         state = "" if self.convergence.converged else ", NOT CONVERGED"
@@ -146,24 +171,81 @@ class Fit:
             f"{self.data['n_judgments']:,} judgments, {self.convergence.iterations} iterations{state})"
         )
 
+    # ------------------------------------------------------------------ people
+
+    @property
+    def _people(self) -> Factor | None:
+        return next((f for f in self.factors if f.name in ("group", "persona", "taste")), None)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups of people that values differ by; ("everyone",) where they do not."""
+        return self._people.levels if self._people else ("everyone",)
+
+    @property
+    def group_share(self) -> Array:
+        """(G,) share of the raters (or of the judgments, where raters are not known) in each group."""
+        return self._people.share if self._people else np.ones(1)
+
+    @property
+    def loadings(self) -> Array:
+        """(G + 1, k) how each group weighs the k values, leaving out axes, contexts and periods; the last row is a group not known."""
+        rows = np.zeros((len(self.groups) + 1, len(self.weights)))
+        rows[:, 0] = 1.0
+        if self._people:
+            mine = columns_of(self.factors)[self._people.name]
+            rows[:, mine.start : mine.stop] = self._people.loadings
+        return rows
+
+    def _circumstances(self, at: Mapping[str, str] | None) -> Array:
+        """(k,) what the axis, context and period asked about add to the loadings of everyone.
+
+        Left out, an axis or context is the mean over the judgments', a period the last.
+        """
+        place, out = columns_of(self.factors), np.zeros(len(self.weights))
+        asked = dict(at or {})
+        for f in self.factors:
+            if f is self._people:
+                continue
+            level = asked.pop(f.name, f.levels[-1] if f.name == "period" else None)
+            if level is not None and level not in f.levels:
+                raise InvalidSetting(f"at[{f.name!r}]", level, f"Use one of {', '.join(f.levels)}.")
+            mine = place[f.name]
+            out[mine.start : mine.stop] = f.share @ f.loadings[:-1] if level is None else f.loadings[f.levels.index(level)]
+        if asked:
+            raise InvalidSetting("at", sorted(asked), f"The fit's values differ by {', '.join(place) or 'nothing'}.")
+        return out
+
+    @property
+    def position(self) -> float:
+        """Logits in favour of the slot shown first, for the mean rater; 0 where there is no such effect."""
+        return next((float(self.shifts[s.start]) for s in self.shift_parts if s.name == "position"), 0.0)
+
     # ------------------------------------------------------------------ values
 
-    def _population(self, group_weights: Mapping[str, float] | None) -> tuple[Array, Array]:
+    def _population(self, group_weights: Mapping[str, float] | None, at: Mapping[str, str] | None = None) -> tuple[Array, Array]:
         """z of the mean person (k,), and the weight of each named group (G,)."""
         if group_weights is None:
             share = self.group_share
         else:
             share = np.array([float(group_weights.get(name, 0.0)) for name in self.groups])
             share = share / share.sum()
-        return share @ self.loadings[: len(self.groups)], share
+        return share @ self.loadings[: len(self.groups)] + self._circumstances(at), share
 
-    def utilities(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
+    def utilities(
+        self,
+        feedback: Feedback,
+        *,
+        group_weights: Mapping[str, float] | None = None,
+        without: tuple[str, ...] = (),
+        at: Mapping[str, str] | None = None,
+    ) -> Array:
         """(n_responses,) utility for the mean person, in logits; NaN where a response is not known.
 
-        `without` names parts of the basis (style) that are not to count.
+        `without` names parts of the basis (style) that are not to count; `at` says the axis, context or period ({"axis": "helpful"}).
         """
         rows = self.basis.rows_for(feedback)
-        z, _ = self._population(group_weights)
+        z, _ = self._population(group_weights, at)
         return np.where(rows.known, rows.times((z @ self._kept(without))[:, None])[:, 0], np.nan)
 
     def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
@@ -182,9 +264,9 @@ class Fit:
         P = self.weights.shape[1]
         return sum(z[a] * self.factor[a * P : (a + 1) * P] for a in np.flatnonzero(z))
 
-    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...]) -> Any:
+    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...], at: Mapping[str, str] | None = None) -> Any:
         """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
-        z, _ = self._population(group_weights)
+        z, _ = self._population(group_weights, at)
         seen = self.factor_for(z)
         for name, columns in self.basis.parts:
             if name in without:
@@ -207,15 +289,16 @@ class Fit:
         *,
         group_weights: Mapping[str, float] | None = None,
         without: tuple[str, ...] = (),
+        at: Mapping[str, str] | None = None,
     ) -> Gaps:
         """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
         rows = self.basis.rows_for(feedback)
         _, share = self._population(group_weights)
         kept = self._kept(without)
-        named = self.loadings[: len(self.groups)]
+        named = self.loadings[: len(self.groups)] + self._circumstances(at)
         values = rows.times(kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
-        seen = self._seen_factor(group_weights, without)
+        seen = self._seen_factor(group_weights, without, at)
         placed = rows.times(seen)
         variance = np.empty(len(left))
         for start in range(0, len(left), 20_000):
@@ -256,7 +339,15 @@ class Fit:
             schema_overrides=dict.fromkeys(("noise", "disagreement", "noise_and_disagreement"), pl.Float64),
         )
 
-    def compare(self, a: str, b: str, *, prompt: str | None = None, group_weights: Mapping[str, float] | None = None) -> Comparison:
+    def compare(
+        self,
+        a: str,
+        b: str,
+        *,
+        prompt: str | None = None,
+        group_weights: Mapping[str, float] | None = None,
+        at: Mapping[str, str] | None = None,
+    ) -> Comparison:
         """How likely a person drawn from the population prefers `a` to `b`, and what the doubt about it is made of.
 
         `a` and `b` are texts (under `prompt`, where they were judged under one), or ids of responses without text.
@@ -273,7 +364,7 @@ class Fit:
         for given, found in zip((a, b), known, strict=True):
             if not found:
                 raise InvalidSetting("compare", given, "It is not among the responses fitted; a Linear fit can speak about new texts.")
-        gaps = self.gaps(asked, codes[0], codes[1], group_weights=group_weights)
+        gaps = self.gaps(asked, codes[0], codes[1], group_weights=group_weights, at=at)
         row = self.doubts(gaps).row(0, named=True)
         p = row.pop("p")
         move = 1.96 * gaps.ignorance[0]
@@ -315,7 +406,7 @@ class Fit:
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {
-            "loadings": self.loadings, "group_share": self.group_share, "weights": self.weights,
+            "weights": self.weights, "shifts": self.shifts,
             "shape": self.shape, "slope_nodes": self.slope_nodes, "slope_weights": self.slope_weights,
         }  # fmt: skip
         if isinstance(self.factor, csr_array):
@@ -330,12 +421,15 @@ class Fit:
         features = self.basis.features
         record = {
             "seamark": "fit",
-            "version": 1,
+            "version": 2,
             "spec": self.spec,
-            "groups": self.groups,
+            "factors": [f.to_dict() for f in self.factors],
+            "shift_parts": [vars(part) for part in self.shift_parts],
+            "covariates": [c.to_dict() for c in self.covariates],
+            "sources": self.sources,
+            "latent": vars(self.latent) if self.latent else None,
             "families": {name: outcome_to_dict(f) for name, f in self.families.items()},
             "shapes": {name: [s.start, s.stop] for name, s in self.shapes.items()},
-            "position": self.position,
             "lapse": self.lapse,
             "parameters": [vars(p) for p in self.parameters],
             "rater_ids": self.raters["rater"].to_list(),
@@ -378,6 +472,10 @@ class Fit:
             raise UnreadableSource(
                 str(folder), f"not a fitted model ({error})", "Give the fit/ folder that seamark fit or study wrote."
             ) from None
+        if record.get("version") != 2:
+            raise UnreadableSource(
+                str(folder), f"a fit of format {record.get('version')!r}, not 2", "Fit the data again with this version of Seamark."
+            )
         b = record["basis"]
         features = None
         if b["features"] is not None:
@@ -391,10 +489,13 @@ class Fit:
         )
         convergence = record["convergence"] | {"notes": tuple(record["convergence"]["notes"])}
         return Fit(
-            spec=record["spec"], basis=basis, groups=tuple(record["groups"]), loadings=arrays["loadings"], group_share=arrays["group_share"],
+            spec=record["spec"], basis=basis, factors=tuple(Factor.from_dict(f) for f in record["factors"]),
+            shifts=arrays["shifts"], shift_parts=tuple(Shift(**part | {"names": tuple(part["names"])}) for part in record["shift_parts"]),
+            covariates=tuple(Covariate.from_dict(c) for c in record["covariates"]), sources=tuple(record["sources"]),
+            latent=Latent(**record["latent"]) if record["latent"] else None,
             families={name: outcome_from_dict(f) for name, f in record["families"].items()},
             shapes={name: slice(*s) for name, s in record["shapes"].items()},
-            weights=arrays["weights"], factor=_stored_factor(arrays), position=record["position"], shape=arrays["shape"], lapse=record["lapse"],
+            weights=arrays["weights"], factor=_stored_factor(arrays), shape=arrays["shape"], lapse=record["lapse"],
             parameters=tuple(Parameter(**p) for p in record["parameters"]),
             raters=raters.select("rater", *RATER_COLUMNS), slope_nodes=arrays["slope_nodes"], slope_weights=arrays["slope_weights"],
             prior=record["prior"], convergence=Convergence(**convergence), data=record["data"], separates=record["separates"],
@@ -410,3 +511,54 @@ def _stored_factor(arrays: Mapping[str, NDArray[Any]]) -> Array | csr_array:
 
 
 RATER_COLUMNS = ("n", "slope", "low", "high", "p_careful", "p_careless", "p_opposed", "leniency", "leniency_se")
+
+
+_TRIED = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+"""Judgments per rater that are tried, by simulation."""
+
+
+def latent_summary(latent: Factor, membership: Array, seen: Array, gaps: Array, count: Array, rng: np.random.Generator) -> Latent:
+    """How well levels are told apart: membership (R, L) posterior, seen (R,) judgments, gaps (n, L) of judged pairs with their count (n,)."""
+    judged = seen > 0
+    share = np.maximum(latent.share, 1e-12)
+    p = np.maximum(membership[judged], 1e-300)
+    information = float((p * np.log(p / share)).sum(1).mean())
+    k = latent.loadings.shape[1]
+    wanted = float(-(share * np.log(share)).sum()) if latent.learnt else k * float(np.log(2))
+    labels = float(np.median(seen[judged]))
+    needed = _labels_wanted(latent, gaps, count, rng) if len(gaps) else None
+    collapsed = information < 0.1 * wanted
+    alarm = ""
+    if collapsed:
+        remedy = f"about {needed} judgments of a rater would tell" if needed else "no number of judgments up to 1,000 of a rater would tell"
+        alarm = (
+            f"{latent.name}s have collapsed: a rater's {labels:.0f} judgments (median) say {information:.2f} of the {wanted:.2f} nats "
+            f"that would settle their {latent.name}; {remedy}, if people differ as estimated"
+        )
+    return Latent(information, wanted, labels, needed, collapsed, alarm)
+
+
+def _labels_wanted(latent: Factor, gaps: Array, count: Array, rng: np.random.Generator) -> int | None:
+    """Judgments of a careful rater that settle their level, from 400 simulated raters who judge the pairs of the data."""
+    n_raters, most = 400, _TRIED[-1]
+    level = rng.choice(len(latent.share), n_raters, p=latent.share / latent.share.sum())
+    log_posterior = np.tile(np.log(np.maximum(latent.share, 1e-12)), (n_raters, 1))
+    truth, weights = latent.loadings[:-1][level], count / count.sum()
+    done = 0
+    for n in _TRIED:
+        asked = rng.choice(len(gaps), (n_raters, n - done), p=weights)
+        g = gaps[asked]  # (raters, judgments, L)
+        own = np.take_along_axis(g, level[:, None, None].repeat(n - done, 1), 2)
+        sign = np.where(rng.random(own.shape) < 1 / (1 + np.exp(-own)), 1.0, -1.0)
+        log_posterior -= np.logaddexp(0, -sign * g).sum(1)
+        done = n
+        posterior = np.exp(log_posterior - log_posterior.max(1, keepdims=True))
+        posterior /= posterior.sum(1, keepdims=True)
+        if latent.learnt:
+            settled = float(posterior.max(1).mean()) >= 0.9
+        else:
+            settled = float(((posterior @ latent.loadings[:-1] - truth) ** 2).mean()) <= 0.25
+        if settled:
+            return n
+    assert done == most
+    return None

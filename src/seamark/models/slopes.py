@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,18 @@ class Slopes:
     """(R, branches) of |slope|"""
     width: Array
     """(R, branches)"""
+    level_share: Array = field(default_factory=lambda: np.ones(1))
+    """(L,) prior mass of the latent levels; R counts each rater once per level."""
+    learnt: bool = False
+    """Whether it is estimated."""
 
     @staticmethod
-    def start(n_raters: int, *, opposed: bool) -> Slopes:
+    def start(n_raters: int, *, opposed: bool, level_share: Array | None = None, learnt: bool = False) -> Slopes:
         branches = 2 if opposed else 1
         shares = np.array([0.85, 0.1, 0.05]) if opposed else np.array([0.9, 0.1, 0.0])
-        return Slopes(shares, 0.3, np.ones((n_raters, branches)), np.full((n_raters, branches), 0.3))
+        level_share = np.ones(1) if level_share is None else level_share
+        rows = n_raters * len(level_share)
+        return Slopes(shares, 0.3, np.ones((rows, branches)), np.full((rows, branches), 0.3), level_share, learnt)
 
     def turn(self) -> None:
         """Careful becomes opposed and the other way round."""
@@ -56,7 +62,8 @@ class Slopes:
     def unseen(self) -> Nodes:
         """One rater who is only known by the prior."""
         branches = self.centre.shape[1]
-        return Slopes(self.shares, self.spread, np.ones((1, branches)), np.full((1, branches), self.spread)).nodes()
+        L = len(self.level_share)
+        return Slopes(self.shares, self.spread, np.ones((L, branches)), np.full((L, branches), self.spread), self.level_share).nodes()
 
     def grid(self) -> Array:
         """(R, branches, GRID) of |slope|; nodes at or below 0 carry no prior."""
@@ -72,9 +79,15 @@ class Slopes:
         sign = np.array([1.0, -1.0])[:branches]
         slope = np.hstack([np.zeros((R, 1)), (sign[None, :, None] * np.maximum(grid, 0)).reshape(R, -1)])
         prior = np.hstack([np.full((R, 1), np.log(max(self.shares[1], 1e-300))), mass.reshape(R, -1)])
+        L = len(self.level_share)
+        prior += np.tile(np.log(np.maximum(self.level_share, 1e-300)), R // L)[:, None]
         unknown_prior = np.full((1, slope.shape[1]), -np.inf)
         unknown_prior[0, 0] = 0.0
-        return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]))
+        return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]), L)
+
+    def hyper(self) -> list[float]:
+        """What settles when the search does."""
+        return [*self.shares, float(np.log(self.spread)), *(self.level_share if self.learnt else ())]
 
     def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> float:
         """Move shares, spread and grid towards the posterior.
@@ -82,6 +95,9 @@ class Slopes:
         Returns the mean slope of careful raters, by which the values are to be scaled: scale and slopes are almost exchangeable, so a Newton step and an EM step in turn would creep along that ridge.
         """
         R, branches = self.centre.shape
+        L = len(self.level_share)
+        people = int(seen.sum())
+        seen = np.repeat(seen, L)
         grid = self.grid()
         log_prior = self.nodes().log_prior[:R]
         possible = np.isfinite(log_prior)
@@ -93,7 +109,11 @@ class Slopes:
         joint, by_branch = likelihood, np.zeros((0, branches, GRID))
         for _ in range(100):
             joint = likelihood + self.nodes().log_prior[:R]
-            posterior = np.exp(joint[seen] - np.asarray(logsumexp(joint[seen], axis=1, keepdims=True)))
+            whole = joint[seen].reshape(people, -1)
+            posterior = np.exp(whole - np.asarray(logsumexp(whole, axis=1, keepdims=True))).reshape(people * L, -1)
+            if self.learnt:
+                by_level = posterior.reshape(people, L, -1).sum((0, 2)) + 1.0
+                self.level_share = by_level / by_level.sum()
             by_branch = posterior[:, 1:].reshape(-1, branches, GRID)
             mass = np.array([by_branch[:, 0].sum(), posterior[:, 0].sum(), by_branch[:, 1].sum() if branches == 2 else 0.0])
             n, total = mass[0] + mass[2] + n0, float((by_branch * squares).sum()) + n0 * s0**2
@@ -121,3 +141,31 @@ class Slopes:
         mean = float(np.clip(mean, 0.5, 2.0)) if by_branch.sum() > 1 else 1.0
         self.centre, self.width = self.centre / mean, self.width / mean
         return mean
+
+
+@dataclass
+class Classes:
+    """Latent levels of raters whose slopes are all 1."""
+
+    n_raters: int
+    level_share: Array
+    learnt: bool
+
+    def nodes(self) -> Nodes:
+        L = len(self.level_share)
+        prior = np.append(np.tile(np.log(np.maximum(self.level_share, 1e-300)), self.n_raters), 0.0)
+        return Nodes(np.ones((self.n_raters * L + 1, 1)), prior[:, None], L)
+
+    def unseen(self) -> Nodes:
+        return Classes(1, self.level_share, self.learnt).nodes()
+
+    def hyper(self) -> list[float]:
+        return [*self.level_share] if self.learnt else []
+
+    def update(self, log_joint: Array, seen: NDArray[np.bool_]) -> float:
+        """Shares by EM; slopes keep their mean of 1."""
+        if self.learnt:
+            _, posterior = self.nodes().posterior(log_joint)
+            mass = posterior[:-1, 0].reshape(self.n_raters, -1)[seen].sum(0) + 1.0
+            self.level_share = mass / mass.sum()
+        return 1.0

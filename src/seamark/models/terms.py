@@ -7,7 +7,8 @@ Conventions
 -----------
 Arrays are (a, n) over a nodes of the integral over raters and n cells, so that what belongs to a cell broadcasts along memory;
 families with a contrast of d > 1 dimensions take (a, n, d). theta (T,) are the family's own parameters; a lapse adds its log odds
-as the last one.
+as the last one. Where log p is not concave (`Missing`, and scales of the gap) second derivatives are their expected values, that is
+minus the Fisher information, so that a Newton step always climbs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from seamark.models.observation import PROBIT_SCALE, Choice, Davidson, Link, Outcome, Rating, Strength, Thumbs
+from seamark.models.observation import PROBIT_SCALE, Choice, Davidson, Link, Luce, Missing, Outcome, Rating, Strength, Thumbs
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -43,35 +44,44 @@ class Terms:
     """From weights (a, n) to the weighted sum (T, T) of the second derivative by theta."""
 
 
-def log_prob(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | None = None) -> Array:
+def log_prob(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | Array | None = None) -> Array:
     """(a, n) log probability of what was answered, and nothing else."""
     if isinstance(family, Choice):
         if family.m > 2:
-            plain = _chosen(z - z.max(-1, keepdims=True), outcome)
+            plain = _chosen(z, outcome)
         elif family.link == "logistic":
             plain = _log_sigmoid(z * (1 - 2.0 * outcome))
         else:
             plain = np.asarray(log_ndtr(z * ((1 - 2.0 * outcome) / PROBIT_SCALE)))
     elif isinstance(family, Davidson):
         plain = _davidson_log_prob(z, outcome, theta[0])[0]
+    elif isinstance(family, Luce):
+        A, B = family.log_linear
+        plain = _chosen(z @ A.T + B @ theta, outcome)
+    elif isinstance(family, Missing):
+        plain = _log_sigmoid(_odds(z, theta)[0] * (2.0 * outcome - 1))
     else:
         location, cuts, code, _, _ = _ordinal(family, z, outcome, theta)
         plain = _Interval.of(_link(family), location, cuts, code).log_prob
     if log_lapse_odds is None:
         return plain
-    lapse = float(_sigmoid(np.float64(log_lapse_odds)))
+    lapse = _sigmoid(np.asarray(log_lapse_odds))
     np.exp(plain, out=plain)
     plain *= 1 - lapse
     plain += lapse / family.n_outcomes
     return np.log(plain, out=plain)
 
 
-def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | None = None) -> Terms:
+def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | Array | None = None) -> Terms:
     """Log probability and all derivatives of order one and two."""
     if isinstance(family, Choice):
         plain = _many(z, outcome) if family.m > 2 else _choice(z, outcome, family.link)
     elif isinstance(family, Davidson):
         plain = _davidson(z, outcome, theta)
+    elif isinstance(family, Luce):
+        plain = _luce(family, z, outcome, theta)
+    elif isinstance(family, Missing):
+        plain = _missing(z, outcome, theta)
     else:
         plain = _graded(family, z, outcome, theta)
     return plain if log_lapse_odds is None else _lapsed(plain, family.n_outcomes, log_lapse_odds)
@@ -119,7 +129,103 @@ def _many(z: Array, outcome: Codes) -> Terms:
 
 
 def _chosen(z: Array, outcome: Codes) -> Array:
+    z = z - z.max(-1, keepdims=True)
     return np.asarray(z[:, np.arange(len(outcome)), outcome] - np.log(np.exp(z).sum(-1)))
+
+
+def _luce(family: Luce, z: Array, outcome: Codes, theta: Array) -> Terms:
+    """Log weights A z + B theta: derivatives are moments of A and B under the probabilities."""
+    A, B = family.log_linear
+    log_weight = z @ A.T + B @ theta
+    p = np.exp(log_weight - log_weight.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    mean, mean_t = p @ A, p @ B
+    second = mean[..., :, None] * mean[..., None, :] - np.einsum("anc,cd,ce->ande", p, A, A, optimize=True)
+    cross = mean_t[..., None] * mean[..., None, :] - np.einsum("anc,ct,cd->antd", p, B, A, optimize=True)
+
+    def second_t(weight: Array) -> Array:
+        return np.asarray(np.einsum("an,ant,anu->tu", weight, mean_t, mean_t) - (B * np.einsum("an,anc->c", weight, p)[:, None]).T @ B)
+
+    first_t = np.moveaxis(B[outcome] - mean_t, -1, 0)
+    return Terms(_chosen(log_weight, outcome), A[outcome] - mean, second, first_t, np.moveaxis(cross, 2, 0), second_t)
+
+
+def _odds(z: Array, theta: Array) -> tuple[Array, Array]:
+    """(log odds of no answer, log cosh of half the gap)."""
+    half = np.abs(z[..., 0]) / 2
+    log_cosh = half + np.log1p(np.exp(-2 * half)) - np.log(2)
+    return theta[0] + z[..., 1] - theta[1] * log_cosh, log_cosh
+
+
+def _missing(z: Array, outcome: Codes, theta: Array) -> Terms:
+    """One predictor, logistic: everything follows from its derivatives by gap, propensity, m and c."""
+    odds, log_cosh = _odds(z, theta)
+    p = _sigmoid(odds)
+    one = np.ones_like(odds)
+    by_z = np.stack([-theta[1] * np.tanh(z[..., 0] / 2) / 2, one], -1)
+    by_t = np.stack([one, -log_cosh])
+    error, information = outcome - p, p * (1 - p)
+    return Terms(
+        _log_sigmoid(odds * (2.0 * outcome - 1)),
+        error[..., None] * by_z,
+        -information[..., None, None] * by_z[..., :, None] * by_z[..., None, :],
+        error * by_t,
+        -(information * by_t)[..., None] * by_z,
+        lambda weight: -np.einsum("an,tan,uan->tu", weight * information, by_t, by_t),
+    )
+
+
+def with_scales(plain: Terms, scaled: Array, covariates: Array, mine: slice) -> Terms:
+    """The terms of a contrast c = exp(g x) s + shift, with those of g put before row `mine.start` of theta.
+
+    scaled (a, n[, d]) is exp(g x) s, covariates (n, C) is x. By g, log p changes as along the contrast, by s exp(g x) x.
+    """
+    many = scaled.ndim == 3
+    at = mine.start
+    X = covariates.T[:, None]  # (C, 1, n)
+    along = (plain.first * scaled).sum(-1) if many else plain.first * scaled
+    bend = np.einsum("ande,ane->and", plain.second, scaled) if many else plain.second * scaled
+    twice = (bend * scaled).sum(-1) if many else bend * scaled
+    cross_t = (plain.cross * scaled).sum(-1) if many else plain.cross * scaled  # (T, a, n)
+    first_t = np.concatenate([plain.first_t[:at], along * X, plain.first_t[at:]])
+    cross = np.concatenate([plain.cross[:at], bend * (X[..., None] if many else X), plain.cross[at:]])
+
+    def second_t(weight: Array) -> Array:
+        T, C = len(plain.first_t), len(X)
+        own = plain.second_t(weight)
+        both = np.einsum("an,tan,nc->tc", weight, cross_t, covariates)
+        scale = np.einsum("an,nc,nd->cd", weight * twice, covariates, covariates)
+        out = np.zeros((T + C, T + C))
+        old = np.r_[0:at, at + C : T + C]
+        new = np.arange(at, at + C)
+        out[np.ix_(old, old)], out[np.ix_(new, new)] = own, scale
+        out[np.ix_(old, new)], out[np.ix_(new, old)] = both, both.T
+        return out
+
+    return Terms(plain.log_prob, plain.first, plain.second, first_t, cross, second_t)
+
+
+def with_lapse_covariates(plain: Terms, covariates: Array) -> Terms:
+    """The terms of log lapse odds l0 + l x, l0 being the last of theta and l put before it; covariates (n, C) is x."""
+    X = covariates.T[:, None]
+    last = plain.first_t[-1:]
+    first_t = np.concatenate([plain.first_t[:-1], last * X, last])
+    many = plain.cross.ndim == 4
+    cross = np.concatenate([plain.cross[:-1], plain.cross[-1:] * (X[..., None] if many else X), plain.cross[-1:]])
+
+    def second_t(weight: Array) -> Array:
+        T, C = len(plain.first_t), len(X)
+        with_one = np.vstack([covariates.T, np.ones((1, len(covariates)))])
+        out = np.zeros((T + C, T + C))
+        out[: T - 1, : T - 1] = plain.second_t(weight)[:-1, :-1]
+        for i, x in enumerate(with_one):
+            moved = plain.second_t(weight * x)
+            out[: T - 1, T - 1 + i] = out[T - 1 + i, : T - 1] = moved[:-1, -1]
+            for j, y in enumerate(with_one[: i + 1]):
+                out[T - 1 + i, T - 1 + j] = out[T - 1 + j, T - 1 + i] = plain.second_t(weight * (x * y))[-1, -1]
+        return out
+
+    return Terms(plain.log_prob, plain.first, plain.second, first_t, cross, second_t)
 
 
 def _davidson_log_prob(z: Array, outcome: Codes, t: float) -> tuple[Array, Array, Array]:
@@ -251,9 +357,9 @@ class _Interval:
 # ---------------------------------------------------------------------------------------------- lapse
 
 
-def _lapsed(plain: Terms, n_outcomes: int, log_odds: float) -> Terms:
+def _lapsed(plain: Terms, n_outcomes: int, log_odds: float | Array) -> Terms:
     """log((1 - e) P + e / C), e = sigmoid(log_odds); r is the probability that the answer was no lapse, given the answer."""
-    e = float(_sigmoid(np.float64(log_odds)))
+    e = _sigmoid(np.asarray(log_odds))  # () or (n,)
     r = np.exp(plain.log_prob)
     r *= 1 - e
     mixed = r + e / n_outcomes
@@ -271,7 +377,7 @@ def _lapsed(plain: Terms, n_outcomes: int, log_odds: float) -> Terms:
     first_t[:T] = r * ft
     np.subtract(1 - e, r, out=first_t[T])
     cross = np.empty((T + 1, *f.shape))
-    cross[:T] = r * plain.cross + along * ft if not many else 0.0  # a choice among many has no theta
+    cross[:T] = own * plain.cross + along * (ft[..., None] if many else ft)
     np.negative(along, out=cross[T])
 
     def second_t(weight: Array) -> Array:
@@ -280,13 +386,13 @@ def _lapsed(plain: Terms, n_outcomes: int, log_odds: float) -> Terms:
         mass = (weight * spread).ravel()
         out[:T, :T] = plain.second_t(weight * r) + (g * mass) @ g.T
         out[:T, T] = out[T, :T] = -(g @ mass)
-        out[T, T] = mass.sum() - e * (1 - e) * weight.sum()
+        out[T, T] = mass.sum() - (weight * (e * (1 - e))).sum()
         return out
 
     return Terms(np.log(mixed, out=mixed), own * f, second, first_t, cross, second_t)
 
 
-def _sigmoid(z: Array | np.float64) -> Array:
+def _sigmoid(z: Array) -> Array:
     # exp of minus the absolute value never overflows
     small = np.exp(-np.abs(z))
     return np.asarray(np.where(z >= 0, 1.0, small) / (1 + small))

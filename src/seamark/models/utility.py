@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from scipy.sparse import csr_array, issparse
 
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.features import HashEncoder, style_features
+from seamark.models.people import Factor, periods, split
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -224,6 +226,10 @@ def squared_rows(factor: Any) -> Array:
 class Utility(Protocol):
     def prepare(self, feedback: Feedback) -> Basis: ...
 
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
+        """What, beside people, values differ by."""
+        ...
+
     def to_dict(self) -> dict[str, Any]: ...
 
 
@@ -234,6 +240,9 @@ class Tabular:
     def prepare(self, feedback: Feedback) -> Basis:
         n = feedback.n_responses
         return Basis(n, None, (("values", slice(0, n)),), response_ids=tuple(feedback.responses["id"].to_list()))
+
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:  # noqa: ARG002  # the protocol's signature
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         return {"utility": "Tabular"}
@@ -278,6 +287,9 @@ class Linear:
             return Basis(n, matrix, (*parts, ("residual", slice(P, P + n))), features, ids)
         return Basis(n, matrix, parts, features=features)
 
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:  # noqa: ARG002  # the protocol's signature
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "utility": "Linear",
@@ -287,6 +299,75 @@ class Linear:
             "residual": self.residual,
             "seed": self.seed,
         }
+
+
+@dataclass(frozen=True)
+class MultiAxis:
+    """Several axes at once: the values of an axis are a shared value plus deviations, partially pooled: u_a = V_0 + V_a.
+
+    A judgment counts for the axis it was made on; judgments without one inform the shared value. Each response need not be judged on
+    every axis: what is shared fills the gaps, as far as the axes agree.
+    """
+
+    utility: Tabular | Linear
+    by: str = "axis"
+    min_judgments: int = 30
+    """Axes with fewer judgments inform the shared value only."""
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        return self.utility.prepare(feedback)
+
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
+        return (split(feedback, "axis", self.by, self.min_judgments, "use the utility inside"),)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"utility": "MultiAxis", "of": self.utility.to_dict(), "by": self.by, "min_judgments": self.min_judgments}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Values that depend on the context of the judgment: u_c = V_0 + V_c, partially pooled; `by` is a column such as pair_type."""
+
+    utility: Tabular | Linear
+    by: str
+    min_judgments: int = 30
+    """Contexts with fewer judgments inform the shared value only."""
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        return self.utility.prepare(feedback)
+
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
+        return (split(feedback, "context", self.by, self.min_judgments, "use the utility inside"),)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"utility": "Context", "of": self.utility.to_dict(), "by": self.by, "min_judgments": self.min_judgments}
+
+
+MOST_PERIODS = 60
+"""Beyond, the values of all periods no longer fit in one matrix for more than a few responses."""
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Values that move: in each period those of the one before plus a normal step, whose size is estimated (a random walk).
+
+    Steps of 0 are what data without drift end in. That the mix of raters moves is another thing: it shows in who judges, and is
+    kept apart by people and reliability.
+
+    Source: Glickman 1999; Coulom 2008 (whole-history rating), with the size of the steps estimated instead of given.
+    """
+
+    utility: Tabular | Linear
+    every: timedelta
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        return self.utility.prepare(feedback)
+
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
+        return (periods(feedback, self.every, MOST_PERIODS),)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"utility": "Dynamic", "of": self.utility.to_dict(), "every_s": self.every.total_seconds()}
 
 
 def default_utility(feedback: Feedback) -> Utility:

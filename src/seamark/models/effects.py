@@ -1,0 +1,314 @@
+"""Effects: how circumstances bend a judgment, by shifting a slot, scaling the gap, or making a random click likelier.
+
+Conventions
+-----------
+Every effect is linear in parameters of its own on one of four scales, so that all of them share one machinery:
+
+    slope     the rater's reliability, integrated out (`slopes`)
+    shift     contrast + D f: position, leniency, the source model, tastes of raters, propensity to skip
+    scale     contrast * exp(X g): fatigue, guideline, team, stated confidence
+    lapse     log odds of a random click + X l: haste
+
+X codes a column of the judgments as numbers around 0 (`Covariate`), so that g = 0 is "no effect" and utilities are those of the
+average circumstances. Columns are cut into at most `_BINS` levels: cells with equal levels stay one row with a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from seamark.errors import InvalidSetting
+from seamark.records import Feedback
+
+if TYPE_CHECKING:
+    from seamark.models.design import Block, Design
+    from seamark.models.observation import Observation
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_BINS = 12
+"""Most levels of a numeric column: within a twelfth of the data an effect moves little."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Scale: how strongly a rater's answers follow the utilities.
+
+    A rater is *careful* (slope normal around 1, cut at 0), *at chance* (slope 0) or, with one population and no groups, *opposed*
+    (the mirror image of careful). The shares and the spread are estimated by marginal likelihood, each rater's slope being
+    integrated out. Gauge: utilities are in logits of the median careful rater; the sign is the majority's.
+
+    An opposed rater is not called malicious: from one-value data an adversary and a consistent minority look the same.
+    """
+
+
+@dataclass(frozen=True)
+class Position:
+    """Shift of the slot shown first, in logits, where the order is known."""
+
+    per_rater: bool = False
+    """Whether raters differ, with a common spread that is estimated."""
+    by: str = ""
+    """A column of the judgments (ui_version) whose levels differ in it."""
+
+
+@dataclass(frozen=True)
+class Leniency:
+    """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Shift of a slot by the model that wrote it, beyond what its responses are worth: favour or prejudice, in logits.
+
+    It is an association: with a table of values it is known only as far as models differ more than their responses do.
+    """
+
+
+@dataclass(frozen=True)
+class Taste:
+    """Random slopes: raters differ in how much they like a property of responses, in logits per standard deviation.
+
+    What all raters have in common about it belongs to the utility. `of` is a column of the style block, such as log_characters.
+    """
+
+    of: str = "log_characters"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The gap counts exp(g x) times as much: x a column of the judgments, standardised, or its levels around their mean.
+
+    Scale("position") is fatigue over a session, Scale("guideline_version") or Scale("team") a change of instruction,
+    Scale("confidence", within_rater=True) stated confidence, which is taken as evidence and never trusted: g is estimated, and
+    is 0 where what raters say of their confidence has nothing to do with how well they answer.
+    """
+
+    by: str
+    within_rater: bool = False
+    """Whether a numeric column is taken relative to the rater's own median."""
+
+
+@dataclass(frozen=True)
+class Lapse:
+    """Log odds of a random click move with a column of the judgments: Lapse("seconds") is haste, on the logarithm of the time taken
+    relative to the rater's own median."""
+
+    by: str = "seconds"
+    within_rater: bool = True
+
+
+@dataclass(frozen=True)
+class Missingness:
+    """Whether a pair is answered at all: "cannot tell" and "skipped" as outcomes whose log odds are m + m_r - c L(gap).
+
+    L(gap) = log cosh(gap / 2): close calls are skipped more often where c > 0; m_r differs by rater. Without it they are left out,
+    which is right only if c is 0.
+
+    Source: a selection model of data missing not at random (Heckman 1979; Diggle & Kenward 1994).
+    """
+
+
+Effect = Reliability | Position | Leniency | Source | Taste | Scale | Lapse | Missingness
+EFFECTS: dict[str, type[Any]] = {c.__name__: c for c in (Reliability, Position, Leniency, Source, Taste, Scale, Lapse, Missingness)}
+
+
+# ---------------------------------------------------------------------------------------------- columns as numbers
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A column of the judgments as numbers around 0, learnt on one set of judgments and applicable to any."""
+
+    by: str
+    role: Literal["scale", "lapse", "position"]
+    within_rater: bool
+    levels: tuple[str, ...]
+    """Of a column of names; empty where it holds numbers."""
+    edges: tuple[float, ...]
+    """Upper bounds of all bins but the last, where it holds numbers."""
+    table: tuple[tuple[float, ...], ...]
+    """Per level, and last for a level not known, the numbers: one, or one per level of a column of names."""
+
+    @property
+    def width(self) -> int:
+        return len(self.table[0])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"{self.by}={level}" for level in self.levels) or (self.by,)
+
+    def codes(self, feedback: Feedback) -> Codes:
+        """(n_judgments,) row of `table` of each judgment."""
+        if self.levels:
+            lookup = pl.DataFrame({"level": pl.Series(self.levels), "code": pl.Series(range(len(self.levels)), dtype=pl.Int64)})
+            given = feedback.judgments[self.by].cast(pl.String).alias("level").to_frame()
+            return given.join(lookup, on="level", how="left", maintain_order="left")["code"].fill_null(len(self.levels)).to_numpy()
+        values = _numbers(feedback, self.by, self.within_rater)
+        codes = np.searchsorted(np.array(self.edges), values, side="left")
+        return np.where(np.isnan(values), len(self.table) - 1, codes)
+
+    @staticmethod
+    def read(feedback: Feedback, by: str, role: Literal["scale", "lapse", "position"], *, within_rater: bool) -> Covariate | None:
+        """The covariate that this column makes; None where it says the same of every judgment.
+
+        Raises
+        ------
+        InvalidSetting
+            If there is no such column.
+        """
+        if by not in feedback.judgments.columns or feedback.judgments[by].dtype.is_nested():
+            raise InvalidSetting("by", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence.")
+        column = feedback.judgments[by]
+        if not column.dtype.is_numeric():
+            counts = column.cast(pl.String).drop_nulls().value_counts().sort(by)
+            if counts.height < 2:
+                return None
+            share = counts["count"].to_numpy() / counts["count"].sum()
+            table = np.vstack([np.eye(len(share)) - share, np.zeros((1, len(share)))])
+            return Covariate(by, role, False, tuple(counts[by].to_list()), (), tuple(map(tuple, table.tolist())))
+        values = _numbers(feedback, by, within_rater)
+        known = values[~np.isnan(values)]
+        distinct = np.unique(known)
+        if len(distinct) < 2:
+            return None
+        if len(distinct) <= _BINS:
+            edges = distinct[:-1]
+        else:
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1]))
+            edges = edges[edges < distinct[-1]]
+        code = np.searchsorted(edges, known, side="left")
+        count = np.bincount(code, minlength=len(edges) + 1)
+        level = np.bincount(code, weights=known, minlength=len(edges) + 1) / np.maximum(count, 1)
+        mean = float(known.mean())
+        sd = float(np.sqrt((count * (level - mean) ** 2).sum() / count.sum()))
+        table = [*((level - mean) / sd).tolist(), 0.0]
+        return Covariate(by, role, within_rater, (), tuple(edges.tolist()), tuple((x,) for x in table))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "levels": list(self.levels), "edges": list(self.edges), "table": [list(row) for row in self.table]}
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> Covariate:
+        table = tuple(tuple(row) for row in record["table"])
+        return Covariate(record["by"], record["role"], record["within_rater"], tuple(record["levels"]), tuple(record["edges"]), table)
+
+
+def _numbers(feedback: Feedback, by: str, within_rater: bool) -> Array:
+    """(n_judgments,) the column, times on a log scale, NaN where it is null."""
+    column = pl.col(by).cast(pl.Float64)
+    if by == "seconds":
+        column = column.clip(lower_bound=0.1).log()
+    if within_rater:
+        column = column - column.median().over("rater")
+    return feedback.judgments.select(column.alias("value"))["value"].fill_null(float("nan")).to_numpy()
+
+
+# ---------------------------------------------------------------------------------------------- shifts
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A run of shift parameters that share a prior."""
+
+    name: str
+    """position, position of raters, leniency, source, taste, propensity, or position by COLUMN."""
+    start: int
+    names: tuple[str, ...]
+    """Per parameter; empty where there is one per rater."""
+    n: int
+    estimated: bool
+    """Whether the prior variance is estimated; else it is 1."""
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.n
+
+    @property
+    def per_rater(self) -> bool:
+        return not self.names
+
+
+def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
+    """The runs of shift parameters that these effects have in this design."""
+    shifts: list[Shift] = []
+
+    def add(name: str, names: tuple[str, ...], n: int, *, estimated: bool) -> None:
+        shifts.append(Shift(name, shifts[-1].stop if shifts else 0, names, n, estimated))
+
+    def raters_in(blocks: list[Block]) -> int:
+        known = [np.unique(b.rater[b.rater < design.n_raters]) for b in blocks]
+        return len(np.unique(np.concatenate(known))) if known else 0
+
+    placed = [b for b in design.blocks if _has_place(b) and b.ordered.any()]
+    R = design.n_raters
+    for effect in observation.effects:
+        if isinstance(effect, Position) and placed:
+            add("position", ("position",), 1, estimated=False)
+            for c in design.covariates:
+                if c.role == "position":
+                    add(f"position by {c.by}", c.names, c.width, estimated=c.width > 1)
+            if effect.per_rater and raters_in(placed) > 1:
+                add("position of raters", (), R, estimated=True)
+        # a shift per rater needs at least two raters, else it is the cut points under another name
+        elif isinstance(effect, Leniency) and raters_in([b for b in design.blocks if b.lenient]) > 1:
+            add("leniency", (), R, estimated=True)
+        elif isinstance(effect, Source) and len(design.sources) > 1:
+            add("source", design.sources, len(design.sources), estimated=True)
+        elif isinstance(effect, Taste) and raters_in(list(design.blocks)) > 1:
+            add(f"taste for {effect.of}", (), R, estimated=True)
+        elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
+            add("propensity", (), R, estimated=True)
+    return tuple(shifts)
+
+
+def _has_place(block: Block) -> bool:
+    return not block.lenient and block.name != "pair/answered"
+
+
+def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Design, rater: Codes, n_raters: int) -> csr_array:
+    """D (n * d, S): contrast per unit of each shift. `rater` (n,) and `n_raters` are in the codes of the fit, n_raters unknown."""
+    n, d = len(rater), len(K)
+    rows, columns, data = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    every = np.arange(n * d).reshape(n, d)
+    known = np.flatnonzero(rater < n_raters)
+
+    def put(cells: Codes, column: Codes | int, value: Array) -> None:
+        """value (len(cells), d) at one column per cell."""
+        rows.append(every[cells].ravel())
+        columns.append(np.broadcast_to(np.asarray(column).reshape(-1, 1), (len(cells), d)).ravel())
+        data.append(value.ravel())
+
+    placed = block.ordered[:, None] * K[:, 0] if _has_place(block) else np.zeros((n, d))
+    for s in shifts:
+        if s.name == "position":
+            put(np.arange(n), s.start, placed)
+        elif s.name == "position of raters":
+            put(known, s.start + rater[known], placed[known])
+        elif s.name.startswith("position by "):
+            i = next(i for i, c in enumerate(design.covariates) if c.role == "position" and s.name == f"position by {c.by}")
+            table = np.array(design.covariates[i].table)[block.covariate[:, i]]
+            for j in range(table.shape[1]):
+                put(np.arange(n), s.start + j, placed * table[:, j, None])
+        elif s.name == "leniency" and block.lenient:
+            put(known, s.start + rater[known], np.ones((len(known), d)))
+        elif s.name == "propensity" and block.name == "pair/answered":
+            put(known, s.start + rater[known], np.tile([0.0, 1.0], (len(known), 1)))
+        elif s.name == "source" and block.name != "pair/answered":
+            for slot in range(block.source.shape[1]):
+                from_known = np.flatnonzero(block.source[:, slot] < s.n)
+                put(from_known, s.start + block.source[from_known, slot], np.broadcast_to(K[:, slot], (len(from_known), d)))
+        elif s.name.startswith("taste for "):
+            put(known, s.start + rater[known], design.tastes[s.name.removeprefix("taste for ")][block.shown[known]] @ K.T)
+    where = (np.concatenate(rows), np.concatenate(columns))
+    matrix = coo_array((np.concatenate(data), where), shape=(n * d, shifts[-1].stop if shifts else 0)).tocsr()
+    matrix.eliminate_zeros()
+    return matrix
