@@ -791,12 +791,6 @@ def test_settings_that_cannot_be_used(name: str, make: Callable[[], object]) -> 
         make()
 
 
-def _defaults() -> dict[str, Any]:
-    import inspect
-
-    return {name: p.default for name, p in inspect.signature(simulate).parameters.items()}
-
-
 def test_settings_are_read_as_written() -> None:
     texts = [
         "fatigue=0.4",
@@ -808,12 +802,12 @@ def test_settings_are_read_as_written() -> None:
         "tie=none",
     ]
     texts += ["group_shares=0.7,0.3", "axes.names=kind,true", "worst=true", "groups=3", "privacy=1"]
-    read = read_settings(texts, _defaults())
+    read = read_settings(texts)
     assert read == {
         "fatigue": 0.4, "sources": (0, 0.5), "uis": ((0, 0), (-0.3, 0.4)), "kinds": ("pair", "rating"), "tie": None, "worst": True,
         "groups": 3, "group_shares": (0.7, 0.3), "privacy": 1, "missing": Missing(rater_sd=0.5), "personas": Personas(), "axes": Axes(names=("kind", "true")),
     }  # fmt: skip
-    assert read_settings([], _defaults()) == {}
+    assert read_settings([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -832,11 +826,11 @@ def test_settings_are_read_as_written() -> None:
 )
 def test_settings_that_cannot_be_read(text: str, said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
-        read_settings([text], _defaults())
+        read_settings([text])
 
 
 def test_every_setting_is_listed() -> None:
-    listed = dict(table_of_settings(_defaults()))
+    listed = dict(table_of_settings())
     assert listed["fatigue"] == "0.0"
     assert listed["drift.months"] == "12 where drift is planted"
     assert "drift" not in listed

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,15 @@ def _show_version(asked: bool) -> None:
         from importlib.metadata import version
 
         typer.echo(f"seamark {version('seamark')}")
+        raise typer.Exit
+
+
+def _show_settings(asked: bool) -> None:
+    if asked:
+        from seamark.simulation import table_of_settings
+
+        for name, usual in table_of_settings():
+            typer.echo(f"{name:<26}{usual}")
         raise typer.Exit
 
 
@@ -226,19 +235,76 @@ def simulate(
     prompts: Annotated[int, typer.Option(help="How many prompts, with 4 responses each.")] = 200,
     careless: Annotated[float, typer.Option(help="Share of raters who answer at chance.")] = 0.1,
     position: Annotated[float, typer.Option(help="Advantage of the response shown first, in logits.")] = 0.3,
+    plant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plant", metavar="NAME=VALUE", help="Plant anything else: fatigue=0.4, kinds=pair,rating, drift.months=6; repeat it."
+        ),
+    ] = None,
+    listing: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_show_settings, help="List what can be planted, and exit.")
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Write the judgments of a simulated society with known truth."""
     from seamark.rendering import describe_data
+    from seamark.simulation import read_settings
     from seamark.simulation import simulate as make
 
+    del listing  # its callback has answered
     if out.exists():
         raise InvalidSetting("--out", str(out), "It exists; what is there is not overwritten. Give another name.")
-    society = make(n_judgments=judgments, n_raters=raters, n_prompts=prompts, careless=careless, position=position, seed=seed)
+    usual: dict[str, Any] = {
+        "n_judgments": judgments,
+        "n_raters": raters,
+        "n_prompts": prompts,
+        "careless": careless,
+        "position": position,
+        "seed": seed,
+    }
+    society = make(**(usual | read_settings(plant or [])))
     society.feedback.to_jsonl(out)
     following = f"{society!r}: {out}\nnext: seamark study {out} -o out"
     _say(as_json, following, judgments=str(out), seed=seed, data=describe_data(society.feedback))
+
+
+@app.command()
+def plan(
+    width: Annotated[float, typer.Option("--width", help="Width of the 95% interval, low to high; logits, or a probability for win_rate.")],
+    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="A pilot, which the assumptions are estimated from.")] = None,
+    target: Annotated[str, typer.Option(help="gap: of two responses; group: in each group; win_rate: how often one is preferred.")] = "gap",
+    prompts: Annotated[int | None, typer.Option(help="Prompts to be judged; those of the pilot, or 100.")] = None,
+    responses: Annotated[int | None, typer.Option(help="Responses to each, of which all pairs are asked about; the pilot's, or 4.")] = None,
+    per_rater: Annotated[int, typer.Option(help="Most judgments that one rater gives.")] = 100,
+    rater_cost: Annotated[float, typer.Option(help="Cost of a rater.")] = 0.0,
+    judgment_cost: Annotated[float, typer.Option(help="Cost of a judgment.")] = 1.0,
+    equal_groups: Annotated[bool, typer.Option("--equal-groups", help="As many raters from each group, not by their share.")] = False,
+    assume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--assume", metavar="NAME=VALUE",
+            help="spread, disagreement, careless, slope_spread, log_tie or lapse; or group.NAME=SHARE. Repeat it.",
+        ),
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """How many raters and judgments it takes until intervals are as narrow as wanted, and what is cheapest."""
+    from seamark.simulation import plan as make
+    from seamark.simulation import read_assumptions
+
+    pilot = _read(source, format, columns, on_error, axis, seed) if source else None
+    made = make(
+        pilot, width=width, target=target, assumptions=read_assumptions(assume or []), n_prompts=prompts, n_responses=responses,
+        max_per_rater=per_rater, cost_per_rater=rater_cost, cost_per_judgment=judgment_cost, equal_groups=equal_groups, seed=seed,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(made.to_dict(), ensure_ascii=False))
+        return
+    typer.echo(str(made))
+    best = made.cheapest
+    typer.echo(f"\nnext: collect {best.n_judgments:,} judgments from {best.n_raters:,} raters, then seamark study prefs.jsonl -o out")
 
 
 # ---------------------------------------------------------------------------------------------- parsing and printing

@@ -306,8 +306,8 @@ def _numbers(name: str, values: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- written settings
 
 
-def read_settings(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `simulate` written as NAME=VALUE: fatigue=0.4, sources=0,0.5, drift.months=6, personas=yes.
+def read_written(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments written as NAME=VALUE: fatigue=0.4, sources=0,0.5, drift.months=6, personas=yes.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def read_settings(texts: Sequence[str], defaults: Mapping[str, Any]) -> dict[str
 
     Examples
     --------
-    >>> read_settings(["fatigue=0.4", "drift.months=6"], {"fatigue": 0.0, "drift": None})
+    >>> read_written(["fatigue=0.4", "drift.months=6"], {"fatigue": 0.0, "drift": None})
     {'fatigue': 0.4, 'drift': Drift(months=6, value_sd=0.0, careless=0.0, groups=0.0)}
     """
     plain: dict[str, Any] = {}
@@ -378,8 +378,8 @@ def _toml(written: str) -> Any:
         return None
 
 
-def table_of_settings(defaults: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Every name that `read_settings` knows, with its default."""
+def table_of(defaults: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every name that `read_written` knows, with its default."""
     rows: list[tuple[str, str]] = []
     for name, default in defaults.items():
         if name in GROUPED:

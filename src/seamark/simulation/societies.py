@@ -27,6 +27,7 @@ this order. These are the formulas of `seamark.models.observation`, written apar
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -52,7 +53,20 @@ from seamark.simulation.answers import (
     turn_round,
 )
 from seamark.simulation.raters import START, Raters, Work, recruit, schedule
-from seamark.simulation.settings import MAX_SHOWN, Axes, Confidence, Contexts, Drift, Labels, Missing, Personas, Tastes, check
+from seamark.simulation.settings import (
+    MAX_SHOWN,
+    Axes,
+    Confidence,
+    Contexts,
+    Drift,
+    Labels,
+    Missing,
+    Personas,
+    Tastes,
+    check,
+    read_written,
+    table_of,
+)
 from seamark.simulation.texts import Things, entries, properties, standardise, write
 
 Array = NDArray[np.float64]
@@ -388,6 +402,33 @@ def simulate(
         randomised=replaced[order],
     )
     return Society(feedback, truth, settings)
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Arguments of `simulate` written as NAME=VALUE: fatigue=0.4, sources=0,0.5, drift.months=6, personas=yes.
+
+    A value is as in TOML; a list may leave out its brackets and quotes; none is None.
+
+    Raises
+    ------
+    InvalidSetting
+        If a name is not known (the nearest known one is named), or a value cannot be read.
+
+    Examples
+    --------
+    >>> read_settings(["fatigue=0.4", "sources=0,0.5"])
+    {'fatigue': 0.4, 'sources': (0, 0.5)}
+    """
+    return read_written(texts, _defaults())
+
+
+def table_of_settings() -> list[tuple[str, str]]:
+    """Every name that `read_settings` knows, with its default."""
+    return table_of(_defaults())
+
+
+def _defaults() -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(simulate).parameters.items()}
 
 
 # ------------------------------------------------------------------------------------ values
