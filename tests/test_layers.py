@@ -18,7 +18,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # from the ground up; a room imports only from rows below its own, or from its own room
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("outputs",),
+    ("outputs", "encoding"),
+    ("columns",),
+    ("arrays",),
     ("records",),
     ("sources", "store", "simulation", "models"),
     ("aggregation",),

@@ -3,8 +3,7 @@
 Conventions
 -----------
 A *judgment* is one rater's answer about one or more *responses* to a *prompt*, in the order shown.
-Readers hand over batches of *columns* (`COLUMNS` below): one list per field, one entry per judgment, None where the
-data does not say. Absence is represented, never invented.
+Absence is represented, never invented. The fields of a batch of judgments are in `columns`.
 
 Codes are row numbers: `judgments["responses"]` holds rows of `responses`, `judgments["prompt"]` rows of `prompts`,
 `judgments["rater"]` rows of `raters`. A response with text is identified by (prompt, text), so a text that is judged many
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,101 +26,15 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from seamark.arrays import ArrayLike, read_arrays
+from seamark.columns import COLUMNS, JUDGMENT_COLUMNS, KIND, OUTCOME, check_frame, completed, to_frame
+from seamark.encoding import Coded, content_hashes, encode, first_known, first_value, fold, pad, renumber, to_index, written
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.outputs import whole_file, whole_folder
 
 FORMAT_VERSION = 1
 _MARK = "seamark.json"
 """The file that tells a folder written by `Feedback.to_parquet`."""
-
-KINDS = ("pair", "choice", "ranking", "rating", "thumbs", "label")
-"""pair: which of two; choice: best (and worst) of k; ranking: k in order, ties allowed; rating: a number on a scale;
-thumbs: up or down; label: a nominal category."""
-
-OUTCOMES = ("left", "right", "tie", "both_bad", "cannot_tell", "skipped", "answered")
-"""What was answered. `left` is the response shown first. Kinds other than pair use answered, both_bad (choice: none is
-acceptable), cannot_tell and skipped; the answer itself is in best, ranks, rating, thumb or label."""
-
-TARGETS = ("response", "span", "critique", "principle")
-ACTS = ("answer", "ask_back", "refuse")
-MEASURES = ("preference", "reward", "cost")
-RATER_KINDS = ("person", "model", "rule")
-
-COLUMNS: dict[str, Any] = {
-    # where the record came from
-    "line": pl.Int64,
-    "id": pl.String,
-    "kind": pl.String,
-    # what was shown: prompt text, or a JSON list of {"role", "content"} when prompt_is_messages
-    "prompt": pl.String,
-    "prompt_is_messages": pl.Boolean,
-    "prompt_id": pl.String,
-    # one entry per response, in the order shown; parallel lists (null where the field is unknown for all of them)
-    "texts": pl.List(pl.String),
-    "ids": pl.List(pl.String),
-    "models": pl.List(pl.String),
-    "acts": pl.List(pl.String),
-    "revisions_of": pl.List(pl.String),
-    "order_known": pl.Boolean,
-    # what was answered
-    "outcome": pl.String,
-    "reason": pl.String,
-    "strength": pl.Int64,
-    "strength_levels": pl.Int64,
-    "best": pl.Int64,
-    "worst": pl.Int64,
-    "ranks": pl.List(pl.Int64),
-    "rating": pl.Float64,
-    "scale_low": pl.Float64,
-    "scale_high": pl.Float64,
-    "thumb": pl.Boolean,
-    "label": pl.String,
-    "axis": pl.String,
-    "measure": pl.String,
-    "target": pl.String,
-    "span_start": pl.Int64,
-    "span_end": pl.Int64,
-    "pair_type": pl.String,
-    # who answered
-    "rater": pl.String,
-    "rater_kind": pl.String,
-    "rater_profile": pl.String,
-    "group": pl.String,
-    # how
-    "ui_version": pl.String,
-    "guideline_version": pl.String,
-    "team": pl.String,
-    "time": pl.Datetime("us", "UTC"),
-    "seconds": pl.Float64,
-    "session": pl.String,
-    "position": pl.Int64,
-    "confidence": pl.Float64,
-    "rationale": pl.String,
-    "assistance": pl.String,
-    "provenance": pl.String,
-    "weight": pl.Float64,
-    "privacy": pl.String,
-}
-"""The fields of a batch of columns and their types. `prompt`, `texts` and `ids` identify prompts and responses; `group` is
-the rater's group at this judgment (it may change); `rater_profile` is a JSON object; `strength` runs from 1 (slightly) to
-`strength_levels`; `ranks` has 1 for the best and equal numbers for ties; `seconds` is active time; `measure` says whether a
-number is a preference, a reward or a cost (never mixed in one fit)."""
-
-_CODED = (
-    "line",
-    "prompt",
-    "prompt_is_messages",
-    "prompt_id",
-    "texts",
-    "ids",
-    "acts",
-    "revisions_of",
-    "rater",
-    "rater_kind",
-    "rater_profile",
-)
-_JUDGMENT_COLUMNS = tuple(name for name in COLUMNS if name not in _CODED)
-
 
 # ---------------------------------------------------------------------------------------------- one record
 
@@ -270,162 +183,6 @@ def parse_judgment(record: object, *, source: str, line: int | None) -> Judgment
         raise InvalidRecord(source, line, name, value, first["msg"] + ".") from None
 
 
-# ---------------------------------------------------------------------------------------------- columns
-
-
-def to_frame(columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
-    """A frame of `COLUMNS` from a batch of columns; fields not given are null.
-
-    Raises
-    ------
-    ValueError
-        Our own bug: an unknown field or lists of unequal length.
-    """
-    unknown = set(columns) - set(COLUMNS)
-    if unknown:
-        raise ValueError(f"unknown columns {sorted(unknown)}")
-    n = len(next(iter(columns.values()))) if columns else 0
-    return pl.DataFrame([_series(name, columns.get(name, [None] * n), dtype) for name, dtype in COLUMNS.items()])
-
-
-def _series(name: str, values: Sequence[Any], dtype: Any) -> pl.Series:
-    """A typed column; lists are built flat and folded, which is many times faster than row by row."""
-    if not isinstance(dtype, pl.List) or isinstance(values, pl.Series):
-        return pl.Series(name, values, dtype=dtype, strict=False)
-    known = [v is not None for v in values]
-    lists = [v for v in values if v is not None]
-    flat = pl.Series([item for v in lists for item in v], dtype=dtype.inner, strict=False)
-    folded = _fold(flat, np.fromiter((len(v) for v in lists), dtype=np.int64, count=len(lists)))
-    if all(known):
-        return folded.alias(name)
-    rows = np.where(known, np.cumsum(known) - 1, -1)
-    return folded.gather(pl.Series(rows).replace(-1, None).cast(pl.UInt32)).alias(name)
-
-
-def _fold(flat: pl.Series, lengths: NDArray[np.int64]) -> pl.Series:
-    """Consecutive runs of `flat` as lists."""
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    some = pl.DataFrame({"row": row, "value": flat}).group_by("row", maintain_order=True).agg("value")
-    if some.height == len(lengths):
-        return some["value"]
-    every = pl.DataFrame({"row": np.arange(len(lengths))}).join(some, on="row", how="left", maintain_order="left")
-    return every.select(pl.col("value").fill_null(pl.lit([], dtype=pl.List(flat.dtype))))["value"]
-
-
-def _problems() -> list[tuple[str, pl.Expr, str]]:
-    """(field, expression that is true where the field is wrong, remedy); order is the order of report."""
-    n_shown = pl.coalesce(pl.col("texts").list.len(), pl.col("ids").list.len()).fill_null(0)
-    kind, outcome = pl.col("kind"), pl.col("outcome")
-    answered = outcome == "answered"
-    unnamed = (
-        pl.when(pl.col("texts").is_null())
-        .then(pl.col("ids").list.drop_nulls().list.len().fill_null(0) < n_shown)
-        .when(pl.col("ids").is_null())
-        .then(pl.col("texts").list.drop_nulls().list.len() < n_shown)
-        .otherwise(pl.lit(False))
-    )
-
-    def not_in(column: str, allowed: Sequence[str]) -> pl.Expr:
-        return pl.col(column).is_not_null() & ~pl.col(column).is_in(list(allowed))
-
-    def not_finite(column: str) -> pl.Expr:
-        return pl.col(column).is_not_null() & ~pl.col(column).is_finite()
-
-    def outside(column: str) -> pl.Expr:
-        return pl.col(column).is_not_null() & ((pl.col(column) < 0) | (pl.col(column) >= n_shown))
-
-    return [
-        ("kind", kind.is_null() | ~kind.is_in(list(KINDS)), f"Use one of {', '.join(KINDS)}."),
-        ("outcome", outcome.is_null() | ~outcome.is_in(list(OUTCOMES)), f"Use one of {', '.join(OUTCOMES)}."),
-        ("responses", (n_shown < 1) | unnamed, "Every response needs a text or an id."),
-        ("responses", (kind == "pair") & (n_shown != 2), "A pair has exactly two responses."),
-        ("responses", kind.is_in(["choice", "ranking"]) & (n_shown < 2), "A choice or ranking has at least two responses."),
-        ("responses", kind.is_in(["rating", "thumbs", "label"]) & (n_shown != 1), "A rating, thumbs or label has exactly one response."),
-        ("outcome", (kind == "pair") & answered, "A pair is answered left, right, tie, both_bad, cannot_tell or skipped."),
-        ("outcome", (kind != "pair") & outcome.is_in(["left", "right", "tie"]), "left, right and tie are answers to a pair; use answered."),
-        (
-            "outcome",
-            kind.is_in(["rating", "thumbs", "label", "ranking"]) & (outcome == "both_bad"),
-            "both_bad is an answer to a pair or a choice.",
-        ),
-        ("rating", not_finite("rating"), "A rating is a finite number."),
-        ("rating", (kind == "rating") & answered & pl.col("rating").is_null(), "An answered rating needs a number."),
-        (
-            "rating",
-            (pl.col("rating") < pl.col("scale_low")) | (pl.col("rating") > pl.col("scale_high")),
-            "The rating lies outside its scale.",
-        ),
-        ("thumb", (kind == "thumbs") & answered & pl.col("thumb").is_null(), "An answered thumbs needs true or false."),
-        ("label", (kind == "label") & answered & pl.col("label").is_null(), "An answered label needs a category."),
-        ("best", (kind == "choice") & answered & pl.col("best").is_null(), "An answered choice needs the index of the best response."),
-        ("best", outside("best"), "The index must point at a response shown (0 is the first)."),
-        ("worst", outside("worst"), "The index must point at a response shown (0 is the first)."),
-        ("worst", pl.col("worst").is_not_null() & (pl.col("worst") == pl.col("best")), "Best and worst must differ."),
-        (
-            "ranks",
-            (kind == "ranking") & answered & (pl.col("ranks").list.len().fill_null(0) != n_shown),
-            "An answered ranking needs one rank per response.",
-        ),
-        ("ranks", pl.col("ranks").is_not_null() & (pl.col("ranks").list.min() < 1), "Ranks start at 1."),
-        (
-            "ranks",
-            pl.col("ranks").is_not_null() & (pl.col("ranks").list.drop_nulls().list.len() < pl.col("ranks").list.len()),
-            "Every response needs a rank.",
-        ),
-        ("scale_low", pl.col("scale_low").is_null() != pl.col("scale_high").is_null(), "Give both ends of the scale, or neither."),
-        ("span_start", pl.col("span_start").is_null() != pl.col("span_end").is_null(), "Give both ends of the span, or neither."),
-        (
-            "strength",
-            pl.col("strength").is_not_null()
-            & ((pl.col("strength") < 1) | (pl.col("strength") > pl.col("strength_levels").fill_null(2**31))),
-            "Strength runs from 1 to strength_levels.",
-        ),
-        ("weight", not_finite("weight") | (pl.col("weight") < 0), "A weight is a finite number, 0 or more."),
-        ("seconds", not_finite("seconds") | (pl.col("seconds") < 0), "Seconds are a finite number, 0 or more."),
-        ("confidence", not_finite("confidence"), "Confidence is a finite number."),
-        ("measure", not_in("measure", MEASURES), f"Use one of {', '.join(MEASURES)}."),
-        ("target", not_in("target", TARGETS), f"Use one of {', '.join(TARGETS)}."),
-        ("rater_kind", not_in("rater_kind", RATER_KINDS), f"Use one of {', '.join(RATER_KINDS)}."),
-        (
-            "acts",
-            pl.col("acts").is_not_null()
-            & (pl.col("acts").list.set_difference(pl.lit([*ACTS, None], dtype=pl.List(pl.String))).list.len() > 0),
-            f"Use one of {', '.join(ACTS)}.",
-        ),
-    ]
-
-
-def check_frame(frame: pl.DataFrame, *, source: str, on_error: Literal["stop", "skip"] = "stop") -> tuple[pl.DataFrame, list[str]]:
-    """The frame with only valid judgments, and one message per judgment left out.
-
-    Raises
-    ------
-    InvalidRecord
-        At the first invalid judgment, unless `on_error` is skip.
-    """
-    # a rule about a field that no judgment has cannot fail; "kind", "outcome" and "responses" always run
-    absent = {name for name in frame.columns if frame[name].null_count() == frame.height} - {"kind", "outcome"}
-    rules = [
-        rule
-        for rule in _problems()
-        if rule[0] not in absent or rule[0] in ("rating", "thumb", "label", "best", "ranks", "scale_low", "span_start")
-    ]
-    any_bad = frame.select(pl.any_horizontal(expr.fill_null(False) for _, expr, _ in rules).alias("bad"))["bad"]
-    if not any_bad.any():
-        return frame, []
-    wrong = frame.filter(any_bad)
-    broken = wrong.select(expr.fill_null(False).alias(str(i)) for i, (_, expr, _) in enumerate(rules)).to_numpy()
-    messages: list[str] = []
-    for row in range(wrong.height):
-        name, _, remedy = rules[int(broken[row].argmax())]
-        value = wrong["texts" if name == "responses" else name][row]
-        error = InvalidRecord(source, wrong["line"][row], name, value.to_list() if isinstance(value, pl.Series) else value, remedy)
-        if on_error == "stop":
-            raise error
-        messages.append(str(error))
-    return frame.filter(~any_bad), messages
-
-
 # ---------------------------------------------------------------------------------------------- many records
 
 
@@ -441,29 +198,6 @@ class LoadReport:
     """What was readable but odd: byte order mark, repeated ids, ..."""
 
 
-def _digests(values: Iterable[str | None]) -> NDArray[np.uint64]:
-    """A 64-bit content hash per string; null hashes as itself."""
-    return np.array(
-        [0 if v is None else int.from_bytes(hashlib.blake2b(v.encode(), digest_size=8).digest(), "little") for v in values],
-        dtype=np.uint64,
-    )
-
-
-def _codes(series: pl.Series) -> tuple[NDArray[np.int64], pl.Series]:
-    """Codes in order of first appearance (-1 for null) and the distinct values."""
-    distinct = series.drop_nulls().unique(maintain_order=True)
-    lookup = pl.DataFrame({"value": distinct, "code": np.arange(len(distinct), dtype=np.int64)})
-    codes = pl.DataFrame({"value": series}).join(lookup, on="value", how="left", maintain_order="left")["code"]
-    return codes.fill_null(-1).to_numpy(), distinct
-
-
-def _first(values: pl.Series, codes: NDArray[np.int64], n: int) -> pl.Series:
-    """Per code, the first value that is not null."""
-    frame = pl.DataFrame({"code": codes, "value": values}).filter((pl.col("code") >= 0) & pl.col("value").is_not_null())
-    first = frame.unique("code", keep="first", maintain_order=True)
-    return pl.DataFrame({"code": np.arange(n, dtype=np.int64)}).join(first, on="code", how="left", maintain_order="left")["value"]
-
-
 @dataclass(frozen=True)
 class Feedback:
     """Many judgments, with the prompts, responses and raters they are about.
@@ -472,7 +206,8 @@ class Feedback:
     """
 
     judgments: pl.DataFrame
-    """One row per judgment: `prompt`, `responses` (list) and `rater` are codes (null: not known); the rest as in COLUMNS."""
+    """One row per judgment: `prompt`, `responses` (list) and `rater` are codes (null: not known); the rest as in COLUMNS,
+    with kind and outcome as enumerations."""
     responses: pl.DataFrame
     """One row per distinct response: id (content id), name (id given), prompt (code, null for id-only), text, act, revision_of."""
     prompts: pl.DataFrame
@@ -506,13 +241,63 @@ class Feedback:
         UnreadableSource
             If nothing usable is left.
         """
-        frame = columns if isinstance(columns, pl.DataFrame) else to_frame(columns)
+        frame = completed(columns) if isinstance(columns, pl.DataFrame) else to_frame(columns)
         frame, skipped = check_frame(frame, source=source, on_error=on_error)
         report = report or LoadReport(source=source)
         report = replace(report, skipped=report.skipped + tuple(skipped))
         if frame.height == 0:
             raise UnreadableSource(source, "no usable judgment is left", "Check the format (--format) and the columns (--columns).")
         return _encode(frame, report)
+
+    @staticmethod
+    def from_arrays(
+        *,
+        names: Mapping[str, Sequence[str]] | None = None,
+        source: str = "arrays",
+        on_error: Literal["stop", "skip"] = "stop",
+        report: LoadReport | None = None,
+        **columns: ArrayLike,
+    ) -> Feedback:
+        """Feedback from arrays of one kind of judgment, one entry per judgment and no Python per row: tens of millions in seconds.
+
+        Parameters
+        ----------
+        columns
+            Arrays of shape (n,): NumPy, polars, Arrow, pandas or lists; or one value for all judgments. The names are those of a plain
+            table (docs/formats.md). Pairs: `left` and `right` are texts, `left_id` and `right_id` names (of models on a leaderboard, of
+            images), `left_model` and `right_model` source models, and `outcome` is a word of `OUTCOMES`, or whether the left one was
+            preferred. One response: `response`, `response_id`, `response_model`, with `rating`, `thumb` or `label`. Any kind: `prompt`,
+            `prompt_id`, `rater`, and every scalar field of `COLUMNS` (`group`, `axis`, `strength`, `weight`, `time`, `seconds`, ...).
+        names
+            What whole numbers stand for, by field: response, model, prompt, rater, outcome, ... ``{"response": ["gpt", "llama"],
+            "outcome": ["right", "left", "tie"]}``; -1 is not known. Whole numbers without names are names themselves, as text.
+        source, on_error, report
+            As in `from_columns`.
+
+        Returns
+        -------
+        Feedback
+            The same as `from_columns` makes of the same judgments.
+
+        Raises
+        ------
+        InvalidRecord
+            At the first judgment that is not valid, unless `on_error` is skip.
+        InvalidSetting
+            If the arrays do not make a judgment, are of unequal length, or are of a type that cannot be read.
+        UnreadableSource
+            If nothing usable is left.
+
+        Examples
+        --------
+        >>> votes = Feedback.from_arrays(left_id=np.array([0, 1]), right_id=np.array([1, 2]), outcome=np.array([True, False]))
+        >>> votes, votes.responses["name"].to_list(), votes.judgments["outcome"].to_list()
+        (Feedback(2 judgments, 3 responses, 0 prompts, 0 raters), ['0', '1', '2'], ['left', 'right'])
+        """
+        found = read_arrays(columns, names or {}, source=source, on_error=on_error)
+        report = report or LoadReport(source=source)
+        report = replace(report, skipped=report.skipped + tuple(found.messages))
+        return _assemble(found.frame, found.n_shown, text=found.text, name=found.name, coded=found.coded, report=report)
 
     # ------------------------------------------------------------------ sizes and views
 
@@ -548,8 +333,8 @@ class Feedback:
     def pairs(self) -> pl.DataFrame:
         """The judgments of kind pair as flat columns: row (position in `judgments`), left, right (codes), and the rest."""
         frame = self.judgments.with_row_index("row").filter(pl.col("kind") == "pair")
-        shown = pl.col("responses")
-        return frame.with_columns(shown.list.get(0).alias("left"), shown.list.get(1).alias("right"))
+        left, right = frame["responses"].explode(empty_as_null=False).to_numpy().reshape(-1, 2).T
+        return frame.with_columns(pl.Series("left", left), pl.Series("right", right))
 
     # ------------------------------------------------------------------ parts
 
@@ -607,7 +392,7 @@ class Feedback:
             series = frame[by].cast(pl.String).fill_null("")
         else:
             raise InvalidSetting("by", by, "Use prompt, rater, group, time, source, prompt_cluster, judgment or a text field.")
-        return _codes(series)[0]
+        return encode([series]).codes.ravel().astype(np.int64)
 
     def rater_profile(self, name: str) -> pl.Series:
         """A column of the raters' profiles, one entry per rater (null where not known)."""
@@ -628,7 +413,8 @@ class Feedback:
             if series.null_count() == len(series):
                 continue  # an absent field and a field that is null throughout are the same content
             total.update(name.encode())
-            total.update(_column_bytes(series, coded.get(name)))
+            for piece in _column_bytes(series, coded.get(name)):
+                total.update(piece)
         return total.hexdigest()
 
     # ------------------------------------------------------------------ files
@@ -684,6 +470,7 @@ class Feedback:
         try:
             meta = json.loads((folder / _MARK).read_text(encoding="utf-8"))
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in ("judgments", "responses", "prompts", "raters")}
+            tables["judgments"] = tables["judgments"].with_columns(pl.col("kind").cast(KIND), pl.col("outcome").cast(OUTCOME))
             fingerprint = meta["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise UnreadableSource(str(folder), f"not a Seamark data folder ({error})", "Write one with Feedback.to_parquet.") from None
@@ -723,82 +510,134 @@ def _known(record: dict[str, Any]) -> dict[str, Any]:
 
 def _encode(frame: pl.DataFrame, report: LoadReport) -> Feedback:
     """Ids to integers, once."""
-    # prompts: by text where there is one, else by the id given
-    key = pl.when(pl.col("prompt").is_not_null()).then(pl.lit("t:") + pl.col("prompt")).otherwise(pl.lit("i:") + pl.col("prompt_id"))
-    prompt, distinct = _codes(frame.select(key.alias("key"))["key"])
-    n_prompts = len(distinct)
-    prompts = pl.DataFrame(
-        {
-            "id": [f"{d:016x}" for d in _digests(distinct)],
-            "name": _first(frame["prompt_id"], prompt, n_prompts),
-            "text": _first(frame["prompt"], prompt, n_prompts),
-            "is_messages": _first(frame["prompt_is_messages"], prompt, n_prompts),
-        },
-        schema={"id": pl.String, "name": pl.String, "text": pl.String, "is_messages": pl.Boolean},
-    )
-    # responses: explode the slots, code them, fold them back
     n_shown = frame.select(pl.coalesce(pl.col("texts").list.len(), pl.col("ids").list.len()).cast(pl.Int64))["texts"].to_numpy()
-    judgment = np.repeat(np.arange(frame.height), n_shown)
-    slots = pl.DataFrame({"prompt": pl.Series(prompt[judgment])}).with_columns(
-        _exploded(frame, "texts", n_shown).alias("text"),
-        _exploded(frame, "ids", n_shown).alias("name"),
-        _exploded(frame, "acts", n_shown).alias("act"),
-        _exploded(frame, "revisions_of", n_shown).alias("revision_of"),
+
+    def slots(name: str) -> pl.Series | None:
+        return pad(frame[name], n_shown) if frame[name].null_count() < frame.height else None
+
+    texts, ids = slots("texts"), slots("ids")
+    return _assemble(
+        frame,
+        n_shown,
+        text=None if texts is None else encode([texts]),
+        name=None if ids is None else encode([ids]),
+        act=slots("acts"),
+        revision_of=slots("revisions_of"),
+        report=report,
     )
-    has_text = pl.col("text").is_not_null()
-    slots = slots.with_columns(
-        pl.when(has_text).then(pl.col("prompt")).otherwise(-2).alias("scope"),
-        pl.when(has_text).then(pl.col("text")).otherwise(pl.col("name")).alias("content"),
+
+
+def _assemble(
+    frame: pl.DataFrame,
+    n_shown: NDArray[np.int64],
+    *,
+    text: Coded | None,
+    name: Coded | None,
+    act: pl.Series | None = None,
+    revision_of: pl.Series | None = None,
+    coded: Mapping[str, Coded] | None = None,
+    report: LoadReport,
+) -> Feedback:
+    """The four tables, from the columns of the judgments and the contents of the slots, all judgments' slots in a row.
+
+    `coded` has prompt, prompt_id and rater where they are coded already; else they are columns of the frame.
+    """
+    given = {column: encode([frame[column]]) for column in ("prompt", "prompt_id", "rater") if column in frame.columns}
+    given = {column: known for column, known in (given | dict(coded or {})).items() if len(known.values)}
+    prompt, prompts = _prompts(frame, given.get("prompt"), given.get("prompt_id"))
+    slot_prompt = None if prompt is None or text is None else np.repeat(prompt, n_shown)
+    response, responses = _responses(text, name, slot_prompt, prompts["id"])
+    n = len(responses)
+    responses = responses.with_columns(
+        *(
+            (pl.lit(None, dtype=pl.String) if values is None else first_known(values, response, n)).alias(column)
+            for column, values in (("act", act), ("revision_of", revision_of))
+        )
     )
-    distinct_slots = slots.select("scope", "content").unique(maintain_order=True).with_row_index("code")
-    code = slots.join(distinct_slots, on=["scope", "content"], how="left", maintain_order="left")["code"].to_numpy().astype(np.int64)
-    n_responses = distinct_slots.height
-    scope = distinct_slots["scope"].to_numpy()
-    texts = _first(slots["text"], code, n_responses)
-    content = distinct_slots["content"].to_list()
-    prompt_ids = ["", *prompts["id"].to_list()]
-    responses = pl.DataFrame(
-        {
-            "id": [
-                f"{d:016x}"
-                for d in _digests(f"{prompt_ids[s + 1] if s >= -1 else 'id'}\x1f{c}" for s, c in zip(scope, content, strict=True))
-            ],
-            "name": _first(slots["name"], code, n_responses),
-            "prompt": pl.Series(np.where(scope >= 0, scope, -1)).replace(-1, None).cast(pl.UInt32),
-            "text": texts,
-            "act": _first(slots["act"], code, n_responses),
-            "revision_of": _first(slots["revision_of"], code, n_responses),
-        },
-        schema_overrides={"name": pl.String, "text": pl.String, "act": pl.String, "revision_of": pl.String},
+    rater = given.get("rater")
+    who = None if rater is None else rater.codes.ravel()
+    ids = pl.Series([], dtype=pl.String) if rater is None else rater.values
+    raters = pl.DataFrame({"id": ids}).with_columns(
+        *(
+            pl.lit(None, dtype=pl.String).alias(column)
+            if who is None or from_column not in frame.columns
+            else first_known(frame[from_column], who, len(ids)).alias(column)
+            for column, from_column in (("kind", "rater_kind"), ("profile", "rater_profile"))
+        )
     )
-    rater, rater_ids = _codes(frame["rater"])
-    raters = pl.DataFrame(
-        {
-            "id": rater_ids,
-            "kind": _first(frame["rater_kind"], rater, len(rater_ids)),
-            "profile": _first(frame["rater_profile"], rater, len(rater_ids)),
-        },
-        schema={"id": pl.String, "kind": pl.String, "profile": pl.String},
-    )
-    judgments = frame.select(_JUDGMENT_COLUMNS).with_columns(
-        pl.Series("prompt", prompt).replace(-1, None).cast(pl.UInt32),
-        _fold(pl.Series(code.astype(np.uint32)), n_shown).alias("responses"),
-        pl.Series("rater", rater).replace(-1, None).cast(pl.UInt32),
+    judgments = frame.select(JUDGMENT_COLUMNS).with_columns(
+        (pl.lit(None, dtype=pl.UInt32) if prompt is None else to_index(prompt)).alias("prompt"),
+        fold(to_index(response), n_shown).alias("responses"),
+        (pl.lit(None, dtype=pl.UInt32) if who is None else to_index(who)).alias("rater"),
     )
     return Feedback(judgments, responses, prompts, raters, report)
 
 
-def _exploded(frame: pl.DataFrame, name: str, n_shown: NDArray[np.int64]) -> pl.Series:
-    """One entry per slot; a null list gives a null for each of its slots."""
-    series = frame[name]
-    total = int(n_shown.sum())
-    if series.null_count() == len(series):
-        return pl.Series(name, [None] * total, dtype=pl.String)
-    known = series.is_not_null().to_numpy()
-    out = np.full(total, -1, dtype=np.int64)
-    values = series.drop_nulls().explode(empty_as_null=False)
-    out[np.repeat(known, n_shown)] = np.arange(len(values))
-    return values.gather(pl.Series(out).replace(-1, None).cast(pl.UInt32))
+def _prompts(frame: pl.DataFrame, text: Coded | None, name: Coded | None) -> tuple[NDArray[np.int32] | None, pl.DataFrame]:
+    """The prompt of each judgment (None: no prompt is known), and the prompts: by text where there is one, else by the id given."""
+    schema = {"id": pl.String, "name": pl.String, "text": pl.String, "is_messages": pl.Boolean}
+    n_texts = 0 if text is None else len(text.values)
+    if text is not None and name is not None:
+        key = np.where(text.codes >= 0, text.codes, np.where(name.codes >= 0, name.codes + n_texts, -1))
+        both = renumber([key[:, 0]], n_texts + len(name.values))
+        code, order = both.codes.ravel(), both.values
+    elif text is not None or name is not None:
+        only = text if text is not None else name
+        assert only is not None
+        code, order = only.codes.ravel(), pl.Series(np.arange(len(only.values)))
+    else:
+        return None, pl.DataFrame(schema=schema)
+    n = len(order)
+    nothing = pl.Series([], dtype=pl.String)
+    contents = pl.concat(["t:" + (nothing if text is None else text.values), "i:" + (nothing if name is None else name.values)])
+    is_messages = pl.Series([None], dtype=pl.Boolean).new_from_index(0, n)
+    if "prompt_is_messages" in frame.columns:
+        is_messages = first_known(frame["prompt_is_messages"], code, n)
+    table = {
+        "id": written(content_hashes(contents.gather(order))),
+        "name": pl.Series([None], dtype=pl.String).new_from_index(0, n) if name is None else first_value(name, code, n),
+        "text": pl.Series([None], dtype=pl.String).new_from_index(0, n) if text is None else first_value(text, code, n),
+        "is_messages": is_messages,
+    }
+    return code, pl.DataFrame(table, schema=schema)
+
+
+def _responses(
+    text: Coded | None, name: Coded | None, prompt: NDArray[np.int32] | None, prompt_ids: pl.Series
+) -> tuple[NDArray[np.int32], pl.DataFrame]:
+    """The response of each slot, and the responses: by prompt and text where there is a text, else by the id given."""
+    schema = {"id": pl.String, "name": pl.String, "prompt": pl.UInt32, "text": pl.String}
+    if text is None:
+        assert name is not None
+        ids = written(content_hashes("id\x1f" + name.values))
+        named = pl.DataFrame({"id": ids, "name": name.values}, schema={"id": pl.String, "name": pl.String})
+        return name.codes.ravel(), named.with_columns(_absent_prompt(), pl.lit(None, dtype=pl.String).alias("text"))
+    n_texts, n_scopes = len(text.values), len(prompt_ids) + 1
+    words = text.codes.ravel()
+    if prompt is None and (words >= 0).all():
+        code, content, scope = words, np.arange(n_texts), np.full(n_texts, -1)
+    else:
+        key = words.astype(np.int64)
+        if prompt is not None:
+            key += (prompt.astype(np.int64) + 1) * n_texts
+        if name is not None:
+            key = np.where(words >= 0, key, n_scopes * n_texts + name.codes.ravel())
+        distinct = encode([pl.Series(key)])
+        code, key = distinct.codes.ravel(), distinct.values.to_numpy()
+        is_text = key < n_scopes * n_texts
+        scope = np.where(is_text, key // max(n_texts, 1) - 1, -2)
+        content = np.where(is_text, key % max(n_texts, 1), -1)
+    n = len(content)
+    texts = text.values.gather(to_index(content))
+    names = pl.Series([None], dtype=pl.String).new_from_index(0, n) if name is None else first_value(name, code, n)
+    scopes = pl.concat([pl.Series(["id", ""]), prompt_ids]).gather(scope + 2)
+    hashed = pl.DataFrame({"scope": scopes, "content": texts.fill_null(names)}).select(pl.concat_str("scope", "content", separator="\x1f"))
+    table = {"id": written(content_hashes(hashed.to_series())), "name": names, "prompt": to_index(np.maximum(scope, -1)), "text": texts}
+    return code, pl.DataFrame(table, schema=schema)
+
+
+def _absent_prompt() -> pl.Expr:
+    return pl.lit(None, dtype=pl.UInt32).alias("prompt")
 
 
 def _compact(feedback: Feedback) -> Feedback:
@@ -817,7 +656,7 @@ def _compact(feedback: Feedback) -> Feedback:
     prompt_map, response_map, rater_map = renumber(prompts_used), renumber(used), renumber(raters_used)
     lengths = judgments["responses"].list.len().to_numpy()
     flat = response_map.gather(judgments["responses"].explode())
-    folded = _fold(flat, lengths.astype(np.int64))
+    folded = fold(flat, lengths.astype(np.int64))
     judgments = judgments.with_columns(
         (prompt_map.gather(judgments["prompt"]) if feedback.n_prompts else judgments["prompt"]).alias("prompt"),
         folded.alias("responses"),
@@ -837,28 +676,31 @@ def _compact(feedback: Feedback) -> Feedback:
 
 def _row_digests(table: pl.DataFrame) -> NDArray[np.uint64]:
     joined = table.select(pl.concat_str([pl.col(c).fill_null("\x00") for c in table.columns], separator="\x1f"))
-    return _digests(joined.to_series())
+    return content_hashes(joined.to_series())
 
 
-def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> bytes:
-    """Canonical bytes of a column: null mask, then values; codes and text as content hashes."""
-    mask = np.packbits(series.is_null().to_numpy()).tobytes() if series.null_count() else b""
+def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> Iterator[bytes | memoryview]:
+    """Canonical bytes of a column, in pieces: null mask, then values; codes and text as content hashes."""
+    if series.null_count():
+        yield np.packbits(series.is_null().to_numpy()).tobytes()
     if series.dtype.base_type() == pl.List:
         lengths = series.list.len().fill_null(0).cast(pl.Int64).to_numpy()
-        told = lengths[:1] if (lengths == lengths[0]).all() else lengths
-        return mask + told.tobytes() + _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
-    if digests is not None:
+        yield (lengths[:1] if (lengths == lengths[0]).all() else lengths).tobytes()
+        yield from _column_bytes(series.drop_nulls().explode(empty_as_null=False), digests)
+    elif digests is not None:
         table = np.append(digests, np.uint64(0))
-        return mask + table[series.cast(pl.Int64).fill_null(-1).to_numpy()].tobytes()
-    if series.dtype == pl.String:
-        codes, distinct = _codes(series)
+        codes = series.fill_null(len(digests)).to_numpy()
+        yield from (table[codes[i : i + 2**20]].data for i in range(0, len(codes), 2**20))
+    elif series.dtype.base_type() in (pl.String, pl.Enum):
+        coded = encode([series])
         # which strings there are, in order of appearance, and where: a code takes as few bytes as their number allows
-        return mask + _digests(distinct).tobytes() + codes.astype(np.min_scalar_type(-len(distinct) - 1)).tobytes()
-    if series.dtype == pl.Boolean:
-        return mask + np.packbits(series.fill_null(value=False).to_numpy()).tobytes()
-    if series.dtype.base_type() == pl.Datetime:
-        series = series.dt.epoch("us")
-    return mask + np.ascontiguousarray(series.cast(pl.Float64).fill_null(0.0).to_numpy()).tobytes()
+        yield content_hashes(coded.values).tobytes()
+        yield coded.codes.ravel().astype(np.min_scalar_type(-len(coded.values) - 1)).data
+    elif series.dtype == pl.Boolean:
+        yield np.packbits(series.fill_null(value=False).to_numpy()).tobytes()
+    else:
+        series = series.dt.epoch("us") if series.dtype.base_type() == pl.Datetime else series
+        yield np.ascontiguousarray(series.cast(pl.Float64).fill_null(0.0).to_numpy()).data
 
 
 def cluster_texts(texts: Sequence[str], *, n_clusters: int | None = None, seed: int = 0) -> NDArray[np.int64]:

@@ -14,7 +14,8 @@ from sentences import assert_written
 from seamark.checks.data import check_coverage, check_missing_fields, check_source, check_ties, diagnose
 from seamark.checks.findings import VERDICTS
 from seamark.checks.thresholds import THRESHOLDS, Thresholds
-from seamark.records import KINDS, Feedback, LoadReport
+from seamark.columns import KINDS
+from seamark.records import Feedback, LoadReport
 from seamark.sources import load
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from seamark.columns import COLUMNS
 from seamark.errors import InvalidSetting
-from seamark.records import COLUMNS
 from seamark.sources.fields import (
     Row,
     WrongField,

@@ -1,6 +1,6 @@
 """Fields of one record, read strictly: the value has the type it should have, or the error names the field and the remedy.
 
-A format is then a function from a record to its rows (dicts named as in `records.COLUMNS`), made into a `Format` by
+A format is then a function from a record to its rows (dicts named as in `columns.COLUMNS`), made into a `Format` by
 `record_format`; what is wrong with one record is caught, placed and, if so wished, skipped here.
 """
 

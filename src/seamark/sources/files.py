@@ -119,7 +119,7 @@ class Format:
     """One line."""
     matches: Callable[[Source], bool]
     read: Callable[[Source, Options], Iterator[Mapping[str, Sequence[Any]]]]
-    """Batches of `records.COLUMNS` columns, always with `line`."""
+    """Batches of `columns.COLUMNS` columns, always with `line`."""
 
 
 # ---------------------------------------------------------------------------------------------- opening

@@ -11,8 +11,9 @@ from typing import Literal
 
 import polars as pl
 
+from seamark.columns import COLUMNS, to_frame
 from seamark.errors import InvalidSetting, UnreadableSource
-from seamark.records import COLUMNS, Feedback, LoadReport, to_frame
+from seamark.records import Feedback, LoadReport
 from seamark.sources import (
     alpaca_eval,
     arena,

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from seamark.columns import KINDS
 from seamark.errors import InvalidRecord
-from seamark.records import KINDS, Judgment, parse_judgment
+from seamark.records import Judgment, parse_judgment
 from seamark.sources.fields import columns_of
 from seamark.sources.files import Format, Options, Record, Source
 
