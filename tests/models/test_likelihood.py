@@ -149,17 +149,22 @@ def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nod
         lapse=reference.sigmoid(t[-1]) if lapses else 0.0,
         grades=_grades(feedback),
     )
-    # a column of names counts as deviations from its mean: sum over levels of (1[level] - share) parameter, 0 where it is not known
+    # a column of names counts as deviations from its mean; the commonest level has the parameter 0
     circumstances = {name: float(x[index]) for name, index in likelihood.circumstances}
-    for role, column, values in (
-        ("ui", "ui_version", dict(zip(("new", "old"), runs.get("position by ui_version", []), strict=False))),
-        ("team", "team", {name.partition("=")[2]: v for name, v in circumstances.items() if name.startswith("lapse: team=")}),
-    ):
-        if values:
+    for column, names, values in (
+        ("ui_version", *next(((p.names, runs[p.name]) for p in likelihood.parts if p.name.startswith("position by")), ((), []))),
+        ("team", *zip(*((name, v) for name, v in circumstances.items() if "team=" in name), strict=True)) if "lapse" in str(circumstances)
+        else ("team", (), []),
+    ):  # fmt: skip
+        if names:
             given = feedback.judgments[column].drop_nulls().to_list()
+            values = {name.partition("=")[2].partition(" (")[0]: v for name, v in zip(names, values, strict=True)}
+            commonest = names[0].partition("against ")[2].rstrip(")")
+            assert all(given.count(commonest) >= given.count(level) for level in values)
+            values[commonest] = 0.0
             mean = sum(value * given.count(level) / len(given) for level, value in values.items())
             centred = {level: value - mean for level, value in values.items()}
-            if role == "ui":
+            if column == "ui_version":
                 world.position_by = centred
             else:
                 world.haste = centred
@@ -259,7 +264,7 @@ def test_circumstances_agree_with_the_reference(case: dict):
     assert {"pair", "pair/answered"} <= {c.block.name for c in likelihood.cells}
     wanted = {"position", "position by ui_version", "position of raters", "leniency", "source", "propensity"}
     assert {part.name for part in likelihood.parts} == wanted
-    assert len(likelihood.circumstances) == 3
+    assert len(likelihood.circumstances) == 2
     _against_the_reference(feedback, case)
 
 

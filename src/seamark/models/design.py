@@ -82,7 +82,7 @@ class Design:
     """Latent levels, over which every cell of a known rater is repeated."""
     covariates: tuple[Covariate, ...] = ()
     sources: tuple[str, ...] = ()
-    """Source models, where an effect asks for them."""
+    """Source models but the commonest, where an effect asks for them."""
     tastes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Properties of responses (n_responses,), standardised, that raters may differ in liking."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -347,13 +347,15 @@ def _missing_block(pairs: pl.DataFrame) -> Block | None:
 
 
 def _source_codes(feedback: Feedback, known: tuple[str, ...] | None) -> tuple[tuple[str, ...], pl.Series]:
-    """(names of the source models, per judgment a list with the code of each slot; the last code stands for not known)."""
+    """(names of the source models but the commonest, per judgment a list with the code of each slot; the last code stands for that,
+    and for not known)."""
     length = feedback.judgments["responses"].list.len()
     models = feedback.judgments["models"]
     nothing = pl.lit(None, dtype=pl.String).repeat_by("n")
     filled = pl.DataFrame({"models": models, "n": length}).select(models=pl.coalesce("models", nothing))["models"]
     flat = filled.explode(empty_as_null=False)
-    names = tuple(sorted(flat.drop_nulls().unique().to_list())) if known is None else known
+    by_count = flat.drop_nulls().alias("model").value_counts().sort("count", "model", descending=[True, False])["model"].to_list()
+    names = tuple(sorted(by_count[1:])) if known is None else known
     lookup = pl.DataFrame({"model": pl.Series(names, dtype=pl.String), "code": pl.Series(range(len(names)), dtype=pl.Int64)})
     code = flat.alias("model").to_frame().join(lookup, on="model", how="left", maintain_order="left")["code"].fill_null(len(names))
     lists = (

@@ -69,7 +69,7 @@ class Leniency:
 class Source:
     """Shift of a slot by the model that wrote it, beyond what its responses are worth: favour or prejudice, in logits.
 
-    It is an association: with a table of values it is known only as far as models differ more than their responses do.
+    It is relative to the commonest source, as which responses of unknown origin count. It is an association: with a table of values it is known only as far as models differ more than their responses do.
     """
 
 
@@ -132,11 +132,11 @@ class Covariate:
     role: Literal["scale", "lapse", "position"]
     within_rater: bool
     levels: tuple[str, ...]
-    """Of a column of names; empty where it holds numbers."""
+    """Of a column of names, the commonest, with which the others are compared, first; empty where it holds numbers."""
     edges: tuple[float, ...]
     """Upper bounds of all bins but the last, where it holds numbers."""
     table: tuple[tuple[float, ...], ...]
-    """Per level, and last for a level not known, the numbers: one, or one per level of a column of names."""
+    """Per level, and last for a level not known, the numbers: one, or one per level but the first of a column of names."""
 
     @property
     def width(self) -> int:
@@ -144,7 +144,7 @@ class Covariate:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"{self.by}={level}" for level in self.levels) or (self.by,)
+        return tuple(f"{self.by}={level} (against {self.levels[0]})" for level in self.levels[1:]) or (self.by,)
 
     def codes(self, feedback: Feedback) -> Codes:
         """(n_judgments,) row of `table` of each judgment."""
@@ -169,11 +169,12 @@ class Covariate:
             raise InvalidSetting("by", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence.")
         column = feedback.judgments[by]
         if not column.dtype.is_numeric():
-            counts = column.cast(pl.String).drop_nulls().value_counts().sort(by)
+            counts = column.cast(pl.String).drop_nulls().value_counts().sort(by).sort("count", descending=True, maintain_order=True)
             if counts.height < 2:
                 return None
+            # the commonest level is what the others are compared with: parameters of all would be known up to a constant only
             share = counts["count"].to_numpy() / counts["count"].sum()
-            table = np.vstack([np.eye(len(share)) - share, np.zeros((1, len(share)))])
+            table = np.vstack([np.eye(len(share))[:, 1:] - share[1:], np.zeros((1, len(share) - 1))])
             return Covariate(by, role, False, tuple(counts[by].to_list()), (), tuple(map(tuple, table.tolist())))
         values = _numbers(feedback, by, within_rater)
         known = values[~np.isnan(values)]
@@ -261,7 +262,7 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
         # a shift per rater needs at least two raters, else it is the cut points under another name
         elif isinstance(effect, Leniency) and raters_in([b for b in design.blocks if b.lenient]) > 1:
             add("leniency", (), R, estimated=True)
-        elif isinstance(effect, Source) and len(design.sources) > 1:
+        elif isinstance(effect, Source) and design.sources:
             add("source", design.sources, len(design.sources), estimated=True)
         elif isinstance(effect, Taste) and raters_in(list(design.blocks)) > 1:
             add(f"taste for {effect.of}", (), R, estimated=True)

@@ -438,6 +438,8 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
     """Prior variance of a part's parameters that gives utilities a variance of about 1, a tenth of that what is beside a main part."""
     shift = index[0] >= likelihood.n_values
     scale = 1.0 if likelihood.basis.matrix is None or shift else _mean_square(likelihood.basis, index)
+    if name.endswith((" of persona", " of taste")):
+        return 0.5 / max(scale, 1e-12)  # raters who hardly differ are never told apart: start where they do
     beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source"))
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 

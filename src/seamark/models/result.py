@@ -75,7 +75,8 @@ class Latent:
     """Judgments from which on a careful rater's persona is known with probability .9, or their taste to half its spread; None where
     1,000 would not do."""
     collapsed: bool
-    """Whether the levels are hardly told apart: raters' answers said less than a tenth of what is wanted."""
+    """Whether the levels are hardly told apart: raters' answers said less than a fifth of what is wanted, or it would take more than
+    four times as many of them."""
     alarm: str
     """What to do about it; empty where all is well."""
 
@@ -141,7 +142,7 @@ class Fit:
     covariates: tuple[Covariate, ...]
     """Circumstances that scale the gap, make a lapse likelier, or move the effect of position."""
     sources: tuple[str, ...]
-    """Source models whose favour is a shift."""
+    """Source models whose favour, compared with the commonest, is a shift."""
     shape: Array
     lapse: float
     """Probability of a random click."""
@@ -527,12 +528,12 @@ def latent_summary(latent: Factor, membership: Array, seen: Array, gaps: Array, 
     wanted = float(-(share * np.log(share)).sum()) if latent.learnt else k * float(np.log(2))
     labels = float(np.median(seen[judged]))
     needed = _labels_wanted(latent, gaps, count, rng) if len(gaps) else None
-    collapsed = information < 0.1 * wanted
+    collapsed = information < 0.2 * wanted or needed is None or needed > 4 * max(labels, 1)
     alarm = ""
     if collapsed:
         remedy = f"about {needed} judgments of a rater would tell" if needed else "no number of judgments up to 1,000 of a rater would tell"
         alarm = (
-            f"{latent.name}s have collapsed: a rater's {labels:.0f} judgments (median) say {information:.2f} of the {wanted:.2f} nats "
+            f"{latent.name}s can hardly be told apart: a rater's {labels:.0f} judgments (median) say {information:.2f} of the {wanted:.2f} nats "
             f"that would settle their {latent.name}; {remedy}, if people differ as estimated"
         )
     return Latent(information, wanted, labels, needed, collapsed, alarm)

@@ -1,0 +1,254 @@
+"""Who values what: latent classes and tastes, axes, contexts and periods are found where they are, and collapse where they are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from test_effects import PLAIN, planted
+
+from seamark.errors import InvalidSetting
+from seamark.models import (
+    Context,
+    Dynamic,
+    Fit,
+    Groups,
+    MultiAxis,
+    Observation,
+    Personas,
+    Position,
+    Reliability,
+    Same,
+    Tabular,
+    Varying,
+    fit,
+    predict,
+)
+from seamark.simulation import Axes, Contexts, Drift, Society, Tastes, simulate
+from seamark.simulation import Personas as PlantedPersonas
+
+POSITION = Observation(effects=(Position(),), lapse=False)
+CROWD = {"n_raters": 120, "n_judgments": 3600}
+
+
+def personas(seed: int = 1, **settings: Any) -> Society:
+    return planted(seed, personas=PlantedPersonas((0.7, 0.3), deviation=1.0), **(CROWD | settings))
+
+
+def membership(result: Fit) -> np.ndarray:
+    """(R, L) posterior of each rater's level."""
+    L = len(result.groups)
+    return result.slope_weights[:-1].reshape(len(result.raters), L, -1).sum(2)
+
+
+def gaps_by_group(result: Fit, society: Society, at: dict[str, str] | None = None) -> np.ndarray:
+    i, j = np.triu_indices(society.feedback.n_responses, 1)
+    return result.gaps(society.feedback, i, j, at=at).by_group
+
+
+def true_gaps(values: np.ndarray) -> np.ndarray:
+    i, j = np.triu_indices(len(values), 1)
+    return values[i] - values[j]
+
+
+@pytest.fixture(scope="module")
+def two() -> tuple[Society, Fit]:
+    society = personas()
+    return society, fit(society.feedback, utility=Tabular(), people=Personas(2), observation=POSITION)
+
+
+def test_personas_are_found(two: tuple[Society, Fit]):
+    """30 judgments a rater; two personas whose values differ by as much as responses do."""
+    society, result = two
+    order = np.argsort(-result.group_share)
+    assert result.group_share[order] == pytest.approx([0.7, 0.3], abs=0.12)
+    assert (membership(result)[:, order].argmax(1) == society.truth.persona).mean() > 0.9
+    truth = true_gaps(society.truth.value[:, None] + society.truth.persona_values)
+    found = gaps_by_group(result, society)[:, order]
+    assert np.sqrt(((found - truth) ** 2).mean()) < 0.35
+    assert result.separates
+    assert result.latent is not None
+    assert not result.latent.collapsed
+
+
+def test_one_value_for_all_serves_neither_persona(two: tuple[Society, Fit]):
+    """Answers of raters who were seen are foretold better by their persona than by everyone's value."""
+    society, result = two
+    half = np.arange(society.feedback.n_judgments) % 2 == 0
+    train, rest = society.feedback.filter(half), society.feedback.filter(~half)
+    scores = []
+    for people in (Same(), Personas(2)):
+        (p,) = predict(fit(train, utility=Tabular(), people=people, observation=POSITION), rest)
+        scores.append(float((np.log(np.take_along_axis(p.probs, p.outcome[:, None], 1)[:, 0]) * p.count).sum() / p.count.sum()))
+    assert scores[1] > scores[0] + 0.02
+    del result
+
+
+def test_a_persona_survives_saving(two: tuple[Society, Fit], tmp_path: Any):
+    society, result = two
+    result.save(tmp_path / "fit")
+    again = Fit.load(tmp_path / "fit")
+    assert again.latent == result.latent
+    assert again.factors[0].levels == ("persona 1", "persona 2")
+    assert np.array_equal(gaps_by_group(again, society), gaps_by_group(result, society))
+    (a,), (b,) = predict(again, society.feedback), predict(result, society.feedback)
+    assert np.abs(a.probs - b.probs).max() < 1e-12
+
+
+@pytest.mark.parametrize("people", [Personas(2), Varying(1)])
+def test_people_who_do_not_differ_raise_the_alarm(people: Personas | Varying):
+    """The collapse alarm: with one population, what is left between levels is noise, and the fit says so."""
+    for seed in range(3):
+        result = fit(planted(seed, **CROWD).feedback, utility=Tabular(), people=people, observation=POSITION)
+        assert result.latent is not None
+        assert result.latent.collapsed
+        assert "hardly be told apart" in result.latent.alarm
+        assert any("hardly be told apart" in note for note in result.notes)
+
+
+def test_labels_wanted_is_enough_and_no_more_than_twice_enough():
+    """The number the fit names is checked by asking that many: memberships are then right about nine times out of ten."""
+    pilot = personas(2)
+    wanted = fit(pilot.feedback, utility=Tabular(), people=Personas(2), observation=POSITION).latent
+    assert wanted is not None
+    assert wanted.labels_wanted is not None
+    rate = []
+    for n in (wanted.labels_wanted, max(1, wanted.labels_wanted // 4)):
+        society = personas(2, n_raters=150, n_judgments=150 * n)
+        result = fit(society.feedback, utility=Tabular(), people=Personas(2), observation=POSITION)
+        order = np.argsort(-result.group_share)
+        rate.append(float((membership(result)[:, order].argmax(1) == society.truth.persona).mean()))
+    assert rate[0] > 0.85
+    assert rate[1] < rate[0]
+
+
+def test_three_personas_with_careless_raters():
+    society = planted(
+        3, personas=PlantedPersonas((0.4, 0.35, 0.25), deviation=1.2), n_raters=150, n_judgments=7500, careless=0.1, n_responses=15
+    )
+    observation = Observation(effects=(Reliability(), Position()), lapse=False)
+    result = fit(society.feedback, utility=Tabular(), people=Personas(3), observation=observation)
+    truth = true_gaps(society.truth.value[:, None] + society.truth.persona_values)
+    found = gaps_by_group(result, society)
+    best = min(np.sqrt(((found[:, list(p)] - truth) ** 2).mean()) for p in permutations(range(3)))
+    assert best < 0.5
+    careless = society.truth.rater_kind == "careless"
+    assert result.raters["p_careless"].to_numpy()[careless].mean() > 0.8
+    assert (result.raters["p_opposed"].to_numpy() == 0).all()  # with personas slopes are positive
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_tastes_are_found(k: int):
+    society = planted(4, tastes=Tastes(k=k, sd=1.0), n_raters=120, n_judgments=6000)
+    result = fit(society.feedback, utility=Tabular(), people=Varying(k, points=7), observation=POSITION)
+    assert result.latent is not None
+    assert not result.latent.collapsed
+    assert result.separates
+    # spread of gaps over people, which does not depend on how tastes are turned
+    i, j = np.triu_indices(society.feedback.n_responses, 1)
+    found = result.gaps(society.feedback, i, j).disagreement
+    T = society.truth.taste_values
+    truth = np.sqrt(((T[i] - T[j]) ** 2).sum(1))
+    assert np.corrcoef(found, truth)[0, 1] > 0.9
+    assert found.mean() / truth.mean() == pytest.approx(1.0, abs=0.2)
+
+
+# ------------------------------------------------------------------------------------ axes, contexts, periods
+
+
+def test_axes_share_what_they_share():
+    """Each axis is judged on half of the responses; what is shared carries over to the other half."""
+    society = planted(5, axes=Axes(deviation=0.4), n_judgments=4000, n_responses=16)
+    frame = society.feedback.judgments
+    hidden = np.array([axis == "honest" and max(r) >= 8 for axis, r in zip(frame["axis"], frame["responses"].to_list(), strict=True)])
+    result = fit(society.feedback.filter(~hidden), utility=MultiAxis(Tabular()), observation=POSITION)
+    names = list(result.factors[0].levels)
+    assert names == ["harmless", "helpful", "honest"]
+    for name in names:
+        number = ("helpful", "honest", "harmless").index(name)
+        u = result.utilities(society.feedback, at={"axis": name})
+        v = society.truth.value + society.truth.axis_values[:, number]
+        assert np.corrcoef(u, v)[0, 1] > 0.93
+    alone = fit(
+        society.feedback.filter(~hidden & (frame["axis"] == "honest").to_numpy()), utility=Tabular(), observation=POSITION,
+        require_identified=False,
+    )  # fmt: skip
+    assert alone.basis.n_responses == 8  # by itself the axis says nothing of the other half
+    assert result.prior["values of axis_sd"] == pytest.approx(0.4, abs=0.2)
+
+
+def test_contexts_interact():
+    society = planted(6, contexts=Contexts(deviation=0.8))
+    result = fit(society.feedback, utility=Context(Tabular(), by="pair_type"), observation=POSITION)
+    for number, name in enumerate(("work", "leisure")):
+        u = result.utilities(society.feedback, at={"context": name})
+        v = society.truth.value + society.truth.context_values[:, number]
+        assert np.corrcoef(u, v)[0, 1] > 0.97
+    with pytest.raises(InvalidSetting, match="leisure, work"):
+        result.utilities(society.feedback, at={"context": "sport"})
+    with pytest.raises(InvalidSetting, match="differ by context"):
+        result.utilities(society.feedback, at={"axis": "helpful"})
+
+
+MONTH = timedelta(days=30)
+
+
+def _path(result: Fit, society: Society) -> np.ndarray:
+    """(n_responses, periods) utility in each period, centred."""
+    periods = result.factors[-1].levels
+    u = np.stack([result.utilities(society.feedback, at={"period": p}) for p in periods], 1)
+    return u - u.mean(0)
+
+
+def test_values_that_move_are_followed():
+    society = planted(7, drift=Drift(value_sd=0.25), n_judgments=8000)
+    moving = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), observation=POSITION)
+    assert moving.prior["values of period_sd"] == pytest.approx(0.25, abs=0.1)
+    truth = society.truth.value[:, None] + society.truth.drift
+    found = _path(moving, society)[:, : truth.shape[1]]
+    error = np.sqrt(((found - (truth - truth.mean(0))) ** 2).mean())
+    still = fit(society.feedback, utility=Tabular(), observation=POSITION).utilities(society.feedback)
+    static = np.sqrt((((still - still.mean())[:, None] - (truth - truth.mean(0))) ** 2).mean())
+    assert error < 0.6 * static
+    last = moving.utilities(society.feedback)  # left out, the period is the last
+    assert np.corrcoef(last, truth[:, -1])[0, 1] > 0.95
+
+
+def test_a_mix_of_raters_that_moves_is_no_drift_of_values():
+    """Careless raters come to dominate: slopes take it up, and the steps of the values stay small."""
+    society = planted(8, drift=Drift(careless=4.0), careless=0.3, n_judgments=8000)
+    observation = Observation(effects=(Reliability(), Position()), lapse=False)
+    result = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), observation=observation)
+    path = _path(result, society)
+    assert np.abs(np.diff(path, axis=1)).mean() < 0.06
+    assert np.corrcoef(path[:, 0], path[:, -1])[0, 1] > 0.98
+    # groups that come and go are taken up by groups
+    society = simulate(**(PLAIN | {"groups": 2, "disagreement": 1.0, "n_judgments": 8000, "drift": Drift(groups=4.0)}), seed=8)
+    steps = []
+    for people in (Same(), Groups()):
+        result = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), people=people, observation=POSITION)
+        steps.append(np.abs(np.diff(_path(result, society), axis=1)).mean())
+    assert steps[1] < 0.5 * steps[0]
+
+
+def test_periods_take_times():
+    society = planted(9, n_judgments=300)
+    with pytest.raises(InvalidSetting, match="2 to 60"):
+        fit(society.feedback, utility=Dynamic(Tabular(), timedelta(days=3000)))
+    without = replace(society.feedback, judgments=society.feedback.judgments.with_columns(time=None))
+    with pytest.raises(InvalidSetting, match="time"):
+        fit(without, utility=Dynamic(Tabular(), MONTH))
+
+
+def test_latent_people_take_raters():
+    society = planted(9, n_judgments=300)
+    unknown = replace(society.feedback, judgments=society.feedback.judgments.with_columns(rater=None))
+    del unknown
+    with pytest.raises(InvalidSetting, match="Use 2 to 20"):
+        Personas(1)
+    with pytest.raises(InvalidSetting, match="Use 1 or 2"):
+        Varying(3)
