@@ -7,10 +7,11 @@ Davidson's model with a lapse, and raters of slope 0 (careless) or N(1, slope_sp
     A    = S^-1 (x) I + blockdiag_g( sum over pairs of n_e rho(n) I(gap_e) d_e d_e' )      values, given the slopes
     cov  = (A - Q K Q')^-1,   q_g = sum_e n_e I(gap_e) gap_e d_e                           less what not knowing the slopes takes
 
-I(gap) is the information of one careful judgment. rho(n), the share of it that a judgment by a rater with n judgments is worth, and K,
-what all raters share of not being known, the scale of the values, are Louis' (1982) missing information of a rater's n answers over
-the posterior of the slope: an expectation, taken over raters drawn with a fixed seed. Gaps and the numbers of judgments per pair
-(Poisson, as when pairs are drawn at random) are drawn in the same way, with the same random numbers for every design.
+I(gap) is the information of one careful judgment. rho(n) is the share of it that a judgment by a rater with n judgments is worth: less
+Louis' (1982) missing information, the variance of the score over the posterior of the slope. K is what the judgments of a rater lack
+together: the scale of the values, known only as far as the mean slope of the raters is. Both are expectations over raters drawn with
+a fixed seed. Gaps and the numbers of judgments per pair (Poisson, as when pairs are drawn at random) are drawn in the same way, with
+the same random numbers for every design.
 
 Not in it: uncertainty of tie propensity, lapse, position and prior strengths, which a design large enough for its values pins down;
 what features of texts add (`Linear` takes fewer judgments); people who differ within their group.
@@ -46,6 +47,7 @@ _ANSWERS = 40_000
 _NODES = 9
 _MOST_RATERS = 1_000_000
 _MOST_RESPONSES = 200
+_MOST_EACH = 5000
 _RATERS_PER_GROUP = 3
 """Fewer tell nothing of raters in general; `fit` does not estimate reliability from fewer either."""
 
@@ -242,6 +244,8 @@ def plan(
     for name, value, least in (("n_prompts", n_prompts, 1), ("n_responses", n_responses, 2), ("max_per_rater", max_per_rater, 1)):
         if value < least:
             raise InvalidSetting(name, value, f"Use a whole number of {least} or more.")
+    if max_per_rater > _MOST_EACH:
+        raise InvalidSetting("max_per_rater", max_per_rater, f"Use {_MOST_EACH:,} or fewer: a slope is known by then.")
     if n_responses > _MOST_RESPONSES:
         raise InvalidSetting("n_responses", n_responses, f"Plan for {_MOST_RESPONSES}, of which all pairs are asked about, or fewer.")
     design = Design(assumed, n_prompts, n_responses, equal_groups=equal_groups, seed=seed)
@@ -402,36 +406,37 @@ class Design:
         return values, rng.random((blocks, G, len(left))), rng.normal(size=(blocks, G * m)), D
 
     @cached_property
-    def _known(self) -> dict[int, tuple[float, float, float]]:
+    def _known(self) -> dict[int, tuple[float, float]]:
         return {}
 
-    def rater_information(self, n: int) -> tuple[float, float, float]:
-        """(rho, V, t) of a rater with n judgments: the share of a careful judgment's information that each is worth, the missing
-        information about the common scale that goes beyond single judgments, and the information t of one judgment about it."""
+    def rater_information(self, n: int) -> tuple[float, float]:
+        """(rho, i) of a rater with n judgments: the share of a careful judgment's information that each of them is worth, and the
+        information that all of them give about the scale which all raters share."""
         if n not in self._known:
             self._known[n] = self._rater_information(n)
         return self._known[n]
 
-    def _rater_information(self, n: int) -> tuple[float, float, float]:
+    def _rater_information(self, n: int) -> tuple[float, float]:
         from scipy.special import ndtri
 
         a, answering = self.assumptions, self._answering
         rng = np.random.default_rng(self.seed + 1)
-        R = max(100, _ANSWERS // n)
+        R = max(40, _ANSWERS // n)
         # raters at the quantiles of their distribution: drawn, their mix would differ from one n to the next
         level = (np.arange(R) + 0.5) / R
-        slope = np.where(level < a.careless, 0.0, 1 + a.slope_spread * ndtri(np.clip((level - a.careless) / (1 - a.careless), 1e-9, 1)))
-        slope = np.abs(slope)
+        careful = level >= a.careless
+        slope = np.where(careful, np.abs(1 + a.slope_spread * ndtri(np.clip((level - a.careless) / (1 - a.careless), 1e-9, 1))), 0.0)
         gap = np.sqrt(2 * np.diag(self._prior).mean()) * rng.normal(size=(R, n))
         p, _ = answering.probabilities(slope[:, None] * gap)
         answer = (rng.random((R, n, 1)) > np.cumsum(p, -1)[..., :-1]).sum(-1)
-        steps = np.linspace(-2.5, 2.5, _NODES)
+        at_one = answering.information(gap)
+        along = float((at_one * gap**2).mean())
+        # as fine as what n answers tell of a slope, or the grid would know it better than the answers do
+        points = int(np.clip(math.ceil(5 * a.slope_spread * math.sqrt(n * along) / 0.8), _NODES, 8 * _NODES))
+        steps = np.linspace(-2.5, 2.5, points) if a.slope_spread > 0 else np.zeros(1)
         nodes = np.concatenate([[0.0], np.maximum(1 + a.slope_spread * steps, 1e-3)])
         mass = np.exp(-0.5 * steps**2)
-        prior = np.concatenate([[a.careless], (1 - a.careless) * mass / mass.sum()])
-        kept = prior > 0
-        nodes, prior = nodes[kept], prior[kept]
-        log_joint = np.tile(np.log(prior), (R, 1))
+        log_joint = np.tile(np.log(np.maximum(np.concatenate([[a.careless], (1 - a.careless) * mass / mass.sum()]), 1e-300)), (R, 1))
         score, info = np.empty((len(nodes), R, n)), np.empty((len(nodes), R, n))
         for q, b in enumerate(nodes):
             p, s = answering.probabilities(b * gap)
@@ -441,12 +446,17 @@ class Design:
         posterior = np.exp(log_joint - log_joint.max(1, keepdims=True))
         posterior = (posterior / posterior.sum(1, keepdims=True)).T  # (nodes, R)
         own = np.einsum("qr,qrj->rj", posterior, score**2) - np.einsum("qr,qrj->rj", posterior, score) ** 2
-        along = (score * gap).sum(2)
-        whole = (posterior * along**2).sum(0) - (posterior * along).sum(0) ** 2
-        careful_info = answering.information(gap)
         worth = np.einsum("qr,qrj->rj", posterior, info) - own
-        rho = float(np.clip(worth.sum() / careful_info.sum(), 1e-6, 1.0))
-        return rho, max(float((whole - (own * gap**2).sum(1)).mean()), 0.0), float((careful_info * gap**2).mean())
+        rho = float(np.clip(worth.sum() / at_one.sum(), 1e-6, 1.0))
+        # about the scale, what a careful rater says is n t / (1 + tau^2 n t), t = E[I(gap) gap^2]: the slope estimated, then its mean.
+        # Of that, so much is left by not knowing for sure who is careful: Louis' difference again, without the spread of slopes, whose
+        # own difference would be one of large and nearly equal sums
+        sure = 1 - posterior[0]
+        whole = (
+            sure * n * along - sure * posterior[0] * ((posterior[1:, :, None] * score[1:] * gap).sum((0, 2)) / np.maximum(sure, 1e-12)) ** 2
+        )
+        left = float(np.clip(whole.sum() / max(careful.sum() * n * along, 1e-300), 1e-3, 1.0))
+        return rho, left * (1 - a.careless) * n * along / (1 + a.slope_spread**2 * n * along)
 
     def widths(self, raters: Mapping[str, int], n: int) -> Widths:
         """Expected half widths with so many raters of each group, n judgments each."""
@@ -456,7 +466,7 @@ class Design:
         B, G, m = values.shape
         share = np.array(list(self.assumptions.group_shares.values()))
         count = np.array(list(raters.values()), dtype=np.float64)
-        rho, missing, t = self.rater_information(n)
+        rho, on_scale = self.rater_information(n)
         drawn = poisson.ppf(u, (count * n / self.n_pairs)[None, :, None])
         prior = np.kron(self._prior + 1e-9 * np.eye(G), np.eye(m))
         precision = np.linalg.inv(prior)
@@ -481,14 +491,10 @@ class Design:
         for g in range(G):
             Q[:, g * m : (g + 1) * m, g] = (weight[:, g] * gaps[:, g]) @ D
         through = cov @ Q
-        H = np.einsum("big,bih->gh", Q, through) * self.n_prompts / B
-        scale = np.zeros((G, G))
-        if missing > 0:
-            left = np.diag(count * n**2 * t**2 / missing) - H
-            curve, axes = np.linalg.eigh((left + left.T) / 2)
-            # where the draws say that more is missing than there is, as much is left as the prior of the slopes leaves
-            least = 1e-3 * np.abs(np.diag(H)).max()
-            scale = (axes / np.maximum(curve, least)) @ axes.T
+        # K takes from the information along the values themselves, rho T, all that raters' slopes leave no trace of: R i is left
+        T = np.maximum(np.einsum("bgp,bgp->g", weight, gaps**2) * self.n_prompts / B, 1e-9)
+        taken = np.maximum(rho * T - count * on_scale, 1e-9 * T)
+        scale = np.linalg.inv(np.diag(T**2 / taken) - np.einsum("big,bih->gh", Q, through) * self.n_prompts / B)
         each = np.stack([np.kron(np.eye(G)[g], D) for g in range(G)])  # (G, pairs, G m)
         mean = np.einsum("g,gpi->pi", share, each)
 
