@@ -115,7 +115,7 @@ JUDGMENT_COLUMNS = tuple(name for name in COLUMNS if name not in _CODED)
 # ---------------------------------------------------------------------------------------------- frames
 
 
-def to_frame(columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+def to_frame(columns: Mapping[str, Sequence[Any] | pl.Series]) -> pl.DataFrame:
     """A frame of `COLUMNS` from a batch of columns; fields not given are null.
 
     Raises
@@ -143,7 +143,7 @@ def absent(name: str) -> pl.Expr:
     return pl.lit(None, dtype=COLUMNS[name]).alias(name)
 
 
-def _series(name: str, values: Sequence[Any], dtype: Any) -> pl.Series:
+def _series(name: str, values: Sequence[Any] | pl.Series, dtype: Any) -> pl.Series:
     """A typed column; lists are built flat and folded, which is many times faster than row by row."""
     if not isinstance(dtype, pl.List) or isinstance(values, pl.Series):
         return pl.Series(name, values, dtype=dtype, strict=False)

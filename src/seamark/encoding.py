@@ -50,7 +50,7 @@ def encode(columns: Sequence[pl.Series]) -> Coded:
     if columns[0].dtype != pl.String:
         return _by_category(columns)
     n = len(columns[0])
-    head = _interleaved([column[:_HEAD] for column in columns]).drop_nulls().unique(maintain_order=True)
+    head = interleave([column[:_HEAD] for column in columns]).drop_nulls().unique(maintain_order=True)
     if len(head) > _HEAD * len(columns) // 2:
         return _by_hash(columns)
     codes = np.empty((n, len(columns)), dtype=np.int32)
@@ -70,7 +70,7 @@ def encode(columns: Sequence[pl.Series]) -> Coded:
     return Coded(codes, pl.concat([head, more.values], rechunk=True))
 
 
-def _interleaved(columns: Sequence[pl.Series]) -> pl.Series:
+def interleave(columns: Sequence[pl.Series]) -> pl.Series:
     """The entries row by row."""
     if len(columns) == 1:
         return columns[0]
@@ -102,7 +102,7 @@ def _by_hash(columns: Sequence[pl.Series]) -> Coded:
     codes = code.reshape(keys.shape)
     for place, column in enumerate(columns):
         if not (values.gather(to_index(codes[:, place])) == column).all():  # one hash for two texts: about never
-            flat = _interleaved(columns)
+            flat = interleave(columns)
             return Coded(_by_table(flat).reshape(keys.shape), flat.drop_nulls().unique(maintain_order=True))
     return Coded(codes, values)
 
@@ -124,7 +124,7 @@ def _by_range(columns: Sequence[pl.Series]) -> Coded:
     low = min((int(least) for least, _ in ends), default=0)  # type: ignore[arg-type]  # polars types min() loosely
     high = max((int(most) for _, most in ends), default=-1)  # type: ignore[arg-type]  # and max()
     if high - low >= 4 * len(columns) * len(columns[0]) + 1024:
-        flat = _interleaved([column.cast(pl.Int64) for column in columns])
+        flat = interleave([column.cast(pl.Int64) for column in columns])
         return Coded(_by_table(flat).reshape(-1, len(columns)), flat.drop_nulls().unique(maintain_order=True))
     coded, _ = _renumbered([numbers_of(column, low - 1) for column in columns], high - low + 1, low)
     return Coded(coded.codes, pl.Series(coded.values.to_numpy() + low))

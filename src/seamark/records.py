@@ -226,7 +226,7 @@ class Feedback:
 
     @staticmethod
     def from_columns(
-        columns: Mapping[str, Sequence[Any]] | pl.DataFrame,
+        columns: Mapping[str, Sequence[Any] | pl.Series] | pl.DataFrame,
         *,
         source: str = "columns",
         on_error: Literal["stop", "skip"] = "stop",

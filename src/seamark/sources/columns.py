@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from seamark.columns import COLUMNS
+from seamark.encoding import fold, interleave
 from seamark.errors import InvalidSetting
 from seamark.sources.fields import (
+    Columns,
     Row,
     WrongField,
     flag,
@@ -30,7 +33,7 @@ from seamark.sources.fields import (
     text,
     word,
 )
-from seamark.sources.files import Format, Options, Record, Source
+from seamark.sources.files import Format, Options, Piece, Record, Source
 
 _GETTERS: dict[Any, Callable[[Record, str], Any]] = {
     pl.String: word,
@@ -62,7 +65,7 @@ def _is_judgment(names: set[str]) -> bool:
     return pair or single or (shown("chosen") and shown("rejected"))
 
 
-def _read(source: Source, options: Options) -> Iterator[Mapping[str, Sequence[Any]]]:
+def _read(source: Source, options: Options) -> Iterator[Columns]:
     for table in source.tables.values():
         found = list(dict.fromkeys(name for record in table.sample for name in record))
         names = _mapping(options.columns, found)
@@ -75,7 +78,7 @@ def _read(source: Source, options: Options) -> Iterator[Mapping[str, Sequence[An
             )
         if unused := [name for name in found if name not in names.values()]:
             source.notes.append(f"{table.path.name}: columns not used: {', '.join(unused)}")
-        yield from read_rows([table], options, partial(_rows, names))
+        yield from read_rows([table], options, partial(_rows, names), partial(_whole, names))
 
 
 def _mapping(given: Mapping[str, str] | None, found: Sequence[str]) -> dict[str, str]:
@@ -159,6 +162,180 @@ def _winner(record: Record) -> str:
             if left != right and said in (left, right):
                 return "left" if said == left else "right"
     return outcome(record, name)
+
+
+# ---------------------------------------------------------------------------------------------- whole columns
+
+
+class _Unlike(Exception):
+    """Something that only record by record can be read, or be told to be wrong."""
+
+
+def _whole(names: Mapping[str, str], piece: Piece) -> Columns | None:
+    """What `_rows` makes of each record, a field at a time; None where a value is nested, of more types than one, or wrong."""
+    try:
+        return whole_rows({ours: piece.column(theirs) for ours, theirs in names.items()})
+    except (_Unlike, WrongField):
+        return None
+
+
+def whole_rows(given: Columns) -> Columns:
+    """Plain columns under our names as a batch of `columns.COLUMNS`, without `line`.
+
+    Raises
+    ------
+    WrongField, _Unlike
+        Where the records are to be read one by one.
+    """
+    columns = {name: _typed(name, values) for name, values in given.items()}
+    n = len(next(iter(columns.values())))
+    out = {name: _read_as(columns[name], get, COLUMNS[name]) for name, get in _SCALARS.items() if name in columns}
+    for low, high in (("scale_low", "scale_high"), ("span_start", "span_end")):
+        one, two = out.get(low), out.get(high)
+        if (one is None) != (two is None) or (one is not None and two is not None and (one.is_null() != two.is_null()).any()):
+            raise _Unlike
+    if "prompt" in columns:
+        prompt = columns["prompt"]
+        out["prompt"] = prompt.cast(pl.String) if prompt.dtype == pl.String or prompt.dtype == pl.Null else _unlike()
+        out["prompt_is_messages"] = pl.DataFrame({"prompt": prompt}).select(
+            pl.when(pl.col("prompt").is_not_null()).then(pl.lit(value=False))
+        )["literal"]
+
+    def same(value: str) -> pl.Series:
+        return pl.Series([value]).new_from_index(0, n)
+
+    if "chosen" in columns or "chosen_id" in columns:
+        never = pl.Series([False]).new_from_index(0, n)
+        return out | _lists(columns, n, "chosen", "rejected") | {"kind": same("pair"), "outcome": same("left"), "order_known": never}
+    if "left" in columns or "left_id" in columns:
+        return out | _lists(columns, n, "left", "right") | {"kind": same("pair"), "outcome": _winners(columns, n)}
+    out |= _lists(columns, n, "response")
+    ((kind, name, get), *others) = [single for single in _SINGLE if single[1] in columns]
+    if others:
+        raise _Unlike
+    answer = _read_as(columns[name], get, COLUMNS[name])
+    unknown = answer.is_null()
+    said = same("answered")
+    if unknown.any():
+        if "outcome" not in columns:
+            raise _Unlike
+        words = _read_as(columns["outcome"], word, pl.String)
+        if (words.is_null() & unknown).any():
+            raise _Unlike
+        said = pl.DataFrame({"words": words, "said": said, "unknown": unknown}).select(pl.when("unknown").then("words").otherwise("said"))[
+            "words"
+        ]
+    return out | {"kind": same(kind), name: answer, "outcome": said}
+
+
+def _unlike() -> pl.Series:
+    raise _Unlike
+
+
+def _typed(name: str, values: Sequence[Any] | pl.Series) -> pl.Series:
+    """Values of one scalar type."""
+    try:
+        column = values if isinstance(values, pl.Series) else pl.Series(name, values)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        raise _Unlike from None
+    if column.dtype.base_type() in (pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    if column.dtype.is_integer() and column.dtype != pl.UInt64:
+        return column.cast(pl.Int64)
+    plain = column.dtype.is_numeric() and column.dtype.base_type() != pl.Decimal
+    return column if plain or column.dtype.base_type() in (pl.String, pl.Boolean, pl.Null, pl.Datetime) else _unlike()
+
+
+def _read_as(column: pl.Series, get: Callable[[Record, str], Any], dtype: Any) -> pl.Series:
+    """What the reader of a field makes of each value: at once where that is plain, else value by value, each distinct one once."""
+    found = column.dtype
+    if found == pl.Null:
+        return column.cast(dtype)
+    if get is word and found == pl.String:
+        return pl.DataFrame({"value": column}).select(pl.when(pl.col("value") != "").then("value"))["value"]
+    if get is word and found.is_integer():
+        return column.cast(pl.String)
+    if get is number and found.is_numeric():
+        return column.cast(pl.Float64) if column.is_finite().all() else _unlike()
+    if get is flag and found == pl.Boolean:
+        return column
+    if get is integer and found.is_integer():
+        return column.cast(pl.Int64) if column.is_between(-(2**53), 2**53, closed="none").all() else _unlike()
+    if get is moment and isinstance(found, pl.Datetime):
+        zoned = column.dt.replace_time_zone("UTC") if found.time_zone is None else column.dt.convert_time_zone("UTC")
+        return zoned.cast(dtype)
+    distinct = column.drop_nulls().unique()
+    read = pl.Series([get({"": value}, "") for value in distinct.to_list()], dtype=dtype)
+    return column.replace_strict(distinct, read, default=None, return_dtype=dtype)
+
+
+def _lists(columns: Mapping[str, pl.Series], n: int, *sides: str) -> dict[str, pl.Series]:
+    """`_shown`, of all records."""
+    out: dict[str, pl.Series] = {}
+    lengths = np.full(n, len(sides), dtype=np.int64)
+    if sides[0] in columns:
+        texts = [columns[side] if side in columns else _unlike() for side in sides]
+        if any(column.dtype != pl.String or column.null_count() for column in texts):
+            raise _Unlike
+        out["texts"] = fold(interleave(texts), lengths)
+    for part, field in (("_id", "ids"), ("_model", "models")):
+        if not any(side + part in columns for side in sides):
+            continue
+        words = [
+            _read_as(columns[side + part], word, pl.String)
+            if side + part in columns
+            else pl.Series([None], dtype=pl.String).new_from_index(0, n)
+            for side in sides
+        ]
+        out[field] = fold(interleave(words), lengths)
+        if all(column.null_count() for column in words):
+            known = pl.DataFrame({str(i): column.is_not_null() for i, column in enumerate(words)}).with_columns(out[field].alias("list"))
+            out[field] = known.select(pl.when(pl.any_horizontal(pl.exclude("list"))).then("list"))["list"]
+    return out
+
+
+def _winners(columns: Mapping[str, pl.Series], n: int) -> pl.Series:
+    """`_winner`, of all records."""
+    nothing = pl.Series([None], dtype=pl.Null).new_from_index(0, n)
+    said = columns.get("outcome", nothing)
+    if "winner" in columns:
+        other = columns["winner"]
+        if said.dtype == pl.Null:
+            said = other
+        elif other.dtype == said.dtype:
+            empty = pl.col("said").is_null() | (pl.col("said") == "") if said.dtype == pl.String else pl.col("said").is_null()
+            said = pl.DataFrame({"said": said, "other": other}).select(pl.when(empty).then("other").otherwise("said"))["other"]
+        else:
+            raise _Unlike
+    if said.dtype == pl.String:
+        said = _read_as(said, word, pl.String)
+    frame = pl.DataFrame({"said": said})
+    answer = pl.lit(None, dtype=pl.String)
+    for part in reversed(_PARTS):
+        left, right = columns.get(f"left{part}", nothing), columns.get(f"right{part}", nothing)
+        if {left.dtype, right.dtype, said.dtype} - {pl.Null, pl.String, pl.Int64}:
+            raise _Unlike  # what is equal to what is then a matter of Python's types
+        # a text and a number are never equal; nothing is equal to nothing
+        differ = left.ne_missing(right) if left.dtype == right.dtype else left.is_not_null() | right.is_not_null()
+        for side, column in (("right", right), ("left", left)):
+            if column.dtype == said.dtype != pl.Null:
+                hit = pl.lit(differ & (column == said).fill_null(value=False))
+                answer = pl.when(hit).then(pl.lit(side)).otherwise(answer)
+    decided = frame.select(answer.alias("answer"))["answer"]
+    open_ = decided.is_null()
+    if not open_.any():
+        return decided
+    rest = said.filter(open_)
+    if rest.null_count():
+        raise _Unlike
+    words = _read_as(rest, outcome, pl.String)
+    if words.null_count():
+        raise _Unlike
+    if open_.all():
+        return words
+    place = (open_.cast(pl.Int64).cum_sum() - 1).to_numpy()
+    full = words.gather(np.maximum(place, 0))
+    return pl.DataFrame({"decided": decided, "word": full}).select(pl.coalesce("decided", "word"))["decided"]
 
 
 FORMAT = Format("columns", "plain tables with columns such as prompt, left, right, outcome (see --columns)", _matches, _read)

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
+
 from seamark.errors import InvalidRecord
-from seamark.sources.files import Format, Options, Record, Source, Table
+from seamark.sources.files import BATCH, Format, Options, Piece, Record, Source, Table
 
 Row = dict[str, Any]
 
@@ -33,26 +35,32 @@ class WrongField(Exception):
 # ---------------------------------------------------------------------------------------------- formats made of rows
 
 
+Columns = Mapping[str, Any]
+"""A batch of `columns.COLUMNS`: lists or polars columns, one entry per judgment."""
+
+
 def record_format(
     name: str,
     description: str,
     *,
     fits: Callable[[Record], bool],
     rows: Callable[[Record], Sequence[Row]],
+    whole: Callable[[Piece], Columns | None] | None = None,
     note: Callable[[Record], str | None] = lambda _: None,
 ) -> Format:
     """A format whose records each give some rows, whatever table they stand in.
 
-    `note` says, from the first record, what the format leaves out.
+    `whole` reads many records at once, or says None where they are to be read one by one; `note` says, from the first record,
+    what the format leaves out.
     """
 
-    def read(source: Source, options: Options) -> Iterator[Mapping[str, Sequence[Any]]]:
+    def read(source: Source, options: Options) -> Iterator[Columns]:
         chosen = [table for table in source.tables.values() if _fits_mostly(table, fits)] or list(source.tables.values())
         if passed_over := [table.name for table in source.tables.values() if table not in chosen]:
             source.notes.append(f"not {name} and passed over: {', '.join(passed_over)}")
         if chosen and (said := note(chosen[0].sample[0])):
             source.notes.append(said)
-        return read_rows(chosen, options, rows)
+        return read_rows(chosen, options, rows, whole)
 
     return Format(name, description, lambda source: any(_fits_mostly(t, fits) for t in source.tables.values()), read)
 
@@ -62,22 +70,44 @@ def _fits_mostly(table: Table, fits: Callable[[Record], bool]) -> bool:
     return 2 * sum(fits(record) for record in table.sample) >= len(table.sample) > 0
 
 
-def read_rows(tables: Iterable[Table], options: Options, rows: Callable[[Record], Sequence[Row]]) -> Iterator[Mapping[str, Sequence[Any]]]:
-    """Batches of columns from the rows of each record."""
+def read_rows(
+    tables: Iterable[Table],
+    options: Options,
+    rows: Callable[[Record], Sequence[Row]],
+    whole: Callable[[Piece], Columns | None] | None = None,
+) -> Iterator[Columns]:
+    """Batches of columns from the rows of each record; where `whole` can read them all at once, from that."""
     for table in tables:
-        for records, lines in table.batches():
-            made: list[Row] = []
-            for record, line in zip(records, lines, strict=True):
-                try:
-                    new = rows(record)
-                except WrongField as wrong:
-                    options.fail(InvalidRecord(str(table.path), line, wrong.name, wrong.value, wrong.remedy))
-                    continue
-                for row in new:
-                    row["line"] = line
-                made += new
-            if made:
-                yield columns_of(made)
+        if whole is None:
+            for records, lines in table.batches():
+                if made := _rows_of(table, records, lines, options, rows):
+                    yield columns_of(made)
+            continue
+        for piece in table.pieces():
+            if (found := whole(piece)) is not None:
+                yield {**found, "line": pl.Series(piece.lines, dtype=pl.Int64)}
+                continue
+            records = piece.records()
+            for start in range(0, len(records), BATCH):
+                part = slice(start, start + BATCH)
+                if made := _rows_of(table, records[part], piece.lines[part], options, rows):
+                    yield columns_of(made)
+
+
+def _rows_of(
+    table: Table, records: Sequence[Record], lines: Sequence[int], options: Options, rows: Callable[[Record], Sequence[Row]]
+) -> list[Row]:
+    made: list[Row] = []
+    for record, line in zip(records, lines, strict=True):
+        try:
+            new = rows(record)
+        except WrongField as wrong:
+            options.fail(InvalidRecord(str(table.path), line, wrong.name, wrong.value, wrong.remedy))
+            continue
+        for row in new:
+            row["line"] = line
+        made += new
+    return made
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:

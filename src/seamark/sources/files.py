@@ -29,6 +29,10 @@ from seamark.errors import InvalidRecord, UnreadableSource
 
 BATCH = 20_000
 """Records per batch."""
+PIECE = 200_000
+"""Records per piece: whole columns cost some milliseconds however short they are."""
+BLOCK = 2**22
+"""Bytes read at a time."""
 SAMPLE = 20
 """Records looked at to tell the format."""
 LONGEST_LINE = 32 * 2**20
@@ -71,6 +75,19 @@ Reader = Callable[[Options, int], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Some records of a table, to be read field by field or one by one."""
+
+    lines: Sequence[int]
+    column: Callable[[str], Sequence[Any] | pl.Series]
+    """A field of all records, None where a record does not have it."""
+    records: Callable[[], list[Record]]
+
+
+PieceReader = Callable[[Options, int], Iterator[Piece]]
+
+
+@dataclass(frozen=True)
 class Table:
     """One stream of records."""
 
@@ -80,10 +97,15 @@ class Table:
     sample: list[Record]
     """The first records that can be read, at most `SAMPLE`."""
     read: Callable[[], Iterator[Batch]]
+    cut: Callable[[], Iterator[Piece]] | None = None
 
     def batches(self) -> Iterator[Batch]:
         """The records and their lines, about `BATCH` at a time."""
         return self.read()
+
+    def pieces(self) -> Iterator[Piece]:
+        """The same, for formats that read whole columns; where records need not be made, many more at a time."""
+        return map(_piece, self.batches()) if self.cut is None else self.cut()
 
     def frame(self) -> pl.DataFrame:
         """The whole table: Parquet with its types, CSV as text, JSON with inferred types."""
@@ -118,7 +140,7 @@ class Format:
     description: str
     """One line."""
     matches: Callable[[Source], bool]
-    read: Callable[[Source, Options], Iterator[Mapping[str, Sequence[Any]]]]
+    read: Callable[[Source, Options], Iterator[Mapping[str, Sequence[Any] | pl.Series]]]
     """Batches of `columns.COLUMNS` columns, always with `line`."""
 
 
@@ -183,21 +205,36 @@ def _usable(paths: Iterable[Path]) -> list[Path]:
 def _open_table(path: Path, name: str, options: Options, notes: list[str]) -> Table:
     if not path.stat().st_size:
         raise UnreadableSource(str(path), "the file is empty", "Check how it was written.")
+    cut: PieceReader | None = None
     if _suffix(path) == ".parquet":
         read: Reader = partial(_parquet_batches, path)
+        cut = partial(_parquet_pieces, path)
     else:
         with _unpacked(path) as stream:
             head = stream.read(2**16)
         if not head.removeprefix(_BOM).strip():
             raise UnreadableSource(str(path), "the file is empty", "Check how it was written.")
         _look_at(path, head, notes)
-        read = _csv_reader(path, head.removeprefix(_BOM), notes) if _suffix(path) in (".csv", ".tsv") else _json_reader(path, notes)
+        if _suffix(path) in (".csv", ".tsv"):
+            read, cut = _csv_readers(path, head.removeprefix(_BOM), notes)
+        else:
+            read = _json_reader(path, notes)
     sample = next(read(Options(on_error="skip"), SAMPLE), ([], []))[0]
     if not sample:
         for _ in read(options, BATCH):  # raises at the first bad record, unless these are to be skipped
             pass
         raise UnreadableSource(str(path), "there is no record in it", "Check how it was written.")
-    return Table(name, path, sample, partial(read, options, BATCH))
+    return Table(name, path, sample, partial(read, options, BATCH), None if cut is None else partial(cut, options, PIECE))
+
+
+def _piece(batch: Batch) -> Piece:
+    """Records that are decoded one by one anyway, as a piece."""
+    records, lines = batch
+
+    def column(name: str) -> list[Any]:
+        return [record.get(name) for record in records]
+
+    return Piece(lines, column, lambda: records)
 
 
 def _look_at(path: Path, head: bytes, notes: list[str]) -> None:
@@ -282,35 +319,77 @@ def _array_batches(path: Path, records: list[Any], options: Options, size: int) 
 def _line_batches(path: Path, options: Options, size: int) -> Iterator[Batch]:
     records: list[Record] = []
     lines: list[int] = []
-    line = 0
+    line = 1
     with _unpacked(path) as stream:
-        while raw := stream.readline(LONGEST_LINE + 1):
-            line += 1
+        for raws in _lines(stream):
             if line == 1:
-                raw = raw.removeprefix(_BOM)
-            if len(raw) > LONGEST_LINE:
-                remedy = f"A line may have {LONGEST_LINE // 2**20} MB; write one record per line."
-                options.fail(InvalidRecord(str(path), line, "record", _shown(raw), remedy))
-                while raw and not raw.endswith(b"\n"):
-                    raw = stream.readline(LONGEST_LINE)
-                continue
-            if raw.isspace():
-                continue
-            try:
-                record = orjson.loads(raw)
-            except orjson.JSONDecodeError as error:
-                options.fail(_malformed(path, line, raw, error))
-                continue
-            if not isinstance(record, dict):
-                options.fail(InvalidRecord(str(path), line, "record", record, "Every line is one JSON object."))
-                continue
-            records.append(record)
-            lines.append(line)
-            if len(records) == size:
-                yield records, lines
-                records, lines = [], []
+                raws[0] = raws[0].removeprefix(_BOM)
+            try:  # almost always every line is a record
+                found = [orjson.loads(raw) for raw in raws]
+                whole = set(map(type, found)) == {dict} and max(map(len, raws)) <= LONGEST_LINE
+            except orjson.JSONDecodeError:
+                found, whole = [], False
+            if whole:
+                records += found
+                lines += range(line, line + len(raws))
+            else:
+                for at, raw in enumerate(raws, line):
+                    record = _decoded(path, at, raw, options)
+                    if record is not None:
+                        records.append(record)
+                        lines.append(at)
+            line += len(raws)
+            done = 0
+            while len(records) - done >= size:
+                yield records[done : done + size], lines[done : done + size]
+                done += size
+            if done:
+                records, lines = records[done:], lines[done:]
     if records:
         yield records, lines
+
+
+def _decoded(path: Path, line: int, raw: bytes, options: Options) -> Record | None:
+    """The record in one line; None where there is none, or a bad one that is left out."""
+    if len(raw) > LONGEST_LINE:
+        remedy = f"A line may have {LONGEST_LINE // 2**20} MB; write one record per line."
+        options.fail(InvalidRecord(str(path), line, "record", _shown(raw), remedy))
+        return None
+    if raw.isspace() or not raw:
+        return None
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        options.fail(_malformed(path, line, raw, error))
+        return None
+    if not isinstance(record, dict):
+        options.fail(InvalidRecord(str(path), line, "record", record, "Every line is one JSON object."))
+        return None
+    return record
+
+
+def _lines(stream: IO[bytes]) -> Iterator[list[bytes]]:
+    """The lines of a file, some at a time, without their ends; of one that is too long, no more than shows that it is."""
+    rest = b""
+    while block := stream.read(BLOCK):
+        block = rest + block
+        *lines, rest = block.split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines.append(rest)
+            while (more := stream.readline(LONGEST_LINE)) and not more.endswith(b"\n"):
+                pass
+            rest = b""
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _malformed(path: Path, line: int, raw: bytes, error: orjson.JSONDecodeError) -> InvalidRecord:
@@ -349,7 +428,7 @@ def _shown(raw: bytes) -> str:
 # ---------------------------------------------------------------------------------------------- CSV
 
 
-def _csv_reader(path: Path, head: bytes, notes: list[str]) -> Reader:
+def _csv_readers(path: Path, head: bytes, notes: list[str]) -> tuple[Reader, PieceReader]:
     if _suffix(path) == ".tsv":
         delimiter = "\t"
     else:
@@ -359,7 +438,82 @@ def _csv_reader(path: Path, head: bytes, notes: list[str]) -> Reader:
             notes.append(f"{path.name} is separated by {delimiter!r} instead of commas")
     # most TSV has no quoting at all, and then a lone quotation mark must not swallow lines
     quoted = delimiter != "\t" or re.search(rb'(?:^|\t|\n)"(?:[^"]|"")*(?:""|\n|\t)(?:[^"]|"")*"(?:\t|\r?\n|$)', head) is not None
-    return partial(_csv_batches, path, delimiter, csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    read = partial(_csv_batches, path, delimiter, quoting)
+    return read, partial(_csv_pieces, path, delimiter, read)
+
+
+def _csv_pieces(path: Path, delimiter: str, read: Reader, options: Options, size: int) -> Iterator[Piece]:
+    """Pieces of a file in which every line is a row of as many cells as the header; any other is read row by row from its beginning."""
+    frames: list[pl.DataFrame] = []
+    rest = b""
+    names: list[str] = []
+    with _unpacked(path) as stream:
+        while block := stream.read(16 * BLOCK):
+            block = rest + block
+            end = block.rfind(b"\n") + 1
+            block, rest = block[:end], block[end:]
+            frame = None
+            if not names:
+                header, _, block = block.removeprefix(_BOM).partition(b"\n")
+                header = header.removesuffix(b"\r")
+                if b'"' in header or b"\r" in header or _text(header) is None:
+                    break
+                names = _header(header.decode().split(delimiter))
+            if block and (frame := _plain_rows(block, delimiter, len(names))) is None:
+                break
+            if frame is not None:
+                frames.append(frame)
+        else:
+            if rest and names and (frame := _plain_rows(rest + b"\n", delimiter, len(names))) is not None:
+                frames.append(frame)
+                rest = b""
+            if not rest:
+                yield from _frame_pieces(frames, names, size)
+                return
+    frames.clear()
+    yield from map(_piece, read(options, BATCH))
+
+
+def _plain_rows(block: bytes, delimiter: str, n_columns: int) -> pl.DataFrame | None:
+    """Whole lines without quotation marks as columns of text, or None where some line is not a plain row."""
+    n = block.count(b"\n")
+    returns = block.count(b"\r")
+    if b'"' in block or b"\0" in block or b"\n\n" in block or block.startswith((b"\n", b"\r\n")):
+        return None
+    if returns:
+        if returns != block.count(b"\r\n") or b"\n\r" in block:
+            return None
+        block = block.replace(b"\r\n", b"\n")
+    if n_columns < 2 or block.count(delimiter.encode()) != n * (n_columns - 1):
+        return None
+    try:  # no row has more cells than the header here, and so, by their number, none has fewer
+        frame = pl.read_csv(
+            block,
+            has_header=False,
+            separator=delimiter,
+            quote_char=None,
+            schema={f"column_{i}": pl.String for i in range(n_columns)},
+            truncate_ragged_lines=False,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    return frame.with_columns(pl.all().fill_null("")) if frame.height == n else None
+
+
+def _frame_pieces(frames: Sequence[pl.DataFrame], names: Sequence[str], size: int) -> Iterator[Piece]:
+    line = 2
+    for frame in frames:
+        for part in frame.rename(dict(zip(frame.columns, names, strict=False))).iter_slices(size):
+            yield _frame_piece(part, range(line, line + part.height))
+            line += part.height
+
+
+def _frame_piece(frame: pl.DataFrame, lines: Sequence[int]) -> Piece:
+    def column(name: str) -> pl.Series:
+        return frame[name] if name in frame.columns else pl.Series([None]).new_from_index(0, frame.height)
+
+    return Piece(lines, column, frame.to_dicts)
 
 
 def _csv_batches(path: Path, delimiter: str, quoting: Literal[0, 3], options: Options, size: int) -> Iterator[Batch]:
@@ -413,6 +567,13 @@ def _parquet_batches(path: Path, options: Options, size: int) -> Iterator[Batch]
     start = 1
     for part in _parquet(path, SAMPLE if size == SAMPLE else None).iter_slices(size):
         yield part.to_dicts(), list(range(start, start + part.height))
+        start += part.height
+
+
+def _parquet_pieces(path: Path, options: Options, size: int) -> Iterator[Piece]:  # noqa: ARG001 - as above
+    start = 1
+    for part in _parquet(path).iter_slices(size):
+        yield _frame_piece(part, range(start, start + part.height))
         start += part.height
 
 
