@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from seamark.checks.agreement import check_agreement, check_ceiling, check_self_agreement, krippendorff_alpha
+from seamark.errors import InvalidSetting
 from seamark.records import Feedback
 
 _ = np.nan
@@ -93,6 +94,52 @@ def test_alpha_agrees_with_package(metric, n_values, seed):
     assert krippendorff_alpha(*long(table), metric=metric) == pytest.approx(
         krippendorff.alpha(table, level_of_measurement=metric), abs=1e-10
     )
+
+
+@pytest.mark.parametrize("metric", ["nominal", "ordinal", "interval", "ratio"])
+@pytest.mark.parametrize(("n_values", "first", "step"), [(2, 0, 1), (5, 1, 1), (9, -4, 1), (7, 1, 0.25), (60, 1, 1), (60, 1, 0.5)])
+def test_alpha_is_the_package_s_to_twelve_digits(metric, n_values, first, step):
+    rng = np.random.default_rng([n_values, abs(first)])
+    levels = first + step * np.arange(n_values, dtype=float)
+    truth = rng.integers(0, n_values, 200)
+    table = levels[np.where(rng.random((7, 200)) < 0.6, truth, rng.integers(0, n_values, (7, 200)))]
+    table[rng.random(table.shape) < 0.5] = np.nan
+    table[:, :3] = np.nan
+    values, units = long(table)
+    expected = krippendorff.alpha(table, level_of_measurement=metric)
+    found = krippendorff_alpha(values, units, metric=metric)
+    assert found == pytest.approx(expected, abs=1e-12)
+    raters = np.broadcast_to(np.arange(7)[:, None], table.shape)[~np.isnan(table)]
+    mixed = rng.permutation(len(values))
+    assert krippendorff_alpha(values[mixed], units[mixed], raters=raters[mixed], metric=metric) == pytest.approx(expected, abs=1e-12)
+    if step == 1:
+        whole = values.astype(np.int32)
+        assert krippendorff_alpha(whole, units.astype(np.int32), raters=raters, metric=metric) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("wide", [1, 10_000])  # a table of the cells answered, or a sort of them
+@pytest.mark.parametrize("unknown", [0.0, 0.3])
+def test_alpha_counts_the_first_answer_of_each_rater(wide, unknown):
+    rng = np.random.default_rng(3)
+    n = 400
+    values, units = rng.integers(0, 3, n), rng.integers(0, 40, n)
+    raters = np.where(rng.random(n) < unknown, -1, rng.integers(0, 6, n) * wide)
+    seen: set[tuple[int, int]] = set()
+    kept = []
+    for row, seat in enumerate(zip(units.tolist(), raters.tolist(), strict=True)):
+        if seat[1] < 0 or seat not in seen:
+            kept.append(row)
+        seen.add(seat)
+    assert len(kept) < n
+    assert krippendorff_alpha(values, units, raters=raters) == pytest.approx(krippendorff_alpha(values[kept], units[kept]), abs=1e-14)
+    assert krippendorff_alpha(values, units, raters=np.full(n, -1)) == krippendorff_alpha(values, units)
+
+
+def test_alpha_refuses_what_is_not_a_number():
+    with pytest.raises(InvalidSetting, match="not known"):
+        krippendorff_alpha(np.array([1.0, np.nan]), np.array([0, 0]))
+    with pytest.raises(InvalidSetting, match="There are 2 values"):
+        krippendorff_alpha(np.array([1.0, 2.0]), np.array([0, 0]), raters=np.array([1]))
 
 
 def test_alpha_without_variation_or_repeats_is_none():

@@ -57,21 +57,74 @@ _LARGEST = 12
 SOURCE = "Krippendorff 2004, Content Analysis, ch. 11"
 
 
-def krippendorff_alpha(values: Floats, units: Codes, *, metric: Metric = "nominal") -> float | None:
+def krippendorff_alpha(
+    values: NDArray[np.float64] | NDArray[np.integer] | NDArray[np.bool_],
+    units: NDArray[np.integer],
+    *,
+    raters: NDArray[np.integer] | None = None,
+    metric: Metric = "nominal",
+) -> float | None:
     """Krippendorff's alpha of a long table, or None where no value varies or no unit has two values.
+
+    Time and memory grow with the rows, not with units x raters: no table of who answered what is made.
 
     Parameters
     ----------
-    values : (n,) answers as numbers; units : (n,) code of the question each answers.
+    values : (n,) answers as numbers; units : (n,) code of the question each answers, 0 or more.
+    raters : (n,) code of who answered, -1 where it is not known. Of several answers by one rater to a unit the first counts; without
+    raters every answer is taken to be by someone else.
     metric : how far two values are apart; see the top of the module.
+
+    Raises
+    ------
+    InvalidSetting
+        If the arrays are of unequal length, a value is not a finite number, or ratio is asked of more than 400 distinct values.
 
     Examples
     --------
     >>> round(krippendorff_alpha(np.array([1.0, 1, 2, 2, 1, 2]), np.array([0, 0, 1, 1, 2, 2])), 3)
     0.444
     """
-    table = _tabulate(values, units, units, metric=metric)
+    for name, column in (("units", units), ("raters", raters)):
+        if column is not None and len(column) != len(values):
+            raise InvalidSetting(name, f"an array of {len(column):,}", f"There are {len(values):,} values.")
+    if values.dtype.kind == "f" and not np.isfinite(values.sum()) and not np.isfinite(values).all():
+        raise InvalidSetting("values", "not finite", "Leave out the rows of answers that are not known.")
+    if raters is not None and (first := _first_answers(units, raters)) is not None:
+        values, units = values[first], units[first]
+    table = _tabulate(values, units, None, metric=metric)
     return None if table is None else table.alpha()
+
+
+def _first_answers(units: NDArray[np.integer], raters: NDArray[np.integer]) -> NDArray[np.bool_] | None:
+    """Which rows hold the first answer of a rater to a unit; None where all of them do. Raters that are not known (-1) are different people."""
+    n = len(units)
+    if not n or (raters < 0).all():
+        return None
+    known = None if raters.min() >= 0 else np.flatnonzero(raters >= 0)
+    unit, rater = (units, raters) if known is None else (units[known], raters[known])
+    n_raters = int(rater.max()) + 1
+    cells = (int(unit.max()) + 1) * n_raters
+    key = unit.astype(np.int64) * n_raters + rater
+    if cells <= 16 * n + 1024:
+        answered = np.zeros(cells, dtype=bool)
+        answered[key] = True
+        if np.count_nonzero(answered) == len(key):
+            return None
+        row = np.empty(cells, dtype=np.int64)
+        row[key[::-1]] = np.arange(len(key))[::-1]  # of several writes to one cell the last stands: the first answer
+        first = row[key] == np.arange(len(key))
+    else:
+        row = np.unique(key, return_index=True)[1]
+        if len(row) == len(key):
+            return None
+        first = np.zeros(len(key), dtype=bool)
+        first[row] = True
+    if known is None:
+        return first
+    out = np.ones(n, dtype=bool)
+    out[known] = first
+    return out
 
 
 # ---------------------------------------------------------------------------------------------- alpha
@@ -135,45 +188,55 @@ class _Table:
 
 
 def _tabulate(
-    values: Floats, units: Codes, cluster: Codes, *, metric: Metric, names: int = 0, mirrored: bool = False, seed: int = 0
+    values: NDArray[np.float64] | NDArray[np.integer] | NDArray[np.bool_],
+    units: NDArray[np.integer],
+    cluster: Codes | None,
+    *,
+    metric: Metric,
+    names: int = 0,
+    mirrored: bool = False,
+    seed: int = 0,
 ) -> _Table | None:
-    """The table of the units with two or more values, dealt at random into at most `_BLOCKS` blocks of whole clusters.
+    """The table of the units with two or more values, dealt at random into at most `_BLOCKS` blocks of whole clusters (None: one block).
 
     `names`: the first so many values are names of responses, which could be exchanged; `mirrored`: so could x and -x.
     """
     if not len(values):
         return None
-    m = np.bincount(units)[units]
-    values, units, cluster = values[m > 1], units[m > 1], cluster[m > 1]
-    if not len(values):
-        return None
-    unit, n_units = compact(units)
-    owner, n_blocks = compact(cluster)
-    if n_blocks > _BLOCKS:
-        owner, n_blocks = (np.random.default_rng(seed).permutation(n_blocks) % _BLOCKS)[owner], _BLOCKS
-    block = np.zeros(n_units, dtype=np.int64)
-    block[unit] = owner
-    size = np.bincount(unit).astype(np.float64)
-    distinct = np.unique(values)
-    if names:
-        distinct = np.unique(
-            np.concatenate([distinct, np.arange(names, dtype=np.float64)])
-        )  # a name that nobody chose is a name nevertheless
-    elif mirrored:
-        distinct = np.unique(np.concatenate([distinct, -distinct]))
+    unit, count = _counted(units)
+    if (count < 2).any():
+        several = (count > 1)[unit]
+        values, unit = values[several], unit[several]
+        cluster = None if cluster is None else cluster[several]
+        if not len(values):
+            return None
+        unit, count = _counted(unit)
+    n_units = len(count)
+    size = count.astype(np.float64)
+    block, n_blocks = np.zeros(n_units, dtype=np.int64), 1
+    if cluster is not None:
+        owner, n_blocks = compact(cluster)
+        if n_blocks > _BLOCKS:
+            owner, n_blocks = (np.random.default_rng(seed).permutation(n_blocks) % _BLOCKS)[owner], _BLOCKS
+        block[unit] = owner
+    distinct, code = _levels(values)
+    if names or mirrored:
+        # a name that nobody chose is a name nevertheless
+        more = np.union1d(distinct, np.arange(names, dtype=np.float64) if names else -distinct)
+        code, distinct = np.searchsorted(more, distinct)[code], more
     k = len(distinct)
-    code = np.searchsorted(distinct, values)
     frequency = np.bincount(code, minlength=k)
 
     if k > _MANY_VALUES and metric != "ratio":
         concentration = 0.0
         if metric == "nominal":
-            _, pair, together = np.unique(unit * k + code, return_index=True, return_counts=True)
+            _, pair, together = np.unique(unit.astype(np.int64) * k + code, return_index=True, return_counts=True)
             agreeing = np.bincount(unit[pair], weights=together * (together - 1.0), minlength=n_units)
             columns = [(size * (size - 1) - agreeing) / (size - 1), size, np.zeros(n_units), np.zeros(n_units)]
             concentration = float(((frequency / len(values)) ** 2).sum())
         else:
-            x = values - values.mean()  # alpha does not change, and the sums of squares keep their digits
+            x = values.astype(np.float64)
+            x -= x.mean()  # alpha does not change, and the sums of squares keep their digits
             if metric == "ordinal":
                 x = ((np.cumsum(frequency) - frequency / 2)[code] - len(values) / 2) / len(values)
             s1, s2 = np.bincount(unit, weights=x), np.bincount(unit, weights=x * x)
@@ -185,12 +248,16 @@ def _tabulate(
         raise InvalidSetting("metric", metric, f"There are {k} distinct values; ratio takes at most 400, interval any number.")
     if k > _MANY_VALUES:
         block, n_blocks = np.zeros_like(block), 1
-    counts = np.bincount(unit * k + code, minlength=n_units * k).reshape(n_units, k).astype(np.float64)
+    counts = np.bincount(unit.astype(np.int64) * k + code, minlength=n_units * k).reshape(n_units, k).astype(np.float64)
     per_block = np.zeros((n_blocks, k, k))
-    for c in range(k):
-        for d in range(c, k):
-            seen = counts[:, c] * (counts[:, d] - (c == d)) / (size - 1)
-            per_block[:, c, d] = per_block[:, d, c] = np.bincount(block, weights=seen, minlength=n_blocks)
+    if n_blocks == 1:
+        shares = counts / (size - 1)[:, None]
+        per_block[0] = counts.T @ shares - np.diag(shares.sum(0))
+    else:
+        for c in range(k):
+            for d in range(c, k):
+                seen = counts[:, c] * (counts[:, d] - (c == d)) / (size - 1)
+                per_block[:, c, d] = per_block[:, d, c] = np.bincount(block, weights=seen, minlength=n_blocks)
     average = None
     if names:
         named = distinct < names
@@ -199,6 +266,30 @@ def _tabulate(
     elif mirrored:
         average = (np.eye(k) + np.eye(k)[::-1]) / 2
     return _Table(per_block.reshape(n_blocks, k * k), distinct, metric, average, n_units)
+
+
+def _counted(codes: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Codes without gaps, and how often each occurs."""
+    if codes.min() >= 0 and codes.max() < 4 * len(codes):
+        count = np.bincount(codes)
+        if count.all():
+            return codes, count
+    dense, n = compact(codes.astype(np.int64))
+    return dense, np.bincount(dense, minlength=n)
+
+
+def _levels(values: NDArray[np.float64] | NDArray[np.integer] | NDArray[np.bool_]) -> tuple[Floats, NDArray[np.integer]]:
+    """The distinct values in order, and the place of each value among them: by counting where they are whole numbers of a short range."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 4096 and abs(low) < 2**52:
+        whole: NDArray[np.integer] = values if values.dtype.kind in "iu" else values.astype(np.int64)  # type: ignore[assignment]  # whole by its kind
+        if values.dtype.kind != "f" or (whole == values).all():
+            code = whole if low == 0 else whole.astype(np.int64) - int(low)
+            present = np.bincount(code) > 0
+            distinct = np.flatnonzero(present).astype(np.float64) + low
+            return distinct, code if present.all() else (np.cumsum(present) - 1)[code]
+    distinct, code = np.unique(values, return_inverse=True)
+    return distinct.astype(np.float64), code
 
 
 # ---------------------------------------------------------------------------------------------- answers
@@ -235,12 +326,8 @@ class _Answers:
 
     def one_per_rater(self) -> _Answers:
         """Only the first answer of each rater to each unit."""
-        known = self.rater >= 0
-        if not known.any():
-            return self
-        own = np.where(known, self.rater, self.rater.max() + 1 + np.arange(len(self.rater)))
-        first = np.unique(combine(self.unit, own), return_index=True)[1]
-        return self if len(first) == len(known) else self.where(np.isin(np.arange(len(known)), first))
+        first = _first_answers(self.unit, self.rater)
+        return self if first is None else self.where(first)
 
 
 def _answers(feedback: Feedback, comparisons: Comparisons) -> list[_Answers]:
