@@ -286,7 +286,7 @@ def test_the_seed_reaches_the_demo(call, tmp_path: Path) -> None:
     assert prints[0] == prints[2] != prints[1]
     assert prints[1] == demo_society(1).feedback.fingerprint
     assert call("fit", "demo", "--utility", "tabular", "--groups", "none", "--seed", "1", "-o", tmp_path / "fit")[0] == 0
-    assert sm.Fit.load(tmp_path / "fit").data["fingerprint"] == prints[1]
+    assert sm.Fit.load(tmp_path / "fit").fingerprint == prints[1]
 
 
 def test_fit_json(call, work: Path, tmp_path: Path) -> None:

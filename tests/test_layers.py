@@ -34,13 +34,15 @@ ROWS: tuple[tuple[str, ...], ...] = (
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 
 MODELS: tuple[tuple[str, ...], ...] = (
-    ("features", "labels", "network", "observation", "people"),
+    ("features", "labels", "network", "effects", "people"),
+    ("observation",),
     ("utility", "design", "terms", "targets"),
+    ("shifts", "distributional"),
     ("likelihood",),
     ("curvature", "slopes"),
     ("result",),
     ("fitting",),
-    ("prediction",),
+    ("prediction", "resampling"),
     ("__init__",),
 )
 MODELS_LEVEL = {name: level for level, names in enumerate(MODELS) for name in names}

@@ -83,8 +83,9 @@ def _renamed(findings: Findings) -> Findings:
 def check_seen(fit: Fit, held_out: Feedback, train: Feedback | None, *, seed: int = 0) -> list[Finding]:
     """Whether the fit has learned from the judgments that it is evaluated on: by fingerprint, and one by one where `train` is given."""
     whole = {"fingerprint": "the judgments that were fitted", "part_of": "the study's whole data, most of which was fitted"}
+    prints = {"fingerprint": fit.fingerprint, "part_of": fit.data.get("part_of")}
     for name, words in whole.items():
-        if fit.data.get(name) == held_out.fingerprint:
+        if prints[name] == held_out.fingerprint:
             share = 1.0 if name == "fingerprint" else min(1.0, fit.data["n_judgments"] / held_out.n_judgments)
             return [
                 Finding(

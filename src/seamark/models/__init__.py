@@ -5,10 +5,12 @@ from seamark.models.fitting import fit
 from seamark.models.observation import Choice, Davidson, Luce, Observation, Rating, Strength, Thumbs, rao_kupper
 from seamark.models.people import Groups, Personas, Same, Varying
 from seamark.models.prediction import predict
+from seamark.models.resampling import Bootstrap, bootstrap
 from seamark.models.result import Fit
 from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
 
 __all__ = [
+    "Bootstrap",
     "Choice",
     "Context",
     "Davidson",
@@ -34,6 +36,7 @@ __all__ = [
     "Taste",
     "Thumbs",
     "Varying",
+    "bootstrap",
     "fit",
     "predict",
     "rao_kupper",

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
+from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs, solve_triangular
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.csgraph import connected_components
 
@@ -165,7 +165,13 @@ class Blocks:
     components: Components
     values: csr_array
     border: csr_array
+    """(n_values, b)"""
     corner: Array
+    """(b, b)"""
+    kept: NDArray[np.bool_]
+    """(S + T,) what the border holds."""
+    alone: Array
+    """Curvature of each of the others, which step by themselves."""
 
     @cached_property
     def _inverses(self) -> list[Array]:
@@ -194,21 +200,26 @@ class Blocks:
 
     def solve(self, gradient: Array) -> Array:
         n = self.values.shape[0]  # type: ignore[index]  # scipy types the shape as optional
-        g, s = gradient[:n], gradient[n:]
+        g, s = gradient[:n], gradient[n:][self.kept]
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
-        return np.concatenate([self._inverse @ g - self._through @ corner, corner])
+        return np.concatenate([self._inverse @ g - self._through @ corner, self._placed(corner, gradient[n:][~self.kept] / self.alone)])
+
+    def _placed(self, kept: Array, alone: Array) -> Array:
+        out = np.empty(len(self.kept))
+        out[self.kept], out[~self.kept] = kept, alone
+        return out
 
     def _low_rank(self, rng: np.random.Generator) -> Array:
         """(n_values, r): factor of what not knowing shifts and shape adds to the covariance of the values."""
-        factor = self._corner_factor
-        if factor.shape[1] > _PROJECTED:
-            factor = factor @ rng.standard_normal((factor.shape[1], _PROJECTED)) / np.sqrt(_PROJECTED)
-        return self._through @ factor
+        if len(self.corner) <= _PROJECTED:
+            return self._through @ self._corner_factor
+        draws = rng.standard_normal((len(self.corner), _PROJECTED)) / np.sqrt(_PROJECTED)
+        return self._through @ solve_triangular(self._schur[0], draws, lower=True, trans=1, check_finite=False)
 
     def variances(self) -> Array:
         rng = np.random.default_rng(0)
         values = self._inverse.diagonal() + (self._low_rank(rng) ** 2).sum(1)
-        return np.concatenate([values, (self._corner_factor**2).sum(1)])
+        return np.concatenate([values, self._placed((self._corner_factor**2).sum(1), 1 / self.alone)])
 
     def values_factor(self, rng: np.random.Generator) -> csr_array:
         """(n_values, r) sparse: a block of its own for each set of responses, and shared columns for the border."""
@@ -236,7 +247,7 @@ class Blocks:
 
     def rows(self, index: Codes) -> Array:
         """(len(index), size) rows of the inverse, for parameters of the border."""
-        corner = cho_solve(self._schur, np.eye(len(self.corner)))[index]
+        corner = cho_solve(self._schur, np.eye(len(self.corner))[:, index]).T
         return np.hstack([-(self._through @ corner.T).T, corner])
 
 
@@ -313,9 +324,18 @@ Solver = Dense | Blocks | Iterative
 
 
 def make_solver(
-    likelihood: Likelihood, d: Derivatives, precision: Array, components: Components | None, rng: np.random.Generator
+    likelihood: Likelihood,
+    d: Derivatives,
+    precision: Array,
+    components: Components | None,
+    rng: np.random.Generator,
+    *,
+    whole: bool = True,
 ) -> Solver:
-    """The way to solve A with priors of this precision (size,); `components` are None where the basis has features."""
+    """The way to solve A with priors of this precision (size,); `components` are None where the basis has features.
+
+    Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
+    """
     n, free = d.values.shape[0], likelihood.free
     if components is None or len(precision) <= DENSE:
         matrix = d.whole()
@@ -325,7 +345,10 @@ def make_solver(
     corner = d.corner.toarray()
     corner[np.diag_indices_from(corner)] += precision[n:]
     if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
-        return Blocks(components, values, d.border, corner)
+        kept = np.ones(len(corner), dtype=bool)
+        if not whole:
+            kept[: likelihood.n_shifts] = ~likelihood.loose
+        return Blocks(components, values, csr_array(d.border)[:, kept], corner[np.ix_(kept, kept)], kept, np.diag(corner)[~kept])
     kept = np.ones(len(corner))
     kept[: likelihood.n_shifts][likelihood.of_raters] = 0.0
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from seamark.columns import OUTCOMES
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, Source, Taste
 from seamark.models.features import style_features
@@ -88,6 +89,59 @@ class Design:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Judgments without a likelihood, by reason."""
     notes: tuple[str, ...] = ()
+
+
+_SWAPPED = np.array([1, 0, 2, 3, 4, 5, 6])
+"""What each of `OUTCOMES` of a pair is when the pair is turned round."""
+_STEP = 1 << 16
+"""Judgments counted at once: their keys then stay in the processor's cache."""
+
+
+def distinct(feedback: Feedback, *, ordered: bool) -> Feedback:
+    """The same pairs counted: one judgment per pair and outcome with the count as its weight, where that makes many times fewer.
+
+    Only data of plain pairs can be counted, in which nothing but the responses, the outcome and whether the order is known differs
+    between judgments. Unless `ordered`, a pair and the same pair turned round are one. Else the feedback itself.
+    """
+    frame, n, options = feedback.judgments, feedback.n_responses, len(OUTCOMES)
+    size = n * n * options
+    constant = [name for name in frame.columns if name not in ("outcome", "responses")]
+    if 2 * size > frame.height or frame["kind"][0] != "pair":
+        return feedback
+    for name in constant:
+        column = frame[name]
+        if column.null_count() not in (0, len(column)) or (
+            column.null_count() == 0 and (column.dtype.is_nested() or column.n_unique() > 1)
+        ):
+            return feedback
+    shown = frame["responses"].explode(empty_as_null=False).to_numpy()
+    if len(shown) != 2 * frame.height:
+        return feedback
+    pairs, outcome = shown.reshape(-1, 2), frame["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
+    counts = np.zeros(size, dtype=np.int64)
+    key = np.empty(_STEP, dtype=np.int64)
+    for start in range(0, len(pairs), _STEP):
+        part = pairs[start : start + _STEP]
+        k = key[: len(part)]
+        np.multiply(part[:, 0], n, out=k, casting="unsafe")
+        k += part[:, 1]
+        k *= options
+        k += outcome[start : start + _STEP]
+        counts += np.bincount(k, minlength=size)
+    table = counts.reshape(n, n, options)
+    if not ordered or not frame["order_known"][0]:
+        turned = table.transpose(1, 0, 2)[:, :, _SWAPPED]
+        table = np.where(np.tri(n, dtype=bool).T[:, :, None], table + turned, 0)
+        table[np.arange(n), np.arange(n)] = counts.reshape(n, n, options)[np.arange(n), np.arange(n)]
+    left, right, answer = np.nonzero(table)
+    weight = table[left, right, answer].astype(np.float64)
+    if frame["weight"].null_count() == 0:
+        weight *= float(frame["weight"][0])
+    first = frame.head(1).drop("outcome", "responses", "weight")
+    rows = first.select(pl.all().repeat_by(pl.lit(len(left))).explode()) if len(left) else first.clear()
+    codes = pl.Series("responses", np.stack([left, right], 1).astype(np.uint32)).cast(frame["responses"].dtype)
+    answers = pl.Series("outcome", np.array(OUTCOMES)[answer], dtype=pl.String).cast(frame["outcome"].dtype)
+    return replace(feedback, judgments=rows.with_columns(answers, codes, weight=weight).select(frame.columns))
 
 
 def choose_outcomes(feedback: Feedback) -> dict[str, Outcome]:
@@ -477,7 +531,8 @@ def _choice_blocks(part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] |
         slots = np.array([r[0] for r in rows], dtype=np.int64)
         most = most if known is None else cap
         family = Luce(m, min(most, m), none) if not worst and (most > 1 or none) else Choice(m=m, worst=worst)
-        sets = {members: code for code, members in enumerate(family.sets)} if isinstance(family, Luce) else {(i,): i for i in range(m)}
+        members = family.sets if isinstance(family, Luce) else [(i,) for i in range(m)]
+        sets = {chosen: code for code, chosen in enumerate(members)}
         coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [sets[tuple(sorted(r[1]))] for r in rows]))
         blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", family, coded, slots))
     return blocks, approximated

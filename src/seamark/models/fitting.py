@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -22,10 +23,10 @@ from scipy.optimize import brentq
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.linalg import svds
 
-from seamark.errors import NotConverged, NotIdentified
+from seamark.errors import InvalidSetting, NotConverged, NotIdentified
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
-from seamark.models.design import Design, build_design, comparison_parts, read_covariates, tastes
-from seamark.models.effects import Reliability
+from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
+from seamark.models.effects import Position, Reliability
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import Factor, People, Same, Strata, columns_of
@@ -64,6 +65,8 @@ def fit(
     tolerance: float = 1e-4,
     require_converged: bool = True,
     require_identified: bool = True,
+    cluster: Literal["rater", "prompt"] | None = None,
+    start: Fit | None = None,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
@@ -75,7 +78,13 @@ def fit(
         The parts of the model. Left out: Linear on hashed n-grams where all responses have texts, else Tabular; Same; the
         outcome families of the kinds present, with reliability, position, leniency and lapse.
     tolerance
-        Largest root mean square of a Newton step at the end, in standard errors.
+        Largest root mean square of a Newton step at the end, in standard errors. Where one matrix holds everything and slopes are not
+        fitted, a thousandth of it, which costs a step.
+    cluster
+        What the sandwich intervals take as independent: raters, or prompts. Left out: raters where they are known, else prompts.
+    start
+        An earlier fit of the same model to some of these judgments: the search starts there. What is found is the same within the
+        tolerance, sooner.
     progress
         Called with (iteration, decrement).
 
@@ -86,35 +95,58 @@ def fit(
     NotIdentified
         If id-only responses fall in parts that no judgment connects, unless `require_identified` is False.
     """
+    problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
+    state = optimise(problem, max_iterations=max_iterations, tolerance=tolerance, seed=seed, progress=progress, start=start)
+    if not state.convergence.converged and require_converged:
+        raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
+    return _result(problem, state, cluster, seed)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Judgments, and the model that they are to be explained by."""
+
+    given: Feedback
+    feedback: Feedback
+    """The same, counted where many judgments are alike."""
+    utility: Utility
+    people: People
+    strata: Strata
+    likelihood: Likelihood
+    reliable: bool
+    """Whether raters' slopes are fitted."""
+    seen: Array
+    """(n_raters,) judgments of each rater."""
+    liked: dict[str, tuple[float, float]]
+    """Mean and sd of the properties of responses that raters may differ in liking."""
+    notes: tuple[str, ...]
+
+
+def pose(
+    given: Feedback, *, utility: Utility | None, people: People | None, observation: Observation | None, require_identified: bool
+) -> Problem:
+    """The likelihood of some judgments under a model, its parts left out being the usual ones; see `fit`."""
+    observation = observation or Observation()
+    feedback = distinct(given, ordered=observation.with_effect(Position))
     require_usable(feedback)
     utility = utility or default_utility(feedback)
     people = people or Same()
-    observation = observation or Observation()
     strata = Strata.of([*filter(None, [people.factor(feedback)]), *utility.factors(feedback)], feedback)
     covariates, constant = read_covariates(feedback, observation)
     design = build_design(feedback, observation, strata, covariates=covariates)
     basis = utility.prepare(feedback)
-    liked, liked_scale = tastes(feedback, observation, None)
-    design = replace(design, tastes=liked)
+    values, liked = tastes(feedback, observation, None)
+    design = replace(design, tastes=values)
     notes = list(design.notes)
     if constant:
         notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
         notes += _check_identified(feedback, design, require_identified)
-    likelihood = Likelihood(design, basis, observation)
     seen = _judgments_per_rater(design)
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    opposed = isinstance(people, Same)
-    slopes = Slopes.start(design.n_raters, opposed=opposed, level_share=strata.share, learnt=strata.learnt) if reliable else None
-    if slopes is None and strata.latent is not None:
-        slopes = Classes(design.n_raters, strata.share, strata.learnt)
-    state = _optimise(likelihood, slopes, strata.factors, seen > 0, max_iterations, tolerance, np.random.default_rng(seed), progress)
-    if not state.convergence.converged and require_converged:
-        raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
-    found = _result(feedback, likelihood, state, utility, people, strata, notes, seen, seed)
-    return replace(found, data=found.data | {"tastes": liked_scale})
+    return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, tuple(notes))
 
 
 def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
@@ -164,7 +196,7 @@ def _reliability_is_learnable(seen: Array) -> bool:
 
 
 @dataclass
-class _State:
+class State:
     x: Array
     nodes: Nodes
     posterior: Array
@@ -189,6 +221,14 @@ def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str,
         if s.estimated:
             parts.append((s.name, np.arange(likelihood.n_values + s.start, likelihood.n_values + s.stop)))
     return parts
+
+
+def _same_map(one: Basis, two: Basis) -> bool:
+    """Whether two bases make the same columns of a text."""
+    if one.features is None or two.features is None:
+        return False
+    a, b = one.features.to_arrays(), two.features.to_arrays()
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def _mean_square(basis: Basis, index: NDArray[np.int64]) -> float:
@@ -254,6 +294,39 @@ class _Search:
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
         self.value, self.posterior, self.log_joint = self.objective(self.x)
+
+    def take_up(self, earlier: Fit, problem: Problem) -> None:
+        """Start where an earlier fit ended: what is the same there and here is taken over, by name."""
+        likelihood, feedback = self.likelihood, problem.feedback
+        k, P = likelihood.design.loadings.shape[1], likelihood.basis.n_columns
+        if likelihood.basis.matrix is None and earlier.basis.matrix is None and len(earlier.weights) == k:
+            rows = earlier.basis.rows_for(feedback)
+            self.x[likelihood.values] = np.where(rows.known, earlier.weights[:, rows.index], 0.0).ravel()
+        elif likelihood.basis.matrix is not None and earlier.weights.shape == (k, P) and _same_map(likelihood.basis, earlier.basis):
+            self.x[likelihood.values] = earlier.weights.ravel()
+        row = {name: i for i, name in enumerate(earlier.raters["rater"].to_list())}
+        rater = np.array([row.get(name, -1) for name in feedback.raters["id"].to_list()], dtype=np.int64)
+        before = {s.name: s for s in earlier.shift_parts}
+        for s in likelihood.parts:
+            if s.name in before and s.per_rater:
+                old = earlier.shifts[before[s.name].start : before[s.name].stop]
+                self.x[likelihood.n_values + s.start : likelihood.n_values + s.stop] = np.where(rater >= 0, old[rater], 0.0)
+            elif s.name in before and s.names == before[s.name].names:
+                self.x[likelihood.n_values + s.start : likelihood.n_values + s.stop] = earlier.shifts[
+                    before[s.name].start : before[s.name].stop
+                ]
+        for c in likelihood.cells:
+            if earlier.families.get(c.block.name) == c.block.family:
+                self.x[likelihood.shape][c.shape] = earlier.shape[earlier.shapes[c.block.name]]
+        for name, _ in self.parts:
+            if f"{name}_sd" in earlier.prior:
+                self.variances[name] = max(earlier.prior[f"{name}_sd"], 1e-3) ** 2
+        if isinstance(self.slopes, Slopes) and "slope_spread" in earlier.prior:
+            self.slopes.spread = earlier.prior["slope_spread"]
+            self.slopes.shares = np.array([earlier.prior[f"share {name}"] for name in SHARES])
+            self.nodes = self.slopes.nodes()
+        self._set_precision()
+        self.look()
 
     def part_levels(self, latent: Factor, rng: np.random.Generator) -> None:
         """Tell the latent levels apart, since all of them start alike and nothing would ever part them.
@@ -444,23 +517,34 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
 
-def _optimise(
-    likelihood: Likelihood,
-    slopes: Slopes | Classes | None,
-    factors: Sequence[Factor],
-    seen: NDArray[np.bool_],
+def optimise(
+    problem: Problem,
+    *,
     max_iterations: int,
     tolerance: float,
-    rng: np.random.Generator,
-    progress: Callable[[int, float], None] | None,
-) -> _State:
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+    start: Fit | None = None,
+) -> State:
+    """The mode of the posterior, and the prior strengths at the maximum of the marginal likelihood."""
+    likelihood, strata, seen, factors = problem.likelihood, problem.strata, problem.seen > 0, problem.strata.factors
+    rng = np.random.default_rng(seed)
+    slopes = None
+    if problem.reliable:
+        opposed = isinstance(problem.people, Same)
+        slopes = Slopes.start(likelihood.design.n_raters, opposed=opposed, level_share=strata.share, learnt=strata.learnt)
+    elif strata.latent is not None:
+        slopes = Classes(likelihood.design.n_raters, strata.share, strata.learnt)
     search = _Search.start(likelihood, slopes, factors)
+    if start is not None:
+        search.take_up(start, problem)
     frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
+    gradient = np.zeros(likelihood.size)
     memory, age = _Memory(), 0
-    if search.nodes.levels > 1:
+    if search.nodes.levels > 1 and start is None:
         search.part_levels(next(f for f in factors if f.latent), rng)
     for iteration in range(1, max_iterations + 1):
         lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
@@ -470,18 +554,19 @@ def _optimise(
             components = Components(derivatives.values)
         gradient = derivatives.gradient - search.precision * (search.x - search.centre)
         if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
-            solver = make_solver(likelihood, derivatives, search.precision, components, rng)
+            solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False)
+        exact = slopes is None and isinstance(solver, Dense)
         plain = solver.solve(gradient)
         decrement = float(np.sqrt(max(gradient @ plain, 0.0) / len(plain)))
         step = memory.step(search.x, gradient, solver) if frozen else plain
         if progress is not None:
             progress(iteration, decrement)
-        if frozen and decrement < tolerance:
+        if frozen and decrement < (1e-3 * tolerance if exact else tolerance):
             search.look()
             break
         if not search.advance(step):
             if not lent and not memory.pairs:
-                break
+                break  # rounding, if the decrement is small
             memory, age = _Memory(), 0  # the lent curvature was too old, or memory misled
             continue
         if frozen or (decrement > _SETTLED and iteration < max_iterations // 2):
@@ -499,14 +584,17 @@ def _optimise(
             frozen, age = True, 0
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
-    return _State(
+    return State(
         search.x, search.nodes, search.posterior, search.precision, search.variances, slopes, components,
-        Convergence(converged, iteration, decrement, tolerance, float(search.nodes.posterior(search.log_joint)[0].sum())),
+        Convergence(
+            converged, iteration, decrement, tolerance, float(np.abs(gradient).max() / likelihood.design.n_judgments),
+            float(search.nodes.posterior(search.log_joint)[0].sum()),
+        ),
     )  # fmt: skip
 
 
 def _covariance(
-    likelihood: Likelihood, state: _State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
 ) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
@@ -528,7 +616,14 @@ def _covariance(
         C, precision = likelihood.slope_border(state.x, state.nodes, state.posterior)
         n = likelihood.n_values
         corner = np.block([[solver.corner, C[n:].toarray()], [C[n:].T.toarray(), np.diag(precision)]])
-        solver = Blocks(solver.components, solver.values, csr_array(hstack([solver.border, C[:n]])), corner)
+        solver = Blocks(
+            solver.components,
+            solver.values,
+            csr_array(hstack([solver.border, C[:n]])),
+            corner,
+            np.ones(len(corner), dtype=bool),
+            np.zeros(0),
+        )
     factor = solver.values_factor(rng)
     se = np.sqrt(solver.variances()[: likelihood.size])
     shared = np.concatenate(
@@ -544,7 +639,7 @@ def _covariance(
 
 
 def _dense_covariance(
-    likelihood: Likelihood, state: _State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, list[str]]:
     """The same where everything fits in one matrix (over the free parameters)."""
     notes: list[str] = []
@@ -574,20 +669,21 @@ def _dense_covariance(
     return values, spread(se, free), spread(sandwich, free), notes
 
 
-def _result(
-    feedback: Feedback, likelihood: Likelihood, state: _State, utility: Utility, people: People, strata: Strata,
-    notes: list[str], seen: Array, seed: int,
-) -> Fit:  # fmt: skip
-    design, basis, observation = likelihood.design, likelihood.basis, likelihood.observation
+def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt"] | None, seed: int) -> Fit:
+    feedback, likelihood, people, strata, seen = problem.feedback, problem.likelihood, problem.people, problem.strata, problem.seen
+    design, basis, observation, notes = likelihood.design, likelihood.basis, likelihood.observation, list(problem.notes)
     rng = np.random.default_rng(seed + 1)
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
     known = design.n_raters >= 2 and float(seen.sum()) > 0.5 * design.n_judgments
-    cluster = None if known else prompts
+    by_rater = known if cluster_by is None else cluster_by == "rater"
+    if by_rater and not known:
+        raise InvalidSetting("cluster", "rater", "Fewer than half of the judgments have a rater, or there is one; use prompt.")
+    cluster = None if by_rater else prompts
     factor, se, sandwich, more = _covariance(likelihood, state, cluster, rng)
     notes += more
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
-    if sandwich is not None and (design.n_raters if known else feedback.n_prompts) < 10:
+    if sandwich is not None and (design.n_raters if by_rater else feedback.n_prompts) < 10:
         sandwich = None
         notes.append("no sandwich interval: fewer than 10 raters, or prompts where raters are not known")
 
@@ -628,8 +724,9 @@ def _result(
     repeated = known and float(np.median(seen[seen > 0])) >= 2
     shown = [c for c in likelihood.cells if not isinstance(c.block.family, Missing)]
     found = Fit(
-        spec={"utility": utility.to_dict(), "people": people.to_dict(), "observation": observation.to_dict(), "seed": seed},
+        spec={"utility": problem.utility.to_dict(), "people": people.to_dict(), "observation": observation.to_dict(), "seed": seed},
         basis=basis,
+        trained_on=problem.given,
         factors=factors,
         families={c.block.name: c.block.family for c in likelihood.cells},
         shapes={c.block.name: c.shape for c in likelihood.cells},
@@ -648,13 +745,13 @@ def _result(
         prior=prior,
         convergence=state.convergence,
         data={
-            "fingerprint": feedback.fingerprint,
-            "n_judgments": feedback.n_judgments,
+            "n_judgments": problem.given.n_judgments,
             "n_responses": feedback.n_responses,
             "n_prompts": feedback.n_prompts,
             "n_raters": feedback.n_raters,
             "left_out": dict(design.left_out),
-            "clustered_by": "rater" if known else "prompt",
+            "clustered_by": "rater" if by_rater else "prompt",
+            "tastes": problem.liked,
         },
         separates=not isinstance(people, Same) and repeated,
         notes=tuple(notes),
@@ -678,7 +775,7 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("seamark", "numpy", "scipy", "polars", "torch")} | {"python": platform.python_version()}
 
 
-def _rater_table(feedback: Feedback, likelihood: Likelihood, state: _State, seen: Array, se: Array) -> pl.DataFrame:
+def _rater_table(feedback: Feedback, likelihood: Likelihood, state: State, seen: Array, se: Array) -> pl.DataFrame:
     R = likelihood.design.n_raters
     L = state.nodes.levels
     width = L * state.posterior.shape[1]

@@ -34,8 +34,8 @@ from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, k
 from scipy.special import logsumexp
 
 from seamark.models.design import Block, Design
-from seamark.models.effects import Shift, shift_matrix, shifts_of
 from seamark.models.observation import Missing, Observation
+from seamark.models.shifts import Shift, shift_matrix, shifts_of
 from seamark.models.terms import Terms, log_prob, terms, with_lapse_covariates, with_scales
 from seamark.models.utility import Basis, squared_rows
 
@@ -298,6 +298,15 @@ class Likelihood:
         return out
 
     @property
+    def loose(self) -> NDArray[np.bool_]:
+        """(S,) shifts of raters that hardly move with the values, being about where or how a pair was shown, not about its worth."""
+        out = self.of_raters
+        for s in self.parts:
+            if s.name == "leniency":
+                out[s.start : s.stop] = False
+        return out
+
+    @property
     def circumstances(self) -> list[tuple[str, int]]:
         """(name, index in x) of the parameters of scales and hastes."""
         names = [f"{role}: {name}" for role in ("scale", "lapse") for c in self.design.covariates if c.role == role for name in c.names]
@@ -418,6 +427,40 @@ class Likelihood:
             size = c.shape.stop - c.shape.start
             found = with_scales(found, z - shift[rows], c.scale[rows], slice(size, size))
         return found if c.haste is None else with_lapse_covariates(found, c.haste[rows])
+
+    # ------------------------------------------------------------------ many parameter vectors at once
+
+    def edge_gaps(self, x: Array) -> Array:
+        """(E, B) gap along each edge under each of B parameter vectors (size, B)."""
+        P = self.basis.n_columns
+        out = np.empty((len(self.edges.left), x.shape[1]))
+        for g, mine in enumerate(self._mine):
+            out[mine] = self._incidence[g] @ self.basis.times(_loaded(x[self.values], self.design.loadings[g], P))
+        return out
+
+    def edge_sums(self, by_edge: Array) -> Array:
+        """(n_values, B): what (E, B) along the edges adds up to for the values, the transpose of `edge_gaps`."""
+        P, k = self.basis.n_columns, self.design.loadings.shape[1]
+        out = np.zeros((k * P, by_edge.shape[1]))
+        for g, mine in enumerate(self._mine):
+            summed = self.basis.transpose_times(self._incidence[g].T @ by_edge[mine])
+            for a in np.flatnonzero(self.design.loadings[g]):
+                out[a * P : (a + 1) * P] += self.design.loadings[g, a] * summed
+        return out
+
+    def scores(self, c: Cells, z: Array, x: Array) -> tuple[Array, Array]:
+        """(B, n) derivative of log p by the contrast z (B, n), and (n_shape, B, n) by the shape, under B parameter vectors (size, B)."""
+        t, mine = x[self.shape], self._shape_of(c)
+        shape = np.zeros((self.n_shape, *z.shape))
+        if not mine:
+            return terms(c.block.family, z, c.block.outcome, t[c.shape, 0], None).first, shape
+        first = np.empty_like(z)
+        for b in range(len(z)):
+            found = terms(c.block.family, z[b : b + 1], c.block.outcome, t[c.shape, b], self._lapse_odds(c, slice(None), t[:, b]))
+            first[b], shape[mine, b] = found.first[0], found.first_t[:, 0]
+        return first, shape
+
+    # ------------------------------------------------------------------ uncertainty
 
     def edge_variances(self, factor: Any) -> Array:
         """(E,) posterior variance of the gap of each edge, from a factor (n_values, r) of the values' covariance."""
@@ -544,7 +587,7 @@ class Likelihood:
             D = self._incidence[g]
             node_gradient[:, g] = D.T @ slope_e[mine]
             laplacian.append(self._laplacians[g](curve_e[mine]))
-            to_shifts.append(csr_array(D.T @ shifted_e[mine]))
+            to_shifts.append(csr_array(D.T @ csr_array(shifted_e.tocsr()[mine])))
             to_shape.append(D.T @ shape_e[mine])
         for c, m in many:
             self._add_many(c, m, node_gradient, laplacian, to_shifts, to_shape)

@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.models.design import Block, Design, build_design, tastes
-from seamark.models.effects import shift_matrix
 from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Strata
 from seamark.models.result import Fit
+from seamark.models.shifts import shift_matrix
 from seamark.models.utility import squared_rows
 from seamark.records import Feedback
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, UnreadableSource
-from seamark.models.effects import Covariate, Shift
+from seamark.models.effects import Covariate
 from seamark.models.observation import Outcome, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Factor, columns_of
+from seamark.models.shifts import Shift
 from seamark.models.utility import Basis, FeatureMap, squared_rows
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
@@ -33,6 +35,8 @@ class Convergence:
     decrement: float
     """sqrt(g' A^-1 g / size) at the end: root mean square of the last Newton step, in standard errors of the step's own metric."""
     tolerance: float
+    gradient: float
+    """The first-order condition: largest derivative of the log posterior by any parameter at the end, per judgment."""
     log_likelihood: float
     notes: tuple[str, ...] = ()
 
@@ -127,6 +131,8 @@ class Fit:
     spec: dict[str, Any]
     """Utility, people and observation as asked for."""
     basis: Basis
+    trained_on: Feedback | str = field(repr=False)
+    """The judgments fitted, or their fingerprint where the fit was loaded."""
     factors: tuple[Factor, ...]
     """What values differ by, beside the responses: people, axes, contexts, periods."""
     families: dict[str, Outcome]
@@ -163,6 +169,11 @@ class Fit:
     versions: dict[str, str] = field(default_factory=dict)
     latent: Latent | None = None
     """What was learnt of the latent levels of raters, where people have them."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the judgments fitted; hashing many takes longer than fitting them, so it waits until it is asked for."""
+        return self.trained_on if isinstance(self.trained_on, str) else self.trained_on.fingerprint
 
     def __repr__(self) -> str:
         state = "" if self.convergence.converged else ", NOT CONVERGED"
@@ -436,7 +447,7 @@ class Fit:
             "rater_ids": self.raters["rater"].to_list(),
             "prior": self.prior,
             "convergence": vars(self.convergence),
-            "data": self.data,
+            "data": self.data | {"fingerprint": self.fingerprint},
             "separates": self.separates,
             "notes": self.notes,
             "versions": self.versions,
@@ -490,7 +501,7 @@ class Fit:
         )
         convergence = record["convergence"] | {"notes": tuple(record["convergence"]["notes"])}
         return Fit(
-            spec=record["spec"], basis=basis, factors=tuple(Factor.from_dict(f) for f in record["factors"]),
+            spec=record["spec"], basis=basis, trained_on=record["data"]["fingerprint"], factors=tuple(Factor.from_dict(f) for f in record["factors"]),
             shifts=arrays["shifts"], shift_parts=tuple(Shift(**part | {"names": tuple(part["names"])}) for part in record["shift_parts"]),
             covariates=tuple(Covariate.from_dict(c) for c in record["covariates"]), sources=tuple(record["sources"]),
             latent=Latent(**record["latent"]) if record["latent"] else None,
@@ -555,10 +566,8 @@ def _labels_wanted(latent: Factor, gaps: Array, count: Array, rng: np.random.Gen
         done = n
         posterior = np.exp(log_posterior - log_posterior.max(1, keepdims=True))
         posterior /= posterior.sum(1, keepdims=True)
-        if latent.learnt:
-            settled = float(posterior.max(1).mean()) >= 0.9
-        else:
-            settled = float(((posterior @ latent.loadings[:-1] - truth) ** 2).mean()) <= 0.25
+        off = ((posterior @ latent.loadings[:-1] - truth) ** 2).mean()
+        settled = posterior.max(1).mean() >= 0.9 if latent.learnt else off <= 0.25
         if settled:
             return n
     assert done == most

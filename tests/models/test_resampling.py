@@ -1,0 +1,122 @@
+"""The Bayesian bootstrap against refits with the same weights, the sandwich, and the truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_effects import planted
+
+from seamark.errors import InvalidSetting
+from seamark.models import Observation, Position, Rating, Reliability, Tabular, Varying, bootstrap, fit
+from seamark.models.fitting import optimise, pose
+from seamark.models.resampling import _mover, _weights
+from seamark.simulation import Tastes
+
+POSITION = Observation(effects=(Position(),), lapse=False)
+
+
+@pytest.mark.parametrize("kinds", [("pair",), ("pair", "rating")])
+@pytest.mark.parametrize("by", ["judgment", "rater", "prompt"])
+def test_a_round_is_the_fit_to_the_weighed_judgments(by: str, kinds: tuple[str, ...]):
+    """Against Newton's method run to its end on the weighed likelihood; priors frozen. Within 2% of a standard error."""
+    problem = pose(
+        planted(n_judgments=1500, kinds=kinds, tie=-1.0).feedback,
+        utility=Tabular(),
+        people=None,
+        observation=POSITION,
+        require_identified=True,
+    )
+    state = optimise(problem, max_iterations=100, tolerance=1e-6, seed=0)
+    weights = _weights(problem, by, 3, np.random.default_rng(3))
+    assert all((w >= 0).all() for w in weights)
+    found = _mover(problem, state)(weights)
+    for b in range(3):
+        cells = tuple(replace(c.block, count=w[b]) for c, w in zip(problem.likelihood.cells, weights, strict=True))
+        weighed = replace(problem.likelihood, design=replace(problem.likelihood.design, blocks=cells))
+        centre = np.zeros(weighed.size)
+        centre[weighed.shape] = weighed.shape_start()
+        x = state.x.copy()
+        for _ in range(20):
+            d = weighed.derivatives(x, state.nodes, state.posterior)
+            curvature = d.whole() + np.diag(state.precision)
+            x += np.linalg.solve(curvature, d.gradient - state.precision * (x - centre))
+        se = np.sqrt(np.diag(np.linalg.inv(curvature)))
+        assert np.abs((found[b] - x) / se).max() < 0.02
+
+
+def test_judgment_weights_give_the_intervals_of_the_curvature_where_the_model_is_right():
+    """300 rounds: the standard error of a standard deviation is 4%."""
+    society = planted(n_judgments=5000)
+    result = fit(society.feedback, utility=Tabular(), observation=POSITION)
+    found = bootstrap(society.feedback, utility=Tabular(), observation=POSITION, rounds=300, by="judgment", seed=1)
+    i, j = np.triu_indices(12, 1)
+    spread = (found.utilities[:, i] - found.utilities[:, j]).std(0)
+    assert np.mean(spread / result.gaps(society.feedback, i, j).ignorance) == pytest.approx(1.0, abs=0.05)
+    low, high = found.gap(i, j)
+    gaps = society.truth.value[i] - society.truth.value[j]
+    assert ((low < gaps) & (gaps < high)).mean() > 0.8
+    assert found.se.shape == (12,)
+
+
+def test_rater_weights_widen_where_raters_have_tastes():
+    society = planted(tastes=Tastes(sd=1.0))
+    spread = {
+        by: bootstrap(society.feedback, utility=Tabular(), observation=POSITION, rounds=200, by=by, seed=2).se.mean()  # type: ignore[arg-type]
+        for by in ("judgment", "rater")
+    }
+    assert spread["rater"] > 1.3 * spread["judgment"]
+
+
+def test_the_same_seed_gives_the_same_rounds():
+    society = planted(n_judgments=500)
+    seen: list[int] = []
+    one = bootstrap(
+        society.feedback, utility=Tabular(), observation=POSITION, rounds=10, by="rater", seed=5, progress=lambda done, _: seen.append(done)
+    )
+    assert seen[-1] == 10
+    two = bootstrap(society.feedback, utility=Tabular(), observation=POSITION, rounds=10, by="rater", seed=5)
+    assert np.array_equal(one.utilities, two.utilities)
+
+
+def test_what_cannot_be_weighed_is_refused():
+    society = planted(n_judgments=600)
+    with pytest.raises(InvalidSetting, match="slopes of 1"):
+        bootstrap(society.feedback, utility=Tabular(), observation=Observation(effects=(Reliability(),)))
+    with pytest.raises(InvalidSetting, match="slopes of 1"):
+        bootstrap(society.feedback, utility=Tabular(), observation=POSITION, people=Varying(1))
+    assert Rating(edges=(1.0,)).size == 1
+
+
+# ------------------------------------------------------------------------------------ updates, clusters, the first-order condition
+
+
+@pytest.mark.parametrize("effects", [(Position(),), (Reliability(), Position())], ids=["plain", "reliability"])
+def test_an_update_is_the_batch_fit(effects: tuple):
+    """Judgments and raters that are new; equal to the fit of everything from nothing within a twentieth of a standard error."""
+    society = planted(careless=0.15 if len(effects) > 1 else 0.0, n_judgments=4000)
+    observation = Observation(effects=effects, lapse=False)
+    early = society.feedback.filter(np.arange(4000) < 3000)
+    before = fit(early, utility=Tabular(), observation=observation)
+    batch = fit(society.feedback, utility=Tabular(), observation=observation)
+    update = fit(society.feedback, utility=Tabular(), observation=observation, start=before)
+    i, j = np.triu_indices(12, 1)
+    a, b = (r.gaps(society.feedback, i, j) for r in (batch, update))
+    assert np.abs((a.mean - b.mean) / a.ignorance).max() < 0.05
+    assert np.abs(a.ignorance / b.ignorance - 1).max() < 0.02
+    assert update.convergence.iterations <= batch.convergence.iterations
+
+
+def test_intervals_can_cluster_by_prompt():
+    society = planted(n_prompts=40)
+    by = {c: fit(society.feedback, utility=Tabular(), observation=POSITION, cluster=c) for c in ("rater", "prompt", None)}  # type: ignore[arg-type]
+    assert by["rater"].data["clustered_by"] == by[None].data["clustered_by"] == "rater"
+    assert by["prompt"].data["clustered_by"] == "prompt"
+    assert by["rater"].parameters[0].se_sandwich != by["prompt"].parameters[0].se_sandwich
+    assert np.array_equal(by["rater"].weights, by["prompt"].weights)
+
+
+def test_a_plain_fit_ends_where_the_gradient_is_nothing():
+    result = fit(planted(n_judgments=20_000).feedback, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+    assert result.convergence.gradient < 1e-9
