@@ -1,6 +1,7 @@
 # One command for everything; CI calls the same targets. `make` = check + test.
 PYTHON ?= python3
 CHROMIUM ?= chromium
+HOURS ?= 8
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
@@ -42,8 +43,9 @@ demo: $(VENV)/.core  ## the built-in study with known truth
 test: $(VENV)/.dev  ## all but the slow statistical runs; ARGS goes to pytest
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev  ## all tests, then whether intervals cover: it resumes where it was stopped, HOURS at most
 	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python benchmarks/calibration.py --budget-hours $(HOURS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,137 @@
+"""Which compositions have intervals that are known not to cover as often as they say, by simulation, and how a fit says so.
+
+The data below is written by `benchmarks/calibration.py --write`, which draws truths from the prior, fits, and counts
+(docs/calibration.md). It holds what was measured and failed; that something is not listed does not say that it was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from seamark.columns import COLUMNS
+from seamark.models.observation import Choice, Luce, Missing, Outcome, Rating, Strength, Thumbs
+
+
+@dataclass(frozen=True)
+class Failed:
+    """90% intervals of one quantity, in one composition, that did not cover 88% to 92% of simulated truths."""
+
+    outcome: str
+    utility: str
+    people: str
+    effects: tuple[str, ...]
+    quantity: str
+    """gap (of the mean person), group or level (the gap of one), or the name of a parameter."""
+    n: int
+    """Fits."""
+    covered: float
+    low: float
+    """99% interval of the coverage, Holm-corrected."""
+    high: float
+
+
+@dataclass(frozen=True)
+class FailedPart:
+    """A part whose 90% intervals of gaps fail over all compositions measured that have it, and no part listed before it."""
+
+    part: str
+    compositions: int
+    n: int
+    covered: float
+    low: float
+    high: float
+
+
+# fmt: off
+FAILED: tuple[Failed, ...] = (
+)
+FAILED_PARTS: tuple[FailedPart, ...] = (
+)
+# fmt: on
+
+
+def unsupported(spec: Mapping[str, Any], families: Mapping[str, Outcome]) -> str | None:
+    """What is known to be wrong with the intervals of fits like this one, in a sentence or two; None where nothing is known.
+
+    Parameters
+    ----------
+    spec, families
+        Those of a `Fit`: the parts that were asked for, and the outcome families of its blocks.
+    """
+    parts = _composition(spec, families)
+    if parts is None:
+        return None
+    outcome, utility, people, effects = parts
+    said: list[str] = []
+    mine = [f for f in FAILED if (f.outcome, f.utility, f.people, frozenset(f.effects)) == parts]
+    named = {"gap": "utility gaps", "group": "the gaps of one group", "level": "the gaps at one axis, context or period"}
+    said += [_sentence(f"of {named.get(f.quantity, f.quantity)}", f.covered, f.low, f.high, f.n, "this composition") for f in mine]
+    if not any(f.quantity == "gap" for f in mine):
+        for p in FAILED_PARTS:
+            if p.part in (outcome, utility, people, *effects):
+                where = f"{p.compositions} compositions with {p.part}"
+                said.append(_sentence("of utility gaps", p.covered, p.low, p.high, p.n, where))
+    return "; ".join(said) + " (docs/calibration.md)" if said else None
+
+
+def _sentence(what: str, covered: float, low: float, high: float, n: int, where: str) -> str:
+    kind = "too narrow" if covered < 0.9 else "too wide"
+    return f"90% intervals {what} are {kind}: they covered {covered:.0%} [{low:.0%}, {high:.0%}] of {n:,} simulated truths in {where}"
+
+
+def _composition(spec: Mapping[str, Any], families: Mapping[str, Outcome]) -> tuple[str, str, str, frozenset[str]] | None:
+    """(outcome, utility, people, effects) in the words of the data above; None for what the simulations do not have."""
+    outcomes = {_outcome(name, family, families) for name, family in families.items() if not isinstance(family, Missing)}
+    if len(outcomes) != 1:
+        return None  # kinds of judgments mixed
+    outcome = outcomes.pop()
+    effects: set[str] = {"lapse"} if spec["observation"]["lapse"] else set()
+    applies = {
+        "Position": outcome not in ("Rating", "Thumbs") and not outcome.startswith("ranking"),
+        "Leniency": outcome in ("Rating", "Thumbs"),
+        "Missingness": "pair/answered" in families,
+    }
+    for effect in spec["observation"]["effects"]:
+        name = effect["effect"]
+        if not applies.get(name, True):
+            continue
+        word = _effect(effect)
+        if word is None:
+            return None
+        if word == "lapse by seconds":
+            if "lapse" not in effects:
+                continue  # there is no lapse that could move
+            effects.remove("lapse")
+        effects.add(word)
+    return outcome, str(spec["utility"]["utility"]), str(spec["people"]["people"]), frozenset(effects)
+
+
+def _outcome(name: str, family: Outcome, families: Mapping[str, Outcome]) -> str:
+    if isinstance(family, Rating | Thumbs):
+        return type(family).__name__
+    if name.startswith("choice/"):
+        return "best-worst" if any(other.startswith("choice/worst") for other in families) else "choice of 4"
+    if name.startswith("ranking/"):
+        return "ranking with ties" if any(isinstance(f, Luce) for f in families.values()) else "ranking"
+    if isinstance(family, Strength):
+        return "rao_kupper" if family.levels == 1 else "Strength"
+    if isinstance(family, Luce):
+        return "both bad"
+    return "Choice probit" if isinstance(family, Choice) and family.link == "probit" else type(family).__name__
+
+
+def _effect(effect: Mapping[str, Any]) -> str | None:
+    name = effect["effect"]
+    if name == "Position":
+        return None if effect.get("by") else "position per rater" if effect["per_rater"] else "position"
+    if name == "Scale":
+        dtype = COLUMNS.get(effect["by"], pl.String)
+        return "scale by number" if pl.Series(dtype=dtype).dtype.is_numeric() else "scale by names"
+    if name == "Lapse":
+        return "lapse by seconds"
+    known = {"Reliability": "reliability", "Leniency": "leniency", "Source": "source", "Missingness": "missingness"}
+    return known.get(name)
