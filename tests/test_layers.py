@@ -36,7 +36,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 MODELS: tuple[tuple[str, ...], ...] = (
     ("features", "labels", "network", "effects", "people"),
     ("observation",),
-    ("utility", "design", "terms", "targets"),
+    ("utility", "design", "terms", "targets", "coverage"),
     ("shifts", "distributional"),
     ("likelihood",),
     ("curvature", "slopes"),
