@@ -60,6 +60,8 @@ BATCH = 10
 MANY, SOME, WRONG = 2000, 500, 200
 """Fits per cell: where one takes less than `FAST` seconds; elsewhere; of what is wrong on purpose."""
 FAST = 0.1
+GUESS = {"Same": 3.0, "Groups": 5.0, "Personas": 15.0, "Varying": 60.0}
+"""Seconds that a first batch may take."""
 LEVEL = 1.645
 """Half width of a 90% interval, in standard errors."""
 BAND = (0.88, 0.92)
@@ -169,21 +171,22 @@ def target(cell: Cell, batches: Sequence[Mapping[str, Any]]) -> int:
 
 
 def tasks(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]], fits: int = 0) -> Iterator[tuple[Cell, int]]:
-    """Batches still to be done. The next is always of the cell that has had the least time: whenever the run is stopped, the quick cells
-    are known well and the slow ones somewhat."""
+    """Batches still to be done. The next is of the cell that will have had the least time after it: whenever the run is stopped, the quick
+    cells are known well and the slow ones somewhat."""
     begun = {c.number: {b["first"] for b in done[c.number]} for c in cells}
 
-    def spent(cell: Cell) -> float:
+    def after(cell: Cell) -> float:
+        """Seconds that the cell will have had after one more batch."""
         batches = done[cell.number]
-        under_way = len(begun[cell.number]) - len(batches)
-        return sum(b["wall_s"] for b in batches) + (under_way * BATCH * seconds_per_fit(batches) if under_way else 0.0)
+        each = BATCH * seconds_per_fit(batches) if batches else GUESS[cell.truth.people]
+        return sum(b["wall_s"] for b in batches) + (len(begun[cell.number]) - len(batches) + 1) * each
 
     while True:
         wanted = []
         for cell in cells:
             first = next((i for i in range(0, fits or target(cell, done[cell.number]), BATCH) if i not in begun[cell.number]), None)
             if first is not None:
-                wanted.append((spent(cell), cell.number, first, cell))
+                wanted.append((after(cell), cell.number, first, cell))
         if not wanted:
             return
         _, number, first, cell = min(wanted)

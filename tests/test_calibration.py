@@ -176,7 +176,7 @@ def test_truths_are_the_same_in_every_run():
     assert first == again
 
 
-def test_the_next_batch_is_of_the_cell_that_had_the_least_time():
+def test_the_next_batch_is_of_the_cell_that_will_have_had_the_least_time():
     cells = [replace(BARE, number=i) for i in range(3)]
     fits = [{"seconds": 0.01}]
     done = {i: [{"first": 0, "wall_s": wall, "fits": fits}] for i, wall in enumerate((3.0, 1.0, 2.0))}
