@@ -59,8 +59,11 @@ fix: $(VENV)/.dev
 examples: $(VENV)/.dev
 	@set -e; for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-bench: $(VENV)/.dev  ## time and memory beside the peers, then accuracy on real debates; ARGS goes to run.py
-	$(BIN)/python benchmarks/run.py $(ARGS)
+bench: $(VENV)/.dev  ## time and memory beside the peers, of reading and of studies, then accuracy on real debates; ARGS goes to speed.py
+	$(PIP) -e ".[bench]"
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(BIN)/python benchmarks/speed.py --write
+	$(BIN)/python benchmarks/run.py
 	@if [ -n "$$SEAMARK_TEST_DATA" ]; then $(BIN)/python benchmarks/debates.py; \
 	  else echo "debates: not run, SEAMARK_TEST_DATA is not set (docs/data.md)"; fi
 

@@ -1,11 +1,10 @@
-"""Time, peak memory and accuracy of Seamark beside its peers, on the same data in the same run.
+"""Time and peak memory of reading files, beside their parsers, and of whole studies. (Fits beside their peers: speed.py.)
 
-    python benchmarks/run.py                      everything
-    python benchmarks/run.py fit --sizes 1e4 1e5  some of it
+    python benchmarks/run.py                       everything
+    python benchmarks/run.py load --sizes 1e4 1e5  some of it
 
 Every measurement is a fresh process (its peak memory includes Python, the library and the data); shown are the median of the runs
-and, for seconds, their range. A ratio is the row's seconds over Seamark's, "prepared" with the making of each library's input from arrays of
-codes. Times of one machine compare within one run only.
+and, for seconds, their range. A ratio is the row's seconds over Seamark's. Times of one machine compare within one run only.
 This process imports nothing big: on Linux a child starts with its parent's peak memory.
 """
 
@@ -28,18 +27,15 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
-PACKAGES = ("seamark", "numpy", "scipy", "polars", "torch", "choix", "evalica", "crowd-kit", "scikit-learn", "transformers")
+PACKAGES = ("seamark", "numpy", "polars", "orjson", "torch")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of a table, and up to how many judgments it is run."""
+    """A row of a table."""
 
     name: str
     case: str
-    largest: float = 1e6
-    why: str = ""
-    """Why it is not run beyond that."""
 
 
 @dataclass(frozen=True)
@@ -55,56 +51,15 @@ class Table:
     """Only these, whatever sizes are asked for, if they are not smaller."""
 
 
-_SQUARE = "needs a matrix of items x items"
 TABLES = (
     Table(
         "load", "Load dialogues (HH-RLHF layout, JSONL)", "dialogues", ".jsonl", (Case("sm.load", "load"), Case("orjson alone", "parse"))
     ),
-    Table("load", "Load ids (JSONL)", "crowd", ".jsonl", (Case("sm.load", "load"), Case("orjson alone", "parse"))),
-    Table("load", "Load ids (CSV)", "crowd", ".csv", (Case("sm.load", "load"), Case("polars.read_csv alone", "parse"))),
-    Table(
-        "fit",
-        "Fit a leaderboard of 200 items",
-        "leaderboard",
-        ".npz",
-        (
-            Case("sm.fit, Tabular, with intervals", "seamark"),
-            Case("choix ilsr_pairwise_dense, counts given", "choix ilsr"),
-            Case("choix opt_pairwise", "choix opt", 1e4, "minutes"),
-            Case("evalica bradley_terry", "evalica bradley_terry"),
-            Case("evalica newman", "evalica newman"),
-            Case("scikit-learn LogisticRegression", "scikit-learn"),
-        ),
-    ),
-    Table(
-        "fit",
-        "Fit a sparse graph, 20 judgments an item",
-        "sparse",
-        ".npz",
-        (
-            Case("sm.fit, Tabular, with intervals", "seamark"),
-            Case("choix ilsr_pairwise_dense, counts given", "choix ilsr", 1e4, _SQUARE),
-            Case("evalica bradley_terry", "evalica bradley_terry", 1e4, _SQUARE),
-            Case("scikit-learn LogisticRegression", "scikit-learn"),
-        ),
-    ),
-    Table(
-        "fit",
-        "Fit a crowd of 2,000 raters, 5,000 responses; accuracy on pairs nobody judged",
-        "crowd",
-        ".npz",
-        (
-            Case("sm.fit, Tabular, raters' reliability, with intervals", "seamark with raters"),
-            Case("sm.fit, Tabular, raters ignored", "seamark"),
-            Case("evalica bradley_terry", "evalica bradley_terry"),
-            Case("scikit-learn LogisticRegression", "scikit-learn"),
-            Case("crowd-kit DawidSkene, then Bradley-Terry", "crowd-kit DawidSkene, BT"),
-            Case("crowd-kit NoisyBradleyTerry (10 steps)", "crowd-kit NoisyBradleyTerry", 1e4, "minutes"),
-        ),
-    ),
-    Table("study", "Whole study, ids, 200 items (target: 30 s, 2 GiB)", "leaderboard", ".jsonl", (Case("run_study", "study"),), (1e5,)),
+    Table("load", "Load ids (JSONL)", "annot", ".jsonl", (Case("sm.load", "load"), Case("orjson alone", "parse"))),
+    Table("load", "Load ids (CSV)", "annot", ".csv", (Case("sm.load", "load"), Case("polars.read_csv alone", "parse"))),
+    Table("study", "Whole study, ids, 200 items (target: 30 s, 2 GiB)", "dense", ".jsonl", (Case("run_study", "study"),), (1e5,)),
     Table("study", "Whole study, ids, 10,000 items (target: 30 s, 2 GiB)", "sparse", ".jsonl", (Case("run_study", "study"),), (1e5,)),
-    Table("study", "Whole study, ids, 2,000 raters (target: 30 s, 2 GiB)", "crowd", ".jsonl", (Case("run_study", "study"),), (1e5,)),
+    Table("study", "Whole study, ids, 2,000 raters (target: 30 s, 2 GiB)", "annot", ".jsonl", (Case("run_study", "study"),), (1e5,)),
     Table(
         "study", "Whole study, texts, simulated society (target: 30 s, 2 GiB)", "society", ".jsonl", (Case("run_study", "study"),), (1e5,)
     ),
@@ -122,12 +77,8 @@ class Row:
     peak_mib: list[float] = field(default_factory=list)
     failed: str = ""
 
-    def seconds(self, key: str = "seconds") -> list[float]:
-        return [run[key] for run in self.runs]
-
-    def whole(self) -> float:
-        """Median seconds with the library's own input made from arrays of codes."""
-        return median(run["seconds"] + run.get("prepare_s", 0.0) for run in self.runs)
+    def seconds(self) -> list[float]:
+        return [run["seconds"] for run in self.runs]
 
 
 def measure(case: str, path: Path, timeout_s: float) -> tuple[dict[str, Any] | None, float, str]:
@@ -168,9 +119,6 @@ def run_table(table: Table, sizes: list[int], *, runs: int, timeout_s: float, fo
         for case in table.cases:
             row = Row(table.title, case.name, n)
             rows.append(row)
-            if n > case.largest:
-                row.failed = f"not run: {case.why}"
-                continue
             for _ in range(runs):
                 start = time.perf_counter()
                 result, peak, row.failed = measure(case.case, path, timeout_s)
@@ -185,10 +133,6 @@ def run_table(table: Table, sizes: list[int], *, runs: int, timeout_s: float, fo
 
 
 _SHOWN = (
-    ("prepare s", "prepare_s", ".3f"),
-    ("correlation", "correlation", ".4f"),
-    ("RMSE", "rmse", ".3f"),
-    ("scale", "scale", ".2f"),
     ("held-out accuracy", "held_out", ".4f"),
     ("n held out", "n_held_out", ",d"),
     ("converged", "converged", ""),
@@ -199,7 +143,6 @@ _SHOWN = (
 def markdown(rows: list[Row]) -> str:
     """A table of one kind of rows."""
     extra = [(title, key, form) for title, key, form in _SHOWN if any(key in run for row in rows for run in row.runs)]
-    prepared = any("prepare_s" in run for row in rows for run in row.runs)
     header = [
         "judgments",
         "what",
@@ -207,7 +150,6 @@ def markdown(rows: list[Row]) -> str:
         "range",
         "runs",
         "ratio",
-        *(["ratio, prepared"] if prepared else []),
         "peak MiB",
         *(title for title, _, _ in extra),
     ]
@@ -222,8 +164,6 @@ def markdown(rows: list[Row]) -> str:
         base = median(first[row.n].seconds()) if first[row.n].runs else None
         cells += [f"{median(seconds):.3g}", f"{min(seconds):.3g}-{max(seconds):.3g}", str(len(seconds))]
         cells.append(f"{median(seconds) / base:.3g}" if base else "")
-        if prepared:
-            cells.append(f"{row.whole() / first[row.n].whole():.3g}" if base else "")
         cells.append(f"{median(row.peak_mib):,.0f}")
         for _, key, form in extra:
             values = [run.get(key) for run in row.runs]
