@@ -133,7 +133,8 @@ class Categorical:
     """U_r is one of `atoms` values, evenly spaced from 0 to 1: P(a over b) = sum_ij p_i(a) p_j(b) [1{i > j} + 1/2 1{i = j}].
 
     Columns: log odds of the atoms, a prior N(0, strength^2) on each. Gauge: the atoms stay where they are put. Only their order
-    enters the likelihood, so means, spreads and quantiles are in units of a ladder that is a convention, not in logits.
+    enters the likelihood, so means, spreads and quantiles are in units of a ladder that is a convention, not in logits. With features
+    each column of theirs has a weight per atom: 300 columns are a minute's work, 1,000 many.
 
     Source: Siththaranjan et al. 2024, section 4 (categorical DPL).
     """
@@ -485,12 +486,12 @@ def fit_distribution(
             break
     precision, largest = problem.precision(strengths), np.inf
     while True:
+        x, steps = _search(problem, x, precision, state, tolerance=tolerance / 2, max_iterations=min(_STALE, max_iterations - iterations))
+        iterations += max(steps, 1)
         state = problem.state(x, precision, rng, n_draws=_SOLVED)
         largest = float(np.abs(state.whiten(problem.objective(x, precision)[1])).max())
         if largest < tolerance or iterations >= max_iterations:
             break
-        x, steps = _search(problem, x, precision, state, tolerance=tolerance / 2, max_iterations=min(_STALE, max_iterations - iterations))
-        iterations += max(steps, 1)
     if not largest < tolerance and require_converged:
         raise NotConverged(iterations, largest, tolerance)
     return _result(utility, problem, x, strengths, state, left_out, flips, largest, iterations, tolerance, rng)
