@@ -112,10 +112,8 @@ def answers(row: Mapping[str, object], world: World, slope: float, group: int) -
     """(probabilities of the possible answers, the one given) for each answer in a judgment."""
     kind, rater = row["kind"], None if row["rater"] is None else int(row["rater"])  # type: ignore[call-overload]
     confidence = row.get("confidence")
-    if confidence is not None:
-        scaled = slope * math.exp(world.scale * (float(confidence) - world.confidence[0]) / world.confidence[1])  # type: ignore[arg-type]
-    else:
-        scaled = slope
+    sure = 0.0 if confidence is None else (float(confidence) - world.confidence[0]) / world.confidence[1]  # type: ignore[arg-type]
+    scaled = slope * math.exp(world.scale * sure)
     plain = [world.utility[r, group] for r in row["responses"]]  # type: ignore[attr-defined]
     models = row.get("models") or [None] * len(plain)
     favour = [0.0 if m is None else world.source.get(str(m), 0.0) for m in models]  # type: ignore[attr-defined]

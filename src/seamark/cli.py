@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from seamark.errors import InvalidSetting, SeamarkError
 
 if TYPE_CHECKING:
     from seamark.checks import Findings
+    from seamark.models.observation import Observation
     from seamark.models.people import People
     from seamark.models.utility import Utility
     from seamark.records import Feedback
@@ -60,6 +62,20 @@ UtilityOption = Annotated[
     typer.Option("--utility", help="hash, tabular, or the name or path of a text encoder; chosen from the data where not given."),
 ]
 GroupsOption = Annotated[str | None, typer.Option("--groups", help="Field that holds the raters' group, or none for one population.")]
+PersonasOption = Annotated[int | None, typer.Option("--personas", help="Fit this many latent classes of raters with values of their own.")]
+TastesOption = Annotated[int | None, typer.Option("--tastes", help="Let raters' tastes vary in this many continuous directions (1 or 2).")]
+DifferOption = Annotated[
+    str | None,
+    typer.Option("--differ", help="Values differ by axis, by context:FIELD (context:pair_type), or move by period:DAYS (period:30)."),
+]
+EffectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--effect",
+        help="Beside the usual effects: scale:FIELD (position is fatigue; guideline_version, team, confidence), lapse:seconds, "
+        "position:raters, position:FIELD, source, or taste:NAME (taste:log_characters). May be given again.",
+    ),
+]
 CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter.toml; the written-out default where not given.")]
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")]
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
@@ -82,6 +98,10 @@ def study(
     on_error: OnError = "stop",
     utility: UtilityOption = None,
     groups: GroupsOption = None,
+    personas: PersonasOption = None,
+    tastes: TastesOption = None,
+    differ: DifferOption = None,
+    effect: EffectOption = None,
     charter: CharterOption = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Unit of the held-out part: prompt, rater, group, time, source, prompt_cluster, judgment.")
@@ -98,7 +118,8 @@ def study(
 
     with _progress(quiet=as_json) as say:
         result = run_study(
-            source, out, format=format, columns=_columns(columns), on_error=_on_error(on_error), utility=_utility(utility), people=_people(groups),
+            source, out, format=format, columns=_columns(columns), on_error=_on_error(on_error), utility=_differ(differ, _utility(utility)),
+            people=_people(groups, personas, tastes), observation=_observation(effect),
             charter=Charter.from_toml(charter) if charter else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
         )  # fmt: skip
     if as_json:
@@ -131,7 +152,8 @@ def fit(
     source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the fit.")],
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
-    utility: UtilityOption = None, groups: GroupsOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
+    utility: UtilityOption = None, groups: GroupsOption = None, personas: PersonasOption = None, tastes: TastesOption = None,
+    differ: DifferOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Fit the feedback model that a study would, to all of the source."""
     import seamark.models
@@ -140,11 +162,14 @@ def fit(
 
     require_folder_place(out, mark="fit.json")
     feedback = _read(source, format, columns, on_error, axis, seed)
-    model = choose_model(feedback, utility=_utility(utility), people=_people(groups))
+    model = choose_model(
+        feedback, utility=_differ(differ, _utility(utility)), people=_people(groups, personas, tastes), observation=_observation(effect)
+    )
     with _progress(quiet=as_json) as say:
         fitted = seamark.models.fit(
-            feedback, utility=model.utility, people=model.people, seed=seed, progress=lambda i, _: say("fitting", min(0.95, i / 60))
-        )
+            feedback, utility=model.utility, people=model.people, observation=model.observation, seed=seed,
+            progress=lambda i, _: say("fitting", min(0.95, i / 60)),
+        )  # fmt: skip
     fitted.save(out)
     if as_json:
         typer.echo((out / "fit.json").read_text(encoding="utf-8"))
@@ -349,12 +374,67 @@ def _utility(text: str | None) -> Utility | None:
     return Linear(text)
 
 
-def _people(text: str | None) -> People | None:
-    if text is None:
-        return None
-    from seamark.models.people import Groups, Same
+def _people(groups: str | None, personas: int | None, tastes: int | None) -> People | None:
+    from seamark.models.people import Groups, Personas, Same, Varying
 
-    return Same() if text == "none" else Groups(text)
+    given = [name for name, value in (("--groups", groups), ("--personas", personas), ("--tastes", tastes)) if value is not None]
+    if len(given) > 1:
+        raise InvalidSetting(" and ".join(given), "", "Give one of them: people differ in one way at a time.")
+    if personas is not None:
+        return Personas(personas)
+    if tastes is not None:
+        return Varying(tastes)
+    return None if groups is None else Same() if groups == "none" else Groups(groups)
+
+
+def _differ(text: str | None, utility: Utility | None) -> Utility | None:
+    """The utility, its values differing by what --differ names."""
+    if text is None:
+        return utility
+    from datetime import timedelta
+
+    from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
+
+    assert utility is None or isinstance(utility, Tabular | Linear)
+    what, _, by = text.partition(":")
+    if what == "axis" and not by:
+        return MultiAxis(utility)
+    if what == "context" and by:
+        return Context(by, utility)
+    try:
+        if what == "period" and float(by) > 0:
+            return Dynamic(timedelta(days=float(by)), utility)
+    except ValueError:
+        pass
+    raise InvalidSetting("--differ", text, "Use axis, context:FIELD, or period:DAYS with a number of days above 0.")
+
+
+def _observation(effects: list[str] | None) -> Observation | None:
+    """The usual effects, with those that --effect adds."""
+    if not effects:
+        return None
+    from seamark.models.effects import Lapse, Position, Scale, Source, Taste
+    from seamark.models.observation import Observation
+
+    usual = list(Observation().effects)
+    position = next(i for i, e in enumerate(usual) if isinstance(e, Position))
+    for text in effects:
+        what, _, by = text.partition(":")
+        if what == "scale" and by:
+            usual.append(Scale(by, within_rater=by in ("confidence", "seconds")))
+        elif what == "lapse" and by:
+            usual.append(Lapse(by))
+        elif what == "position" and by == "raters":
+            usual[position] = replace(usual[position], per_rater=True)  # type: ignore[call-arg]  # it is a Position
+        elif what == "position" and by:
+            usual[position] = replace(usual[position], by=by)  # type: ignore[call-arg]  # it is a Position
+        elif text == "source":
+            usual.append(Source())
+        elif what == "taste":
+            usual.append(Taste(by) if by else Taste())
+        else:
+            raise InvalidSetting("--effect", text, "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, or taste:NAME.")
+    return Observation(effects=tuple(usual))
 
 
 def _holds(place: Path, out: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,9 +26,10 @@ from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.fitting import fit
+from seamark.models.observation import Observation
 from seamark.models.people import Groups, People, Same
 from seamark.models.result import Fit
-from seamark.models.utility import RESIDUALS, Linear, Tabular, Utility, default_utility
+from seamark.models.utility import RESIDUALS, Context, Dynamic, Linear, MultiAxis, Tabular, Utility, default_utility
 from seamark.outputs import require_folder_place, whole_file, whole_folder
 from seamark.records import Feedback, require_usable
 from seamark.rendering import Report, describe_data, write_card, write_findings, write_report
@@ -82,6 +84,7 @@ def run_study(
     on_error: Literal["stop", "skip"] = "stop",
     utility: Utility | None = None,
     people: People | None = None,
+    observation: Observation | None = None,
     charter: Charter | None = None,
     split: str | None = None,
     held_out: str | Path | None = None,
@@ -95,7 +98,7 @@ def run_study(
     Parameters
     ----------
     source : a path, hf://..., or "demo".
-    utility, people : the model; `choose_model` chooses what is left out.
+    utility, people, observation : the model; `choose_model` chooses what is left out.
     split : unit of the held-out part (see `Feedback.split`); chosen from the data where not given.
     held_out : a source of its own to evaluate on, instead of a split.
     test : share of the judgments held out.
@@ -109,7 +112,7 @@ def run_study(
         cannot be written. Nothing is half-written.
     """
     asked = {
-        "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "charter": charter,
+        "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "observation": observation, "charter": charter,
         "split": split, "held_out": held_out, "test": test, "axis": axis, "seed": seed,
     }  # fmt: skip
     say = progress or _quietly
@@ -127,7 +130,7 @@ def run_study(
     say("diagnosing", 0.15)
     findings = _diagnose(feedback, parts, seed)
     say("fitting", 0.3)
-    model = choose_model(parts.train, utility=utility, people=people)
+    model = choose_model(parts.train, utility=utility, people=people, observation=observation)
     fitted, reason = _fit(parts.train, model, seed, say)
     say("evaluating", 0.75)
     findings = findings + _evaluate(fitted, reason, parts, seed)
@@ -221,10 +224,13 @@ class ModelChoice:
 
     utility: Utility
     people: People
+    observation: Observation
     notes: tuple[str, ...]
 
 
-def choose_model(train: Feedback, *, utility: Utility | None = None, people: People | None = None) -> ModelChoice:
+def choose_model(
+    train: Feedback, *, utility: Utility | None = None, people: People | None = None, observation: Observation | None = None
+) -> ModelChoice:
     """What is asked for, and for what is not: groups where at least two are large enough to be told apart, and fewer columns
     where there is less to learn them from."""
     notes: list[str] = []
@@ -239,14 +245,16 @@ def choose_model(train: Feedback, *, utility: Utility | None = None, people: Peo
                 notes.append(
                     f"{counts.height} groups: one population was fitted, since 2 to 6 groups of 200 judgments or more are needed to compare them"
                 )
-    if utility is None:
-        utility = default_utility(train)
-        if isinstance(utility, Linear):
+    open_to_choice = isinstance(utility, MultiAxis | Context | Dynamic) and utility.utility is None
+    if utility is None or open_to_choice:
+        inner = default_utility(train)
+        if isinstance(inner, Linear):
             # groups and residuals multiply the parameters; on public data 256 to 1,024 columns did equally well
-            room = 1024 if isinstance(people, Same) and train.n_responses > RESIDUALS else 256
+            room = 1024 if isinstance(people, Same) and not open_to_choice and train.n_responses > RESIDUALS else 256
             residual = None if isinstance(people, Same) or train.n_responses <= 700 else False
-            utility = Linear(n_columns=int(np.clip(train.n_responses, 64, room)), residual=residual)
-    return ModelChoice(utility, people, tuple(notes))
+            inner = Linear(n_columns=int(np.clip(train.n_responses, 64, room)), residual=residual)
+        utility = replace(utility, utility=inner) if isinstance(utility, MultiAxis | Context | Dynamic) else inner
+    return ModelChoice(utility, people, observation or Observation(), tuple(notes))
 
 
 # ---------------------------------------------------------------------------------------------- steps of the study alone
@@ -264,7 +272,8 @@ class _Parts:
 
 
 def _split(feedback: Feedback, utility: Utility | None, by: str | None, test: float, seed: int) -> _Parts:
-    tabular = isinstance(utility or default_utility(feedback), Tabular)
+    inside = utility.utility if isinstance(utility, MultiAxis | Context | Dynamic) else utility
+    tabular = isinstance(inside or default_utility(feedback), Tabular)
     if by is None:
         if feedback.n_judgments < _LEAST:
             return _Parts(feedback, None, "nothing was held out: too few judgments")
@@ -298,7 +307,7 @@ def _fit(train: Feedback, model: ModelChoice, seed: int, say: Progress) -> tuple
     """The fit, or why there is none: a study goes on without."""
     try:
         fitted = fit(
-            train, utility=model.utility, people=model.people, seed=seed, require_identified=False, require_converged=False,
+            train, utility=model.utility, people=model.people, observation=model.observation, seed=seed, require_identified=False, require_converged=False,
             progress=lambda i, _decrement: say("fitting", 0.3 + 0.4 * (1 - np.exp(-i / 15))),
         )  # fmt: skip
     except (InvalidSetting, MissingExtra, UnreadableSource):  # what was asked for is wrong, not the data
@@ -340,12 +349,13 @@ def _with_points(findings: Findings, fitted: Fit, feedback: Feedback, *, limit: 
 
 def _describe(fitted: Fit) -> dict[str, Any]:
     spec, convergence = fitted.spec, fitted.convergence
-    features = spec["utility"].get("features")
+    inside = spec["utility"].get("of") or spec["utility"]
+    utility = inside["utility"] + (f"({inside['features']})" if "features" in inside else "")
     return {
-        "utility": spec["utility"]["utility"] + (f"({features})" if features else ""),
+        "utility": utility if inside is spec["utility"] else f"{spec['utility']['utility']}({utility})",
         "people": spec["people"]["people"] + (f" by {spec['people']['by']}: {', '.join(fitted.groups)}" if "by" in spec["people"] else ""),
         "outcomes": sorted({type(f).__name__ for f in fitted.families.values()}),
-        "effects": list(spec["observation"]["effects"]),
+        "effects": [_effect_in_words(effect) for effect in spec["observation"]["effects"]],
         "converged": convergence.converged,
         "iterations": convergence.iterations,
         "decrement": convergence.decrement,
@@ -353,6 +363,12 @@ def _describe(fitted: Fit) -> dict[str, Any]:
         "prior": fitted.prior,
         "notes": [*fitted.notes, *(f"{n:,} {what}: left out of the likelihood" for what, n in fitted.data["left_out"].items())],
     }
+
+
+def _effect_in_words(effect: Mapping[str, Any]) -> str:
+    """Position, or Scale(by=team): what was said beside the usual."""
+    said = ", ".join(f"{name}={value}" for name, value in effect.items() if name != "effect" and value not in ("", False))
+    return effect["effect"] + (f"({said})" if said else "")
 
 
 def _command(source: str | Path, out: Path, asked: Mapping[str, Any]) -> str:
@@ -367,7 +383,8 @@ def _command(source: str | Path, out: Path, asked: Mapping[str, Any]) -> str:
         options = [part for name, word in words.items() for part in (f"--{option.get(name, name)}", str(word))]
         return shlex.join(["seamark", "study", str(source), "-o", str(out), *options])
     call = "".join(f", {name}={_code(name, value)}" for name, value in given.items())
-    return f"import seamark as sm\n\nsm.run_study({str(source)!r}, {str(out)!r}{call})"
+    needed = [f"import {name}\n" for name in ("datetime", "seamark.models") if f"{name}." in call]
+    return f"{''.join(needed)}import seamark as sm\n\nsm.run_study({str(source)!r}, {str(out)!r}{call})"
 
 
 def _word(name: str, value: Any) -> str | None:
@@ -384,7 +401,7 @@ def _word(name: str, value: Any) -> str | None:
         case "columns", dict():
             plain = all(not set(",=") & set(ours + theirs) for ours, theirs in value.items())
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items()) if plain else None
-        case "utility" | "people" | "test", _:
+        case "utility" | "people" | "observation" | "test", _:
             return None
         case _:
             return str(value)
@@ -396,7 +413,10 @@ def _code(name: str, value: Any) -> str:
         return f"sm.Charter.from_toml({str(value)!r})"
     if isinstance(value, Path):
         return repr(str(value))
-    return f"sm.{value!r}" if isinstance(value, Tabular | Linear | Same | Groups) else repr(value)
+    if isinstance(value, Tabular | Linear | Same | Groups):
+        return f"sm.{value!r}"
+    # what stands inside is written out, too
+    return re.sub(r"\b(?=[A-Z]\w*\()", "seamark.models.", repr(value)) if name in ("utility", "people", "observation") else repr(value)
 
 
 # ---------------------------------------------------------------------------------------------- files

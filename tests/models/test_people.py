@@ -183,7 +183,7 @@ def test_axes_share_what_they_share():
 
 def test_contexts_interact():
     society = planted(6, contexts=Contexts(deviation=0.8))
-    result = fit(society.feedback, utility=Context(Tabular(), by="pair_type"), observation=POSITION)
+    result = fit(society.feedback, utility=Context("pair_type", Tabular()), observation=POSITION)
     for number, name in enumerate(("work", "leisure")):
         u = result.utilities(society.feedback, at={"context": name})
         v = society.truth.value + society.truth.context_values[:, number]
@@ -206,7 +206,7 @@ def _path(result: Fit, society: Society) -> np.ndarray:
 
 def test_values_that_move_are_followed():
     society = planted(7, drift=Drift(value_sd=0.25), n_judgments=8000)
-    moving = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), observation=POSITION)
+    moving = fit(society.feedback, utility=Dynamic(MONTH, Tabular()), observation=POSITION)
     assert moving.prior["values of period_sd"] == pytest.approx(0.25, abs=0.1)
     truth = society.truth.value[:, None] + society.truth.drift
     found = _path(moving, society)[:, : truth.shape[1]]
@@ -222,7 +222,7 @@ def test_a_mix_of_raters_that_moves_is_no_drift_of_values():
     """Careless raters come to dominate: slopes take it up, and the steps of the values stay small."""
     society = planted(8, drift=Drift(careless=4.0), careless=0.3, n_judgments=8000)
     observation = Observation(effects=(Reliability(), Position()), lapse=False)
-    result = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), observation=observation)
+    result = fit(society.feedback, utility=Dynamic(MONTH, Tabular()), observation=observation)
     path = _path(result, society)
     assert np.abs(np.diff(path, axis=1)).mean() < 0.06
     assert np.corrcoef(path[:, 0], path[:, -1])[0, 1] > 0.98
@@ -230,7 +230,7 @@ def test_a_mix_of_raters_that_moves_is_no_drift_of_values():
     society = simulate(**(PLAIN | {"groups": 2, "disagreement": 1.0, "n_judgments": 8000, "drift": Drift(groups=4.0)}), seed=8)
     steps = []
     for people in (Same(), Groups()):
-        result = fit(society.feedback, utility=Dynamic(Tabular(), MONTH), people=people, observation=POSITION)
+        result = fit(society.feedback, utility=Dynamic(MONTH, Tabular()), people=people, observation=POSITION)
         steps.append(np.abs(np.diff(_path(result, society), axis=1)).mean())
     assert steps[1] < 0.5 * steps[0]
 
@@ -238,10 +238,10 @@ def test_a_mix_of_raters_that_moves_is_no_drift_of_values():
 def test_periods_take_times():
     society = planted(9, n_judgments=300)
     with pytest.raises(InvalidSetting, match="2 to 60"):
-        fit(society.feedback, utility=Dynamic(Tabular(), timedelta(days=3000)))
+        fit(society.feedback, utility=Dynamic(timedelta(days=3000), Tabular()))
     without = replace(society.feedback, judgments=society.feedback.judgments.with_columns(time=None))
     with pytest.raises(InvalidSetting, match="time"):
-        fit(without, utility=Dynamic(Tabular(), MONTH))
+        fit(without, utility=Dynamic(MONTH, Tabular()))
 
 
 def test_latent_people_take_raters():

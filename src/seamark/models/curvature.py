@@ -62,6 +62,17 @@ def _cholesky(matrix: Array) -> tuple[Array, bool]:
             ridge = max(10 * ridge, 1e-4 * scale)
 
 
+def _upright(blocks: Array) -> Array:
+    """(m, s, s) the same blocks, by the absolute values of their curvatures where one is not positive (far out, or with many lapses)."""
+    try:
+        np.linalg.cholesky(blocks)
+    except np.linalg.LinAlgError:
+        curve, axes = np.linalg.eigh(blocks)
+        curve = np.maximum(np.abs(curve), 1e-3 * np.abs(curve).max(-1, keepdims=True))
+        return np.asarray((axes * curve[:, None, :]) @ axes.transpose(0, 2, 1))
+    return blocks
+
+
 def _inverse_factor(cholesky: tuple[Array, bool]) -> Array:
     """F with F F' the inverse."""
     lower = cholesky[0]
@@ -175,7 +186,7 @@ class Blocks:
 
     @cached_property
     def _inverses(self) -> list[Array]:
-        return [np.asarray(np.linalg.inv(block), dtype=np.float64) for block in self.components.blocks(self.values)]
+        return [np.asarray(np.linalg.inv(_upright(block)), dtype=np.float64) for block in self.components.blocks(self.values)]
 
     @cached_property
     def _inverse(self) -> csr_array:

@@ -348,7 +348,8 @@ class _Search:
                 if posterior is None:
                     self.advance(step)
                 else:
-                    self.x = self.x + np.clip(step, -2.0, 2.0)
+                    values = likelihood.values
+                    self.x[values] += np.clip(step[values], -2.0, 2.0)
 
         climb(4)
         shared = self.x.copy()
@@ -371,7 +372,7 @@ class _Search:
             placed = np.zeros((R, L, self.posterior.shape[1]))
             slopes = self.posterior[:-1].reshape(R, L, -1).sum(1)
             placed[np.arange(R), level] = slopes
-            self.x = shared
+            self.x = shared.copy()
             climb(2, np.vstack([placed.reshape(R * L, -1), self.posterior[-1:]]))
             self.look()
             climb(6)
@@ -383,7 +384,8 @@ class _Search:
 
     def advance(self, step: Array) -> bool:
         """Go along the step, halving it until the objective does not fall; False where it always does."""
-        length = 1.0
+        # logarithms of scales and cut points: a step of more than 2 leaves all that the curvature knows of
+        length = min(1.0, 2.0 / max(float(np.abs(step[self.likelihood.shape]).max(initial=0.0)), 1e-9))
         for _ in range(30):
             candidate = self.x + length * step
             # a short step moves little of the slopes' posterior: nodes that carry none of it are left out

@@ -309,38 +309,50 @@ class MultiAxis:
     every axis: what is shared fills the gaps, as far as the axes agree.
     """
 
-    utility: Tabular | Linear
+    utility: Tabular | Linear | None = None
+    """None: chosen from the data."""
     by: str = "axis"
     min_judgments: int = 30
     """Axes with fewer judgments inform the shared value only."""
 
     def prepare(self, feedback: Feedback) -> Basis:
-        return self.utility.prepare(feedback)
+        return (self.utility or default_utility(feedback)).prepare(feedback)
 
     def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
         return (split(feedback, "axis", self.by, self.min_judgments, "use the utility inside"),)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"utility": "MultiAxis", "of": self.utility.to_dict(), "by": self.by, "min_judgments": self.min_judgments}
+        return {
+            "utility": "MultiAxis",
+            "of": self.utility.to_dict() if self.utility else None,
+            "by": self.by,
+            "min_judgments": self.min_judgments,
+        }
 
 
 @dataclass(frozen=True)
 class Context:
     """Values that depend on the context of the judgment: u_c = V_0 + V_c, partially pooled; `by` is a column such as pair_type."""
 
-    utility: Tabular | Linear
     by: str
+    utility: Tabular | Linear | None = None
+    """None: chosen from the data."""
     min_judgments: int = 30
     """Contexts with fewer judgments inform the shared value only."""
 
     def prepare(self, feedback: Feedback) -> Basis:
-        return self.utility.prepare(feedback)
+        return (self.utility or default_utility(feedback)).prepare(feedback)
 
     def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
         return (split(feedback, "context", self.by, self.min_judgments, "use the utility inside"),)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"utility": "Context", "of": self.utility.to_dict(), "by": self.by, "min_judgments": self.min_judgments}
+        return {
+            "utility": "Context",
+            "of": self.utility.to_dict() if self.utility else None,
+            "by": self.by,
+            "min_judgments": self.min_judgments,
+        }
 
 
 MOST_PERIODS = 60
@@ -357,19 +369,20 @@ class Dynamic:
     Source: Glickman 1999; Coulom 2008 (whole-history rating), with the size of the steps estimated instead of given.
     """
 
-    utility: Tabular | Linear
     every: timedelta
+    utility: Tabular | Linear | None = None
+    """None: chosen from the data."""
 
     def prepare(self, feedback: Feedback) -> Basis:
-        return self.utility.prepare(feedback)
+        return (self.utility or default_utility(feedback)).prepare(feedback)
 
     def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
         return (periods(feedback, self.every, MOST_PERIODS),)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"utility": "Dynamic", "of": self.utility.to_dict(), "every_s": self.every.total_seconds()}
+        return {"utility": "Dynamic", "of": self.utility.to_dict() if self.utility else None, "every_s": self.every.total_seconds()}
 
 
-def default_utility(feedback: Feedback) -> Utility:
+def default_utility(feedback: Feedback) -> Tabular | Linear:
     """Linear on hashed n-grams where the responses have texts, else Tabular."""
     return Linear() if feedback.responses["text"].null_count() == 0 else Tabular()
