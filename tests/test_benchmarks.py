@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,13 +71,13 @@ def test_every_case_of_a_table_exists() -> None:
 
 QUICK = ("bt", "bt-strings", "style", "ties", "alpha")
 """Rows that are quick at a small size; the others are run with the slow tests."""
-PEERS = ("choix", "evalica", "krippendorff", "sklearn", "crowdkit", "numpyro", "whr")
+PEERS = ("choix", "evalica", "krippendorff", "sklearn", "crowdkit")
 
 
 @pytest.mark.parametrize("rows", [QUICK, pytest.param(None, marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...] | None, require: Callable[[str, str], Any]) -> None:
-    for peer in PEERS[:4] if rows else PEERS:
-        require(peer, "Install the extra bench: the peers come with it.")
+    for peer in PEERS:
+        require(peer, "Install the extra dev: most peers come with it.")
     speed = _module("speed")
     small = ("--n", "2400", "--runs", "1", "--repetitions", "3", "--results", tmp_path)
     done = _run("speed.py", *(rows or ()), *small)
@@ -86,6 +87,8 @@ def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...]
     chosen = [row for row in speed.ROWS if rows is None or row.key in rows]
     assert set(runs) == {(row.key, case.name) for row in chosen for case in row.cases}
     unfinished = {key: run.get("failed") or run.get("missing") for key, run in runs.items() if "seconds" not in run}
+    # the largest peers come with the extra bench
+    unfinished = {key: why for key, why in unfinished.items() if not re.match("ModuleNotFoundError.*(numpyro|jax|whr)", why)}
     # so few votes leave items that won or lost everything, for which choix has no answer; style is a row that says what is missing
     assert {row for row, _ in unfinished} <= {"bt", "bt-strings", "style"}, unfinished
     assert all("choix" in case or "Seamark" in case for _, case in unfinished), unfinished
@@ -141,12 +144,12 @@ def test_every_function_of_a_row_exists() -> None:
 
 
 def test_speed_draws_how_time_grows(tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert", reason="the picture needs vl-convert-python; without it there are tables only")
     speed = _module("speed")
     row = speed.ROWS[0]
     runs = [{"row": row.key, "case": c.name, "n": n, "seconds": n / 1e6} for c in row.cases for n in (1000, 10_000)]
-    assert speed.draw(runs, tmp_path / "speed.svg")
-    assert "<svg" in (tmp_path / "speed.svg").read_text(encoding="utf-8")
+    # without the extra bench there are tables only
+    assert speed.draw(runs, tmp_path / "speed.svg") == (importlib.util.find_spec("vl_convert") is not None)
+    assert not (tmp_path / "speed.svg").exists() or "<svg" in (tmp_path / "speed.svg").read_text(encoding="utf-8")
     assert not speed.draw(runs[:1], tmp_path / "none.svg")
 
 

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.linalg import svds
 
 from seamark.errors import InvalidSetting, NotConverged, NotIdentified
+from seamark.models.coverage import unsupported
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
 from seamark.models.effects import Position, Reliability
@@ -725,12 +726,16 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         prior |= {"slope_spread": state.slopes.spread} | {f"share {n}": float(s) for n, s in zip(SHARES, state.slopes.shares, strict=True)}
     repeated = known and float(np.median(seen[seen > 0])) >= 2
     shown = [c for c in likelihood.cells if not isinstance(c.block.family, Missing)]
+    spec = {"utility": problem.utility.to_dict(), "people": people.to_dict(), "observation": observation.to_dict(), "seed": seed}
+    families = {c.block.name: c.block.family for c in likelihood.cells}
+    if (doubtful := unsupported(spec, families)) is not None:
+        notes.append(doubtful)
     found = Fit(
-        spec={"utility": problem.utility.to_dict(), "people": people.to_dict(), "observation": observation.to_dict(), "seed": seed},
+        spec=spec,
         basis=basis,
         trained_on=problem.given,
         factors=factors,
-        families={c.block.name: c.block.family for c in likelihood.cells},
+        families=families,
         shapes={c.block.name: c.shape for c in likelihood.cells},
         weights=x[likelihood.values].reshape(k, P),
         factor=factor,

@@ -832,7 +832,7 @@ def _contrasts_of_many(block: Block, K: Array, n_responses: int) -> csr_array:
 
 def _add_runs(total: Array, code: Codes, values: Array) -> None:
     """total[:, code] += values, where code is ascending."""
-    starts = np.flatnonzero(np.diff(code, prepend=-1))
+    starts = np.append(0, np.flatnonzero(code[1:] != code[:-1]) + 1)
     total[:, code[starts]] += np.add.reduceat(values, starts, axis=1)
 
 
