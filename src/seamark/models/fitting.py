@@ -267,6 +267,10 @@ class _Search:
         x[likelihood.shape] = centre[likelihood.shape] = likelihood.shape_start()
         precision = np.full(size, 1.0)  # position: sd 1 logit, an effect that moves 50% to 73%
         precision[likelihood.shape] = 0.25  # shape: sd 2 around the start
+        for name, index in likelihood.circumstances:
+            # a gap that a circumstance doubles or halves lies 1.4 sd out, and odds of a lapse that it makes 2.7 times as large 1: with a
+            # wider prior and little data, values shrink to nothing while one level's scale grows without end
+            precision[index] = 4.0 if name.startswith("scale") else 1.0
         if likelihood.observation.lapse:
             precision[size - 1] = 1.0
         parts = _parts(likelihood, factors)
