@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,30 @@ def _meanings(names: Iterable[str]) -> str:
     return "\n".join(f"| `{name}` | {(_MEANINGS | sides)[name]} |" for name in names)
 
 
+FURTHER = ("seamark.models", "seamark.models.labels", "seamark.models.distributional", "seamark.models.targets", "seamark.simulation")
+"""Modules whose other public names are listed, too."""
+
+
 def api() -> str:
     rows = []
     for name in seamark.__all__:
         thing = getattr(seamark, name)
-        first = (inspect.getdoc(thing) or "").strip().split("\n\n")[0].replace("\n", " ")
-        parts = [f"## {name}", f"`{_called(name, thing)}`", first, *_parameters(thing), f"In `{thing.__module__}`."]
+        parts = [f"## {name}", f"`{_called(name, thing)}`", _first_words(thing), *_parameters(thing), f"In `{thing.__module__}`."]
         rows.append("\n\n".join(parts))
+    listed = set(seamark.__all__)
+    for place in FURTHER:
+        module = import_module(place)
+        own = [n for n, t in vars(module).items() if inspect.getmodule(t) is module and not n.startswith("_") and callable(t)]
+        names = sorted(n for n in getattr(module, "__all__", own) if n not in listed and callable(getattr(module, n)))
+        listed |= set(names)
+        lines = [f"- `{n}`: {_first_words(getattr(module, n))}" for n in names]
+        rows.append("\n\n".join([f"## Further, in {place}", "\n".join(lines)]))
     return "\n\n".join(["# The Python interface", GENERATED, "`import seamark as sm`: these names, imported on first use.", *rows]) + "\n"
+
+
+def _first_words(thing: Any) -> str:
+    """The first paragraph of what is documented of it."""
+    return (inspect.getdoc(thing) or "").strip().split("\n\n")[0].replace("\n", " ")
 
 
 def _parameters(thing: Any) -> list[str]:
