@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results"
 START, END = "<!-- speed: written by benchmarks/speed.py --write -->", "<!-- end of speed -->"
@@ -624,6 +624,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write the tables of what has been measured, and measure nothing")
     parser.add_argument("--child", nargs=4, metavar=("ROW", "CASE", "DATA", "SMALL"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    given.results = given.results.resolve()  # a child runs in another folder
     known = {row.key: row for row in ROWS}
     if given.child:
         key, name, path, small = given.child

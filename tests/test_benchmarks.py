@@ -70,21 +70,23 @@ def test_every_case_of_a_table_exists() -> None:
 # ---------------------------------------------------------------------------------------------- speed.py
 
 QUICK = ("bt", "bt-strings", "style", "ties", "alpha")
-"""Rows that are quick at a small size; the others are run with the slow tests."""
+"""Rows that are quick at a small size."""
+SLOW = ("bootstrap", "sparse", "grouped", "annot-thin", "coverage", "drift", "ties", "alpha")
+"""With these, every case is run once: the rows of raters differ in their data only."""
 PEERS = ("choix", "evalica", "krippendorff", "sklearn", "crowdkit")
 
 
-@pytest.mark.parametrize("rows", [QUICK, pytest.param(None, marks=pytest.mark.slow)], ids=["quick", "all"])
-def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...] | None, require: Callable[[str, str], Any]) -> None:
+@pytest.mark.parametrize("rows", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "slow"])
+def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...], require: Callable[[str, str], Any]) -> None:
     for peer in PEERS:
         require(peer, "Install the extra dev: most peers come with it.")
     speed = _module("speed")
     small = ("--n", "2400", "--runs", "1", "--repetitions", "3", "--results", tmp_path)
-    done = _run("speed.py", *(rows or ()), *small)
+    done = _run("speed.py", *rows, *small)
     assert done.returncode == 0, done.stderr
     log = tmp_path / "speed.jsonl"
     runs = {(run["row"], run["case"]): run for run in speed.measured(log)}
-    chosen = [row for row in speed.ROWS if rows is None or row.key in rows]
+    chosen = [row for row in speed.ROWS if row.key in rows]
     assert set(runs) == {(row.key, case.name) for row in chosen for case in row.cases}
     unfinished = {key: run.get("failed") or run.get("missing") for key, run in runs.items() if "seconds" not in run}
     # the largest peers come with the extra bench
@@ -108,7 +110,7 @@ def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...]
     assert half[0] < runs["ties", "**Seamark**, Davidson"]["figures"]["slope"]
 
     before = log.read_text(encoding="utf-8")
-    again = _run("speed.py", *(rows or ()), *small)
+    again = _run("speed.py", *rows, *small)
     assert again.returncode == 0, again.stderr
     assert log.read_text(encoding="utf-8") == before, "what is measured is not measured again"
 
