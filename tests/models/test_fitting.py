@@ -367,8 +367,11 @@ def test_the_covariance_knows_that_slopes_are_not_known():
     _, curvature, missing = _penalised(society, result, observation)
     n = society.feedback.n_responses
     observed, given = np.linalg.inv(curvature - missing)[:n, :n], np.linalg.inv(curvature)[:n, :n]
-    covariance = result.factor @ result.factor.T
-    assert np.abs(covariance - observed).max() < 0.01 * np.abs(observed).max()
+    factor, scale = result.factor[:, :-1], result.factor[:, -1]
+    assert np.abs(factor @ factor.T - observed).max() < 0.01 * np.abs(observed).max()
+    # and then the doubt about the scale that all values share, which is along the values themselves
+    assert abs(scale @ result.weights[0]) > 0.9999 * np.linalg.norm(scale) * np.linalg.norm(result.weights[0])
+    assert 0.02 < np.linalg.norm(scale) / np.linalg.norm(result.weights[0]) < 0.3
     assert np.abs(given - observed).max() > 0.1 * np.abs(observed).max()  # there is something to tell apart
 
 

@@ -645,6 +645,31 @@ def _covariance(
     return factor, se, sandwich, notes
 
 
+def _with_scale_doubt(
+    likelihood: Likelihood, state: State, seen: NDArray[np.bool_], factor: Array | csr_array, se: Array
+) -> tuple[Array | csr_array, Array]:
+    """Factor and standard errors with the doubt about the scale that all values share.
+
+    The scale is known as far as the prior of the slopes is: the more raters may be at chance, the larger the values must be. The
+    covariance takes that prior as known; what not knowing it adds to the variance of the log scale is read off the information of
+    scale and prior together, from the raters' scores (the empirical Fisher information; Berndt, Hall, Hall & Hausman 1974).
+    """
+    if not isinstance(state.slopes, Slopes) or likelihood.design.n_raters == 0:
+        return factor, se
+    values = state.x[likelihood.values]
+    by_rater = likelihood.cluster_scores(state.x, state.nodes, state.posterior)[: likelihood.design.n_raters, likelihood.values]
+    scores = np.column_stack([by_rater @ values, state.slopes.scores(state.posterior)])[seen]
+    information = scores.T @ scores
+    information[1:, 1:] += state.slopes.prior_information()
+    extra = max(float(np.linalg.inv(information)[0, 0] - 1 / information[0, 0]), 0.0)
+    along = values * np.sqrt(extra)
+    wider = se.copy()
+    wider[likelihood.values] = np.hypot(se[likelihood.values], along)
+    if isinstance(factor, csr_array):
+        return csr_array(hstack([factor, csr_array(along[:, None])])), wider
+    return np.hstack([factor, along[:, None]]), wider
+
+
 def _dense_covariance(
     likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, list[str]]:
@@ -688,6 +713,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     cluster = None if by_rater else prompts
     factor, se, sandwich, more = _covariance(likelihood, state, cluster, rng)
     notes += more
+    factor, se = _with_scale_doubt(likelihood, state, seen > 0, factor, se)
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
     if sandwich is not None and (design.n_raters if by_rater else feedback.n_prompts) < 10:

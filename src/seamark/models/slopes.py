@@ -85,6 +85,27 @@ class Slopes:
         unknown_prior[0, 0] = 0.0
         return Nodes(np.vstack([slope, np.ones((1, slope.shape[1]))]), np.vstack([prior, unknown_prior]), L)
 
+    def scores(self, posterior: Array) -> Array:
+        """(n_raters, 2 or 3) derivative of each rater's log marginal likelihood by the log odds of being at chance (and of being
+        opposed) against careful, and by the log spread, from the posterior over all nodes."""
+        L, branches = len(self.level_share), self.centre.shape[1]
+        R = len(self.centre) // L
+        each = posterior[:-1].reshape(R, L, -1)
+        by_branch = each[:, :, 1:].reshape(R, L, branches, GRID)
+        masses = [each[:, :, 0].sum(1), *([by_branch[:, :, 1].sum((1, 2))] if branches == 2 else [])]
+        kinds = [mass - share for mass, share in zip(masses, self.shares[1:], strict=False)]
+        cut = np.exp(-0.5 / self.spread**2 - 0.5 * np.log(2 * np.pi) - log_ndtr(1 / self.spread)) / self.spread
+        bend = ((self.grid() - 1) / self.spread) ** 2 - 1 + cut
+        return np.column_stack([*kinds, (by_branch * bend.reshape(R, L, branches, GRID)).sum((1, 2, 3))])
+
+    def prior_information(self) -> Array:
+        """(2 or 3, same) what the pseudo-raters know of the same parameters."""
+        shares = self.shares[1 : 1 + self.centre.shape[1]]
+        out = np.zeros((len(shares) + 1,) * 2)
+        out[:-1, :-1] = PSEUDO_RATERS.sum() * (np.diag(shares) - np.outer(shares, shares))
+        out[-1, -1] = 2 * _SPREAD_PRIOR[0]
+        return out
+
     def hyper(self) -> list[float]:
         """What settles when the search does."""
         return [*self.shares, float(np.log(self.spread)), *(self.level_share if self.learnt else ())]
