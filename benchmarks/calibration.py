@@ -299,25 +299,25 @@ def judged(found: Sequence[Coverage]) -> list[Coverage]:
 
 
 def coverage(cell: Cell, batches: Sequence[Mapping[str, Any]], *, kind: str = "z") -> list[Coverage]:
-    """Of each quantity of a cell, not yet judged; `kind` sandwich is that of parameters with the wider standard error."""
+    """Of each quantity of a cell, not yet judged; `kind` sandwich is that of parameters with the wider standard error.
+
+    A fit counts once: of parameters of a kind, such as those of several source models, it gives the first.
+    """
     fits = [f for b in batches for f in b["fits"] if "failed" not in f]
+    found: dict[str, list[float]] = {}
+    for f in fits:
+        first: dict[str, float] = {}
+        for name, z in f[kind].items():
+            first.setdefault(parameter_kind(name), z)
+        for name, z in first.items():
+            found.setdefault(name, []).append(z)
     out = []
-    for name in dict.fromkeys(name for f in fits for name in f[kind]):
-        z = np.array([f[kind][name] for f in fits if name in f[kind]])
+    for name, values in found.items():
+        z = np.array(values)
         hit = int((np.abs(z) < LEVEL).sum())
         over = [f["covered"][name] for f in fits if name in f["covered"]] if kind == "z" else []
-        out.append(
-            Coverage(
-                cell,
-                name,
-                len(z),
-                hit,
-                float(z.mean()),
-                float(z.std()),
-                p=p_value(hit, len(z)),
-                over_gaps=float(np.mean(over)) if over else None,
-            )
-        )
+        mean = float(np.mean(over)) if over else None
+        out.append(Coverage(cell, name, len(z), hit, float(z.mean()), float(z.std()), p=p_value(hit, len(z)), over_gaps=mean))
     return out
 
 
@@ -423,7 +423,17 @@ def tables(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]
 
 def parameter_kind(name: str) -> str:
     """Parameters that are the same thing in different blocks and levels."""
-    return re.sub(r"(=t|: m|_)\d+$", "", re.sub(r"^(rating|thumbs)(/\w*)?:", r"\1:", name)).replace("rating: cut", "rating: cut_0")
+    for pattern, kind in (
+        (r"scale: team=.*", "scale by names"),
+        (r"scale: position", "scale by number"),
+        (r"source: .*", "source"),
+        (r"(rating|thumbs)/.*: (log_step|cut).*", r"\1: \2"),
+        (r"(pair/strength): log_step.*", r"\1: log_step"),
+        (r"(ranking)/best of \d: (\w+)", r"\1: \2"),
+    ):
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, kind, name)
+    return name
 
 
 def _parameter_table(found: Mapping[str, list[Coverage]]) -> list[str]:
@@ -431,10 +441,10 @@ def _parameter_table(found: Mapping[str, list[Coverage]]) -> list[str]:
         "", "Named parameters (90% intervals; by the curvature, and by the wider of that and the sandwich):", "",
         "| parameter | compositions | n | curvature % | z mean | z sd | wider % | compositions where it fails |", "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    kinds = dict.fromkeys(parameter_kind(c.quantity) for c in found["parameter"])
+    kinds = dict.fromkeys(c.quantity for c in found["parameter"])
     for kind in kinds:
-        mine = [c for c in found["parameter"] if parameter_kind(c.quantity) == kind]
-        wide = [c for c in found["wider"] if parameter_kind(c.quantity) == kind]
+        mine = [c for c in found["parameter"] if c.quantity == kind]
+        wide = [c for c in found["wider"] if c.quantity == kind]
         n = sum(c.n for c in mine)
         z = sum(c.n * c.mean for c in mine) / n
         spread = np.sqrt(max(sum(c.n * (c.sd**2 + c.mean**2) for c in mine) / n - z**2, 0))
@@ -447,34 +457,8 @@ def _parameter_table(found: Mapping[str, list[Coverage]]) -> list[str]:
     return out
 
 
-def failing_parts(found: Sequence[Coverage]) -> list[tuple[str, list[Coverage], Coverage]]:
-    """Parts whose gaps fail over all compositions that have them: the worst first, then the worst of those without it, ...
-
-    One after the other, since a part would else fail for the company it keeps. Each step is judged with Holm's correction over all parts.
-    """
-    left = [c for c in found if not c.cell.wrong]
-    out: list[tuple[str, list[Coverage], Coverage]] = []
-    while True:
-        having = {
-            level: mine
-            for name, levels in FACTORS.items()
-            for level in levels
-            if level and (mine := [c for c in left if getattr(c.cell.fitted, name) == level])
-        }
-        pooled = []
-        for mine in having.values():
-            n, hit = sum(c.n for c in mine), sum(c.covered for c in mine)
-            pooled.append(Coverage(mine[0].cell, "gap", n, hit, 0.0, 1.0, p=p_value(hit, n)))
-        failed = [(c.p, level, c) for level, c in zip(having, judged(pooled), strict=True) if not c.passes]
-        if not failed:
-            return out
-        _, worst, c = min(failed, key=lambda f: f[:2])
-        out.append((worst, having[worst], c))
-        left = [c for c in left if c not in having[worst]]
-
-
 def shipped(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """The literals of `models/coverage.py`: what failed, with what was measured."""
+    """The literal of `models/coverage.py`: what failed, with what was measured."""
     found = families_of_tests(cells, done)
     rows = []
     for kind in ("gap", "level", "parameter"):
@@ -484,11 +468,7 @@ def shipped(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]
                 effects = tuple(sorted(f.effects))
                 entry = (f.outcome, f.utility, f.people, effects, c.quantity, c.n, round(c.share, 3), round(c.low, 3), round(c.high, 3))
                 rows.append(f"    Failed{entry!r},".replace("'", '"'))
-    parts = []
-    for part, mine, c in failing_parts(found["gap"]):
-        entry = (part, len(mine), c.n, round(c.share, 3), round(c.low, 3), round(c.high, 3))
-        parts.append(f"    FailedPart{entry!r},".replace("'", '"'))
-    return "\n".join(["FAILED: tuple[Failed, ...] = (", *rows, ")", "FAILED_PARTS: tuple[FailedPart, ...] = (", *parts, ")"])
+    return "\n".join(["FAILED: tuple[Failed, ...] = (", *rows, ")"])
 
 
 def _between(text: str, start: str, end: str, new: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from seamark.models import Fit, Groups, Observation, Reliability, coverage, fit
-from seamark.models.coverage import Failed, FailedPart, unsupported
+from seamark.models.coverage import Failed, unsupported
 from seamark.models.effects import Scale
 from seamark.models.observation import Choice, Davidson, Luce, Outcome, Rating, Strength
 from tests import reference
@@ -196,7 +196,6 @@ def grouped() -> Fit:
 
 def test_a_fit_of_a_failed_composition_says_so(grouped: Fit, monkeypatch: pytest.MonkeyPatch):
     failed = Failed("Davidson", "Tabular", "Groups", ("reliability", "scale by number"), "gap", 500, 0.8, 0.74, 0.85)
-    monkeypatch.setattr(coverage, "FAILED_PARTS", ())
     monkeypatch.setattr(coverage, "FAILED", (failed,))
     said = unsupported(grouped.spec, grouped.families)
     assert said is not None
@@ -205,16 +204,6 @@ def test_a_fit_of_a_failed_composition_says_so(grouped: Fit, monkeypatch: pytest
     for other in (replace(failed, effects=("reliability",)), replace(failed, outcome="Choice"), replace(failed, people="Same")):
         monkeypatch.setattr(coverage, "FAILED", (other,))
         assert unsupported(grouped.spec, grouped.families) is None
-
-
-def test_a_fit_with_a_failed_part_says_so(grouped: Fit, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(coverage, "FAILED", ())
-    monkeypatch.setattr(coverage, "FAILED_PARTS", (FailedPart("scale by number", 7, 3500, 0.84, 0.82, 0.86),))
-    said = unsupported(grouped.spec, grouped.families)
-    assert said is not None
-    assert "7 compositions with scale by number" in said
-    monkeypatch.setattr(coverage, "FAILED_PARTS", (FailedPart("Varying", 7, 3500, 0.84, 0.82, 0.86),))
-    assert unsupported(grouped.spec, grouped.families) is None
 
 
 @pytest.mark.parametrize("cell", [c for c in all_cells() if not c.wrong], ids=lambda c: str(c.number))
