@@ -174,6 +174,14 @@ def test_values_recovered_under_all_circumstances_at_once():
     assert left == pytest.approx(((pairs.outcome == 0) * pairs.count).sum() / pairs.count.sum(), abs=0.02)
 
 
+def test_a_scale_that_runs_away_is_named():
+    """Half of the judgments are answered at a fiftieth of the gap: far more than the prior of a scale expects, and said so."""
+    society = planted(guidelines=(0.0, -4.5), n_judgments=20_000)
+    result = fitted(society, Scale("guideline_version"))
+    assert any("run apart" in note for note in result.notes)
+    assert not any("run apart" in note for note in fitted(planted(fatigue=0.5), Scale("position")).notes)
+
+
 # ------------------------------------------------------------------------------------ missing answers
 
 

@@ -50,6 +50,8 @@ _VAGUE = 1.5
 """Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 _ATTEMPTS = 4
 """Placements of raters in latent levels that are followed for a few steps."""
+_RUNAWAY = 2.0
+"""A log scale four prior standard deviations out."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -661,7 +663,11 @@ def _with_scale_doubt(
     scores = np.column_stack([by_rater @ values, state.slopes.scores(state.posterior)])[seen]
     information = scores.T @ scores
     information[1:, 1:] += state.slopes.prior_information()
-    extra = max(float(np.linalg.inv(information)[0, 0] - 1 / information[0, 0]), 0.0)
+    own, across = float(information[0, 0]), information[0, 1:]
+    if own < 1e-9:
+        return factor, se  # values of 0 have no scale
+    left = own - float(across @ np.linalg.solve(information[1:, 1:], across))
+    extra = max(1 / max(left, 1e-3 * own) - 1 / own, 0.0)
     along = values * np.sqrt(extra)
     wider = se.copy()
     wider[likelihood.values] = np.hypot(se[likelihood.values], along)
@@ -734,6 +740,10 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         for offset, name in enumerate(c.block.family.names):
             parameters.append(parameter(f"{c.block.name}: {name}", likelihood.shape.start + c.shape.start + offset, "logits"))
     for name, index in likelihood.circumstances:
+        if name.startswith("scale") and abs(x[index]) > _RUNAWAY:
+            notes.append(
+                f"{name} is {x[index]:+.1f}, more than circumstances do: values and scale have run apart, so leave this effect out"
+            )
         parameters.append(parameter(name, index, "log scale" if name.startswith("scale") else "log odds"))
     if observation.lapse:
         parameters.append(parameter("lapse (log odds)", likelihood.size - 1))
