@@ -685,7 +685,8 @@ def picture(rows: Sequence[Result], path: Path) -> bool:
                 ),
             )
         )
-        rule = alt.Chart(alt.Data(values=[{"y": y} for y in TARGETS])).mark_rule(strokeDash=[4, 4], color="#aaaaaa").encode(y="y:Q")
+        rule = alt.Chart(alt.Data(values=[{"accuracy": y} for y in TARGETS])).mark_rule(strokeDash=[4, 4], color="#999999")
+        rule = rule.encode(y=alt.Y("accuracy:Q", scale=alt.Scale(domain=[0.6, 0.96])))
         panels.append((rule + line).properties(width=300, height=280, title=title))
     if not panels:
         return False
@@ -729,9 +730,10 @@ def page(rows: Sequence[Result], *, drawn: str | None) -> str:
         out += [
             "## The same labels, 30% of the raters corrupted",
             "",
-            f"{_size(spoilt)}, all of them careful; then the answers of 30% of them are replaced by coin flips, or by always the side, left or",
-            "right, that is theirs. Points are hundredths of accuracy; the goal is less than 1 point lost at 20 judgments a pair. The oracle is told",
-            "who was corrupted and takes nothing from them: what it loses is what 30% of the labels were worth, and no method can lose less.",
+            f"{_size(spoilt)}, all of them careful. Then the answers of",
+            "30% of the raters are replaced by coin flips, or by always the side, left or right, that is theirs. Points are hundredths of accuracy;",
+            "the goal is less than 1 point lost at 20 judgments a pair. The oracle is told who was corrupted and takes nothing from them: what it",
+            "loses is what 30% of the labels were worth.",
             "",
             *_corruption_table(spoilt),
         ]
@@ -766,9 +768,10 @@ def _text_section(text: Curves, large: Curves) -> list[str]:
     out = [
         "## With texts",
         "",
-        f"{_size(text.rows)}. Texts are 30 to 50 words out of 120, each with a merit; the merits of its words settle {TEXT_SHARE:.0%} of the variance",
-        f"of a response's value, so that text alone, perfectly understood, would get {sorted_right(TEXT_SHARE**0.5):.3f} of the pairs right. The hashed",
-        f"columns that `Linear` sees tell {Interval.of(shares).show('.2f')} of the variance of texts not learnt from, when the values of the",
+        f"{_size(text.rows)}. Texts are 30 to 50 words out of 120,",
+        f"each with a merit; the merits of its words settle {TEXT_SHARE:.0%} of the variance of a response's value, so that text alone, perfectly",
+        f"understood, would get {sorted_right(TEXT_SHARE**0.5):.3f} of the pairs right. The hashed columns that `Linear` sees",
+        f"tell {Interval.of(shares).show('.2f')} of the variance of texts not learnt from, when the values of the",
         "others are given (ridge, 5 folds). The oracle does not read. Goal: `Linear` needs fewer labels than the oracle.",
         "",
         *_needed_table(text, TITLES),
@@ -793,8 +796,9 @@ def _length_section(rows: Sequence[Result]) -> list[str]:
     return [
         "## A length bias",
         "",
-        f"{_size(curves.rows)}. Answers follow s + {LENGTH_BIAS} length, and length, standard normal, has a correlation of {LENGTH_VALUE} with s. Seamark",
-        "and Bradley-Terry have a style part, length, beside a value for each response; accuracy is that of the values without it.",
+        f"{_size(curves.rows)}. Answers follow s + {LENGTH_BIAS} length, and length,",
+        f"standard normal, has a correlation of {LENGTH_VALUE} with s. Seamark and Bradley-Terry have a style part, length, beside a value for each",
+        "response; accuracy is that of the values without it.",
         "",
         *_needed_table(curves, titles),
         *(f"- {_verdict(curves, method, titles)}" for method in ("ours", "oracle, length fitted")),
