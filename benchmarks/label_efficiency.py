@@ -396,16 +396,17 @@ def all_parts() -> tuple[Part, ...]:
     Their raters are in proportion, so that judgments per pair and per rater are those of the large society.
     """
     knowing = ("oracle", _knowing, LONG)
-    ours, per_rater = ((name, _tabular(name), GRID) for name in ("ours", "ours, position per rater"))
+    far = (*GRID, 45)  # some large societies take more than 30 judgments a pair to reach the last target
+    ours, per_rater = ((name, _tabular(name), far) for name in ("ours", "ours, position per rater"))
     plain = ("plain", _tabular("plain"), LONG)
-    unnamed = ("population known", population_known, GRID[2:])
+    unnamed = ("population known", population_known, far[2:])
     corrupting = [(f"{method}: {how}", _corrupting(how, method), (3, 20)) for method in (*EFFECTS, "oracle") for how in CORRUPTIONS]
-    lengths = [("ours", _beside_length("ours"), GRID), ("plain", _beside_length("plain"), LONG)]
+    lengths = [(name, _beside_length(name), LONG) for name in ("ours", "plain")]
     return (
         _part("crowd", 1250, 2000, [knowing, ours, per_rater, plain, unnamed]),
         _part("length", 500, 800, [knowing, ("oracle, length fitted", oracle_of_raters, LONG), *lengths], LENGTH_BIAS),
         _part("corrupted", 1250, 2000, corrupting),
-        _part("text", 500, 800, [knowing, ours, plain, ("Linear", _linear(Linear("hash")), GRID[1:7])]),
+        _part("text", 500, 800, [knowing, ("ours", ours[1], GRID), plain, ("Linear", _linear(Linear("hash")), GRID[1:])]),
         _part("text, large", 1250, 2000, [("Linear", _linear(Linear("hash")), (6, 14, 30))]),
     )
 
@@ -534,6 +535,10 @@ class Curves:
     def methods(self) -> list[str]:
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
+    @property
+    def n_seeds(self) -> int:
+        return len({row["seed"] for row in self.rows})
+
     def seeds(self, method: str) -> list[int]:
         return sorted({row["seed"] for row in self.rows if row["method"] == method})
 
@@ -591,8 +596,9 @@ def _curve_table(curves: Curves, titles: dict[str, str]) -> list[str]:
     grid = sorted({row["per_pair"]: row["n"] for row in curves.rows}.items())
     rows = []
     for method in curves.methods:
-        found = [Interval.of(curves.at(method, k)) for k, _ in grid]
-        rows.append([titles[method], *(f"{x.mean:.3f}" if x.n else "" for x in found)])
+        # a mean over some of the seeds does not compare with one over all
+        found = [curves.at(method, k) for k, _ in grid]
+        rows.append([titles[method], *(f"{np.mean(x):.3f}" if len(x) == curves.n_seeds else "" for x in found)])
     return _table(["mean accuracy at n =", *(f"{n:,}" for _, n in grid)], rows)
 
 
@@ -667,6 +673,7 @@ def picture(rows: Sequence[Result], path: Path) -> bool:
             {"n": row["n"], "accuracy": float(np.mean(curves.at(method, row["per_pair"]))), "method": TITLES[method].replace("`", "")}
             for method in curves.methods
             for row in {r["per_pair"]: r for r in curves.rows if r["method"] == method}.values()
+            if len(curves.at(method, row["per_pair"])) == curves.n_seeds
         ]
         if not points:
             continue
@@ -741,8 +748,9 @@ def page(rows: Sequence[Result], *, drawn: str | None) -> str:
 
 
 def _size(rows: Sequence[Result]) -> str:
-    row = rows[0]
-    return f"{row['n_prompts']:,} prompts, {row['n_raters']:,} raters, {row['n_held']:,} held-out pairs a seed"
+    row, seeds = rows[0], len({row["seed"] for row in rows})
+    society = f"{row['n_prompts']:,} prompts, {row['n_raters']:,} raters, {row['n_held']:,} held-out pairs"
+    return f"{society}; {seeds} {'societies' if seeds > 1 else 'society'}"
 
 
 def _crowd_section(curves: Curves) -> list[str]:
@@ -846,7 +854,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not given.write:
         run([part for part in all_parts() if part.name in given.parts], given.seeds, given.results)
-    rows = read_results(given.results)
+    rows = [row for row in read_results(given.results) if row["seed"] < given.seeds]
     svg = given.page.with_suffix(".svg")
     given.page.write_text(page(rows, drawn=svg.name if picture(rows, svg) else None), encoding="utf-8")
     return 0
