@@ -135,6 +135,8 @@ class Components:
         count, label = connected_components(pattern, directed=False)
         size = np.bincount(label, minlength=count)
         self.largest = int(size.max())
+        if self.largest > LARGEST_BLOCK:
+            return  # nobody asks for the rest
         self.local = np.empty(len(label), dtype=np.int64)
         order = np.argsort(label, kind="stable")
         starts = np.concatenate([[0], np.cumsum(size)])[:-1]
@@ -145,6 +147,11 @@ class Components:
             number[size == s] = np.arange(int((size == s).sum()))
         self.size_of, self.block_of = size[label], number[label]
         self.members = [order[starts[size == s][:, None] + np.arange(s)] for s in self.sizes]
+
+    @staticmethod
+    def of(likelihood: Likelihood, d: Derivatives) -> Components | None:
+        """None where one dense matrix takes it all."""
+        return None if likelihood.basis.matrix is not None or likelihood.size <= DENSE else Components(csr_array(d.values))
 
     def blocks(self, matrix: csr_array) -> list[Array]:
         """Per size, the blocks (m, s, s)."""
@@ -277,8 +284,12 @@ class Iterative:
     rng: np.random.Generator
 
     @cached_property
+    def _diagonal(self) -> Array:
+        return np.asarray(self.values.diagonal(), dtype=np.float64)
+
+    @cached_property
     def _through(self) -> Array:
-        return conjugate_gradients(self.values, self.border, tolerance=1e-5)
+        return conjugate_gradients(self.values, self.border, self._diagonal, tolerance=1e-5)
 
     @cached_property
     def _schur(self) -> tuple[Array, bool]:
@@ -287,7 +298,7 @@ class Iterative:
     def solve(self, gradient: Array) -> Array:
         n = len(self.border)
         g, s = gradient[:n], gradient[n:]
-        alone = conjugate_gradients(self.values, g, tolerance=1e-3)
+        alone = conjugate_gradients(self.values, g, self._diagonal, tolerance=1e-3)
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
         return np.concatenate([alone - self._through @ corner, corner])
 
@@ -296,7 +307,7 @@ class Iterative:
         """Random signs and their solutions (Hutchinson 1990): the more values, the fewer probes a sum over them needs."""
         n = len(self.border)
         probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
-        return probes, conjugate_gradients(self.values, probes, tolerance=1e-3)
+        return probes, conjugate_gradients(self.values, probes, self._diagonal, tolerance=1e-3)
 
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
@@ -316,19 +327,20 @@ class Iterative:
     def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
         n = len(self.border)
         root = self.likelihood.root(self.derivatives)  # B B' is the curvature, so that A^-1 (B e + prior_root e') has variance A^-1
-        factor = np.empty((n, draws))
+        # single precision is far finer than the draws, and half the memory to move
+        root, values, diagonal, prior = (x.astype(np.float32) for x in (root, self.values, self._diagonal, self.prior_root))
+        factor = np.empty((n, draws), dtype=np.float32)
         for start in range(0, draws, 16):
             width = min(16, draws - start)
-            noise = root @ rng.standard_normal((root.shape[1], width))  # type: ignore[index]  # scipy types the shape as optional
-            noise += self.prior_root[:, None] * rng.standard_normal((n, width))
-            factor[:, start : start + width] = conjugate_gradients(self.values, noise, tolerance=1e-2)
-        factor /= np.sqrt(draws)
+            noise = root @ rng.standard_normal((root.shape[1], width), dtype=np.float32)  # type: ignore[index]  # scipy types the shape as optional
+            noise += prior[:, None] * rng.standard_normal((n, width), dtype=np.float32)
+            factor[:, start : start + width] = conjugate_gradients(values, noise, diagonal, tolerance=1e-2)
+        factor /= np.sqrt(np.float32(draws))
         # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
-        diagonal = np.asarray(self.values.diagonal(), dtype=np.float64)
-        around = (self.values @ factor) / diagonal[:, None] - factor
-        exact = 1 / diagonal + (around**2).sum(1)
-        factor *= np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-300))[:, None]
-        return np.hstack([factor, self._through @ _inverse_factor(self._schur)])
+        around = (values @ factor) / diagonal[:, None] - factor
+        exact = 1 / self._diagonal + (around**2).sum(1)
+        scale = np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-30))
+        return np.hstack([factor * scale[:, None], self._through @ _inverse_factor(self._schur)])
 
 
 Solver = Dense | Blocks | Iterative
@@ -343,16 +355,17 @@ def make_solver(
     *,
     whole: bool = True,
 ) -> Solver:
-    """The way to solve A with priors of this precision (size,); `components` are None where the basis has features.
+    """The way to solve A with priors of this precision (size,); `components` are None where one dense matrix takes it all.
 
     Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
     n, free = d.values.shape[0], likelihood.free
-    if components is None or len(precision) <= DENSE:
+    if components is None:
         matrix = d.whole()
         matrix[np.diag_indices_from(matrix)] += precision
         return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
-    values = csr_array(d.values + diags_array(precision[:n]))
+    # a diagonal written as rows of one entry adds faster than scipy's
+    values = csr_array(d.values + csr_array((precision[:n], np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32)), shape=(n, n)))
     corner = d.corner.toarray()
     corner[np.diag_indices_from(corner)] += precision[n:]
     if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
@@ -365,28 +378,29 @@ def make_solver(
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
-def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
-    """Solve A X = B for all columns at once, with Jacobi preconditioning."""
+def conjugate_gradients(A: csr_array, right: Array, diagonal: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
+    """Solve A X = B for all columns at once, with Jacobi preconditioning by the diagonal of A."""
     if not right.size:
         return right
     B = right[:, None] if right.ndim == 1 else right
-    inverse = 1.0 / np.asarray(A.diagonal(), dtype=np.float64)[:, None]
+    inverse = 1 / diagonal[:, None]
     solution = np.zeros_like(B)
     residual = B.copy()
     z = inverse * residual
     direction = z.copy()
     rz = (residual * z).sum(0)
-    target = tolerance**2 * np.maximum(rz, 1e-300)
+    tiny = np.finfo(B.dtype).tiny
+    target = tolerance**2 * np.maximum(rz, tiny)
     for _ in range(limit):
         Ad = A @ direction
-        step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
+        step = rz / np.maximum((direction * Ad).sum(0), tiny)
         solution += step * direction
         residual -= step * Ad
         z = inverse * residual
         new = (residual * z).sum(0)
         if (new <= target).all():
             break
-        direction = z + (new / np.maximum(rz, 1e-300)) * direction
+        direction = z + (new / np.maximum(rz, tiny)) * direction
         rz = new
     return solution[:, 0] if right.ndim == 1 else solution
 

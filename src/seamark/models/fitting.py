@@ -342,9 +342,7 @@ class _Search:
         its raters ask for. Several placements are followed for a few steps; the likeliest is kept.
         """
         likelihood, L, R = self.likelihood, self.nodes.levels, self.likelihood.design.n_raters
-        components = (
-            Components(likelihood.derivatives(self.x, self.nodes, self.posterior).values) if likelihood.basis.matrix is None else None
-        )
+        components = Components.of(likelihood, likelihood.derivatives(self.x, self.nodes, self.posterior))
 
         def climb(steps: int, posterior: Array | None = None) -> None:
             for _ in range(steps):
@@ -559,8 +557,8 @@ def optimise(
         lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
         derivatives = likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
         age = age + 1 if lent else 1
-        if components is None and likelihood.basis.matrix is None:
-            components = Components(derivatives.values)
+        if iteration == 1:
+            components = Components.of(likelihood, derivatives)
         gradient = derivatives.gradient - search.precision * (search.x - search.centre)
         if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
             solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False)

@@ -25,12 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron, vstack
+from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron
 from scipy.special import logsumexp
 
 from seamark.models.design import Block, Design
@@ -50,6 +49,8 @@ _COUNTED = 1e-5
 """A node of less posterior mass than this adds nothing that shows to a covariance."""
 _WIDTHS = (1, 3, 5, 8)
 """Raters are packed by how many live nodes they have, up to one of these, else all."""
+_WRITTEN_OUT = 5e7
+"""Multiplications of a curvature up to which cells against parameters is one dense matrix: small fits then spend no time on sparsity."""
 
 
 @dataclass(frozen=True)
@@ -88,34 +89,37 @@ class Edges:
     group: Codes
     """(E,), ascending"""
 
-    def incidence(self, group: int, n_responses: int) -> csr_array:
-        """(edges of the group, n_responses): u[left] - u[right]."""
-        mine = self.group == group
-        left, right = self.left[mine], self.right[mine]
-        row = np.arange(len(left))
-        pair = right >= 0
-        entries = np.concatenate([np.ones(len(left)), -np.ones(int(pair.sum()))])
-        where = (np.concatenate([row, row[pair]]), np.concatenate([left, right[pair]]))
-        return coo_array((entries, where), shape=(len(left), n_responses)).tocsr()
+    def sites(self, n_responses: int) -> tuple[Codes, Codes]:
+        """(E,) sites of the two ends, g n + i of response i as group g sees it; right is -1 for a single response."""
+        start = self.group * n_responses
+        return start + self.left, np.where(self.right >= 0, start + self.right, -1)
 
 
 class _Laplacian:
-    """D' diag(h) D of one group's incidence D, whose sparsity is worked out once."""
+    """D' diag(h) D of the incidence D of edges (left, right), whose sparsity is worked out once."""
 
     def __init__(self, left: Codes, right: Codes, n: int) -> None:
         # a response beside itself has no gap, and no curvature
-        pair, self.apart = (right >= 0) & (right != left), right != left
-        self.left, self.right, self.pair, self.n = left, right[pair], pair, n
+        pair, apart = (right >= 0) & (right != left), right != left
+        self.left, self.right, self.n = left, right[pair], n
+        self.pair = None if pair.all() else pair
+        self.apart = None if apart.all() else apart
         m = len(self.right)
         rows, columns = np.concatenate([left[pair], self.right, np.arange(n)]), np.concatenate([self.right, left[pair], np.arange(n)])
         place = coo_array((np.arange(1.0, 2 * m + n + 1), (rows, columns)), shape=(n, n)).tocsr()
-        self.order, self.pattern = place.data.astype(np.int64) - 1, place
+        order = place.data.astype(np.int64) - 1
+        self.pattern = place
+        self.on_diagonal = np.flatnonzero(order >= 2 * m)
+        # which edge each entry is of; those of the diagonal are overwritten
+        self.edge = np.where(order >= 2 * m, 0, order % max(m, 1)).astype(np.int32)
 
     def __call__(self, h: Array) -> csr_array:
-        h = np.where(self.apart, h, 0.0)
-        across = -h[self.pair]
-        diagonal = np.bincount(self.left, weights=h, minlength=self.n) - np.bincount(self.right, weights=across, minlength=self.n)
-        data = np.concatenate([across, across, diagonal])[self.order]
+        h = h if self.apart is None else np.where(self.apart, h, 0.0)
+        across = h if self.pair is None else h[self.pair]
+        data = across[self.edge] if len(across) else np.zeros(len(self.edge))
+        np.negative(data, out=data)
+        data[self.on_diagonal] = np.bincount(self.left, weights=h, minlength=self.n)
+        data[self.on_diagonal] += np.bincount(self.right, weights=across, minlength=self.n)
         return csr_array((data, self.pattern.indices, self.pattern.indptr), shape=(self.n, self.n))
 
 
@@ -139,8 +143,8 @@ class Cells:
     """(n, C) what the logarithm of the scale is linear in, or None."""
     haste: Array | None
     """(n, C) what the log odds of a lapse are linear in, or None."""
-    to_responses: csr_array | None = None
-    """(n * d, n_responses) where d > 1: contrast per unit of utility."""
+    to_sites: csr_array | None = None
+    """(n * d, G n_responses) where d > 1: contrast per unit of utility."""
 
     @property
     def scalar(self) -> bool:
@@ -165,6 +169,8 @@ class _Pack:
     """Per block, the cells of these raters."""
     local: list[Codes]
     """Per block, the column of `slope` of each of these cells, ascending."""
+    plain: bool = False
+    """Whether everyone has one node, with a slope of 1."""
 
 
 @dataclass
@@ -245,17 +251,25 @@ class Likelihood:
             K = block.family.contrast(block.shown.shape[1])
             edge = inverse[seen : seen + len(key)]
             seen += len(key)
-            to_responses = None if len(K) == 1 else _contrasts_of_many(block, K, n)
+            to_sites = None if len(K) == 1 else _contrasts_of_many(block, K, n, G)
             shape = slice(int(starts[i]), int(starts[i + 1]))
             D = shift_matrix(block, K, self.parts, design, block.rater, design.n_raters)
             answered = not isinstance(block.family, Missing)
             scale = _covariates(block, design, "scale") if self._n_scales and answered else None
             haste = _covariates(block, design, "lapse") if self._n_hastes and answered else None
-            self.cells.append(Cells(block, K, block.group, shape, edge, sign, D, scale, haste, to_responses))
-        self._incidence = [self.edges.incidence(g, n) for g in range(G)]
-        bounds = np.searchsorted(self.edges.group, np.arange(G + 1))
-        self._mine = [slice(a, b) for a, b in pairwise(bounds.tolist())]
-        self._laplacians = [_Laplacian(self.edges.left[s], self.edges.right[s], n) for s in self._mine]
+            self.cells.append(Cells(block, K, block.group, shape, edge, sign, D, scale, haste, to_sites))
+        Z = design.loadings
+        self._ends = self.edges.sites(n)
+        self._incidence = _incidence(*self._ends, G * n)
+        self._incidence_t = csr_array(self._incidence.T)
+        self._spread = None if Z.shape == (1, 1) and Z[0, 0] == 1 else csr_array(kron(csr_array(Z), eye_array(n)))
+        self._laplacian = _Laplacian(*self._ends, G * n)
+        self._packed: list[_Pack] | None = None
+        self._last_contrasts: tuple[Array, list[tuple[Array, Array]]] | None = None
+        self._last_joint: tuple[Array, Array, Array] | None = None
+        cells, columns = sum(len(b.group) * len(c.K) for b, c in zip(blocks, self.cells, strict=True)), self.n_values + self.n_shifts
+        small = cells * columns**2 <= _WRITTEN_OUT and G * n * self.n_values <= _WRITTEN_OUT
+        self._rows = self._write_out() if small else None
 
     @property
     def size(self) -> int:
@@ -326,10 +340,33 @@ class Likelihood:
 
     # ------------------------------------------------------------------ evaluation
 
+    def _at_sites(self, weights: Any) -> Any:
+        """(G n, B) utilities of responses as groups see them, group after group, from weights (k P, B)."""
+        P = self.basis.n_columns
+        if self.basis.matrix is not None:
+            weights = np.vstack([self.basis.times(weights[a : a + P]) for a in range(0, self.n_values, P)])
+        return weights if self._spread is None else self._spread @ weights
+
+    def _from_sites(self, at_sites: Array) -> Array:
+        """(k P, B) from (G n, B), the transpose of `_at_sites`."""
+        n = self.design.n_responses
+        values = at_sites if self._spread is None else self._spread.T @ at_sites
+        if self.basis.matrix is None:
+            return values
+        return np.vstack([self.basis.transpose_times(values[a : a + n]) for a in range(0, len(values), n)])
+
+    def _write_out(self) -> list[Array]:
+        """Per block, (n d, k P + S) contrast per unit of values and of shifts."""
+        sites = np.kron(self.design.loadings, self.basis.times(np.eye(self.basis.n_columns)))
+        out = []
+        for c in self.cells:
+            gaps = self._incidence[c.edge] * c.sign[:, None] if c.to_sites is None else c.to_sites
+            out.append(np.hstack([gaps @ sites, c.D.toarray()]))
+        return out
+
     def utilities(self, x: Array) -> Array:
         """(n_responses, n_groups) utility of each response for each group, in logits."""
-        W = x[self.values].reshape(self.design.loadings.shape[1], self.basis.n_columns).T
-        return self.basis.times(W) @ self.design.loadings.T
+        return self._at_sites(x[self.values][:, None]).reshape(self.design.n_groups, -1).T
 
     def _scales(self, x: Array) -> list[Array | None]:
         """Per block, (n,) what the gap counts times, or None where that is 1."""
@@ -337,26 +374,43 @@ class Likelihood:
         return [None if c.scale is None else np.exp(c.scale @ g) for c in self.cells]
 
     def _contrasts(self, x: Array) -> list[tuple[Array, Array]]:
-        """Per block, the part that slopes scale and the part that they do not: (n,), or (n, d) where d > 1."""
-        U = self.utilities(x)
-        f = x[self.shifts]
-        e = self.edges
-        gap = U[e.left, e.group] - np.where(e.right >= 0, U[e.right, e.group], 0.0)
+        """Per block, the part that slopes scale and the part that they do not: (n,), or (n, d) where d > 1.
+
+        Those of the last x are kept: a step asks for them several times.
+        """
+        if self._last_contrasts is None or not np.array_equal(self._last_contrasts[0], x):
+            self._last_contrasts = (x.copy(), self._new_contrasts(x))
+        return self._last_contrasts[1]
+
+    def _new_contrasts(self, x: Array) -> list[tuple[Array, Array]]:
+        f, scales = x[self.shifts], self._scales(x)
         out = []
-        for c, scale in zip(self.cells, self._scales(x), strict=True):
-            shift = c.D @ f if self.n_shifts else np.zeros(len(c.group) * len(c.K))
-            if c.scalar:
-                scaled = c.sign * gap[c.edge]
-                out.append((scaled if scale is None else scaled * scale, shift))
+        if self._rows is None:
+            u = np.append(self._at_sites(x[self.values][:, None])[:, 0], 0.0)
+            gap = u[self._ends[0]] - u[self._ends[1]]
+        for number, (c, scale) in enumerate(zip(self.cells, scales, strict=True)):
+            if self._rows is not None:
+                scaled, shift = self._rows[number][:, : self.n_values] @ x[self.values], self._rows[number][:, self.n_values :] @ f
             else:
-                scaled = U[c.block.shown, c.group[:, None]] @ c.K.T
-                out.append((scaled if scale is None else scaled * scale[:, None], shift.reshape(-1, len(c.K))))
+                scaled = c.sign * gap[c.edge] if c.to_sites is None else c.to_sites @ u[:-1]
+                shift = c.D @ f if self.n_shifts else np.zeros(len(scaled))
+            if not c.scalar:
+                scaled, shift = scaled.reshape(-1, len(c.K)), shift.reshape(-1, len(c.K))
+            if scale is not None:
+                scaled = scaled * (scale if c.scalar else scale[:, None])
+            out.append((scaled, shift))
         return out
 
     def _packs(self, nodes: Nodes, posterior: Array | None) -> list[_Pack]:
         """Raters by how many of their nodes are live; all nodes that the prior allows, where no posterior is given."""
+        R, Q = nodes.slope.shape
+        if Q == 1 and nodes.levels == 1 and (nodes.slope == 1).all():
+            if self._packed is None:
+                rows: list[Codes | slice] = [slice(None)] * len(self.cells)
+                whole = _Pack(np.arange(R), np.zeros((1, R), dtype=np.int64), nodes.slope.T, rows, [c.block.who for c in self.cells], True)
+                self._packed = [whole]
+            return self._packed
         live = np.isfinite(nodes.log_prior) if posterior is None else posterior > _LIVE
-        R, Q = live.shape
         counts = live.sum(1)
         widths = [w for w in _WIDTHS if w < Q] + [Q]
         class_of = np.searchsorted(widths, np.maximum(counts, 1))
@@ -369,9 +423,7 @@ class Likelihood:
             columns = order[raters, :width].T
             index = np.full(R, -1)
             index[raters] = np.arange(len(raters))
-            rows: list[Codes | slice] = [
-                slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.who] == number) for c in self.cells
-            ]
+            rows = [slice(None) if len(raters) == R else np.flatnonzero(class_of[c.block.who] == number) for c in self.cells]
             local = [index[c.block.who[r]] for c, r in zip(self.cells, rows, strict=True)]
             packs.append(_Pack(raters, columns, nodes.slope[raters, columns], rows, local))
         return packs
@@ -381,6 +433,11 @@ class Likelihood:
         c, local, rows = self.cells[number], pack.local[number], pack.rows[number]
         scaled, shift = contrast
         step = max(1, _CHUNK // (len(pack.slope) * len(c.K)))
+        if pack.plain:
+            for start in range(0, len(local), step):
+                part = slice(start, start + step)
+                yield part, local[part], (scaled[part] + shift[part] if self.n_shifts else scaled[part])[None]
+            return
         for start in range(0, len(local), step):
             mine = local[start : start + step]
             part = slice(start, start + len(mine)) if isinstance(rows, slice) else rows[start : start + step]
@@ -395,6 +452,10 @@ class Likelihood:
 
         Given a posterior, nodes that carry nothing of it are -inf without being looked at.
         """
+        if posterior is None and self._last_joint is not None:
+            last_x, last_slope, joint = self._last_joint
+            if last_slope is nodes.slope and np.array_equal(last_x, x):
+                return joint.copy()
         out = np.full(nodes.slope.shape, -np.inf)
         contrasts = self._contrasts(x)
         for pack in self._packs(nodes, posterior):
@@ -405,6 +466,8 @@ class Likelihood:
                     lp *= c.block.count[part]
                     _add_runs(total, mine, lp)
             out[pack.raters, pack.columns] = total
+        if posterior is None:
+            self._last_joint = (x.copy(), nodes.slope, out.copy())
         return out
 
     def _lapse_odds(self, c: Cells, rows: Any, t: Array) -> float | Array | None:
@@ -432,21 +495,11 @@ class Likelihood:
 
     def edge_gaps(self, x: Array) -> Array:
         """(E, B) gap along each edge under each of B parameter vectors (size, B)."""
-        P = self.basis.n_columns
-        out = np.empty((len(self.edges.left), x.shape[1]))
-        for g, mine in enumerate(self._mine):
-            out[mine] = self._incidence[g] @ self.basis.times(_loaded(x[self.values], self.design.loadings[g], P))
-        return out
+        return self._incidence @ self._at_sites(x[self.values])
 
     def edge_sums(self, by_edge: Array) -> Array:
         """(n_values, B): what (E, B) along the edges adds up to for the values, the transpose of `edge_gaps`."""
-        P, k = self.basis.n_columns, self.design.loadings.shape[1]
-        out = np.zeros((k * P, by_edge.shape[1]))
-        for g, mine in enumerate(self._mine):
-            summed = self.basis.transpose_times(self._incidence[g].T @ by_edge[mine])
-            for a in np.flatnonzero(self.design.loadings[g]):
-                out[a * P : (a + 1) * P] += self.design.loadings[g, a] * summed
-        return out
+        return self._from_sites(self._incidence_t @ by_edge)
 
     def scores(self, c: Cells, z: Array, x: Array) -> tuple[Array, Array]:
         """(B, n) derivative of log p by the contrast z (B, n), and (n_shape, B, n) by the shape, under B parameter vectors (size, B)."""
@@ -465,28 +518,18 @@ class Likelihood:
     def edge_variances(self, factor: Any) -> Array:
         """(E,) posterior variance of the gap of each edge, from a factor (n_values, r) of the values' covariance."""
         P = self.basis.n_columns
+        if self.basis.matrix is not None:
+            factor = np.vstack([self.basis.times(factor[a : a + P]) for a in range(0, self.n_values, P)])
+        gaps = self._incidence if self._spread is None else csr_array(self._incidence @ self._spread)
         out = np.empty(len(self.edges.left))
-        for g, mine in enumerate(self._mine):
-            z = self.design.loadings[g]
-            seen = self.basis.times(_loaded(factor, z, P))
-            D = self._incidence[g]
-            step = max(1, 4_000_000 // max(seen.shape[1], 1))
-            for start in range(0, mine.stop - mine.start, step):
-                variance = squared_rows(D[start : start + step] @ seen)
-                out[mine.start + start : mine.start + start + len(variance)] = variance
+        step = max(1, 4_000_000 // max(factor.shape[1], 1))
+        for start in range(0, len(out), step):
+            out[start : start + step] = squared_rows(gaps[start : start + step] @ factor)
         return out
 
     def edge_products(self, one: Array, two: Array) -> Array:
         """(E,) mean over columns of the products of the gaps that two matrices (n_values, r) have along each edge."""
-        P = self.basis.n_columns
-        out = np.empty(len(self.edges.left))
-        for g, mine in enumerate(self._mine):
-            z = self.design.loadings[g]
-            gaps = [
-                self._incidence[g] @ self.basis.times(sum(z[a] * m[a * P : (a + 1) * P] for a in np.flatnonzero(z))) for m in (one, two)
-            ]
-            out[mine] = (gaps[0] * gaps[1]).mean(1)
-        return out
+        return ((self._incidence @ self._at_sites(one)) * (self._incidence @ self._at_sites(two))).mean(1)
 
     def uncertainty_offset(self, x: Array, nodes: Nodes, variance: Array, posterior: Array | None = None) -> Array:
         """(R + 1, Q): what a rater's expected log likelihood loses, at each node, to the utilities not being known exactly.
@@ -532,22 +575,23 @@ class Likelihood:
                 *(np.empty((n, *d, *d)) for _ in range(3)),
                 *(np.empty((n, *d, T)) for _ in range(2)),
             )
+            weigh = _weigh if packs[0].plain else _average
             mine = self._shape_of(c)
             for pack in packs:
                 mass = posterior[pack.raters, pack.columns]
                 for part, local, z in self._pieces(pack, number, contrasts[number]):
-                    weight = mass[:, local] * c.block.count[part]
+                    weight = c.block.count[None, part] if pack.plain else mass[:, local] * c.block.count[part]
                     term = self._terms(c, z, part, x, contrasts[number][1])
-                    _average(m, part, pack.slope[:, local], weight, term)
+                    weigh(m, part, pack.slope[:, local], weight, term)
                     if T:
                         gradient_t[mine] += term.first_t.reshape(T, -1) @ weight.ravel()
                         hessian_t[np.ix_(mine, mine)] -= term.second_t(weight)
+            if packs[0].plain:
+                m.g1, m.h1, m.h2, m.cross1 = m.g0, m.h0, m.h0, m.cross0
             if (scale := scales[number]) is not None:
                 scale = scale.reshape(-1, *(1 for _ in d))
-                m.g1 *= scale
-                m.h1 *= scale[..., None] if d else scale
-                m.h2 *= (scale[..., None] if d else scale) ** 2
-                m.cross1 *= scale[..., None]
+                square = scale[..., None] if d else scale
+                m.g1, m.h1, m.h2, m.cross1 = m.g1 * scale, m.h1 * square, m.h2 * square**2, m.cross1 * scale[..., None]
             out.append(m)
         return out, gradient_t, hessian_t
 
@@ -557,9 +601,14 @@ class Likelihood:
         With features the curvature of the values costs more than all the rest: `stale` lends that of an earlier point.
         """
         moments, gradient_t, hessian_t = self._moments(x, nodes, posterior)
-        n, G, Z = self.design.n_responses, self.design.n_groups, self.design.loadings
         S, T, E = self.n_shifts, self.n_shape, len(self.edges.left)
-        slope_e, curve_e, shape_e = np.zeros(E), np.zeros(E), np.zeros((E, T))
+        curve_e = np.zeros(E)
+        for c, m in zip(self.cells, moments, strict=True):
+            if c.scalar:
+                curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
+        if self._rows is not None:
+            return self._dense_derivatives(moments, gradient_t, hessian_t, curve_e)
+        slope_e, shape_e = np.zeros(E), np.zeros((E, T))
         gradient_f, f_t = np.zeros(S), np.zeros((S, T))
         f_f, shifted_e = csr_array((S, S)), csr_array((E, S))
         many: list[tuple[Cells, Moments]] = []
@@ -574,63 +623,68 @@ class Likelihood:
                 many.append((c, m))
                 continue
             slope_e += np.bincount(c.edge, weights=c.sign * m.g1, minlength=E)
-            curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
             for t, index in enumerate(mine):
                 shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
             if c.D.nnz:
                 entries = _weighted(c.D, c.sign * m.h1)
                 rows = np.repeat(c.edge, np.diff(entries.indptr))
                 shifted_e = shifted_e + coo_array((entries.data, (rows, entries.indices)), shape=(E, S)).tocsr()
-        node_gradient = np.zeros((n, G))
-        laplacian, to_shifts, to_shape = [], [], []
-        for g, mine in enumerate(self._mine):
-            D = self._incidence[g]
-            node_gradient[:, g] = D.T @ slope_e[mine]
-            laplacian.append(self._laplacians[g](curve_e[mine]))
-            to_shifts.append(csr_array(D.T @ csr_array(shifted_e.tocsr()[mine])))
-            to_shape.append(D.T @ shape_e[mine])
-        for c, m in many:
-            self._add_many(c, m, node_gradient, laplacian, to_shifts, to_shape)
-        gradient = np.concatenate([self.basis.transpose_times(node_gradient @ Z).T.ravel(), gradient_f, gradient_t])
+        D = self._incidence_t
+        at_sites, laplacian, to_shape = D @ slope_e, self._laplacian(curve_e), D @ shape_e
+        to_shifts = csr_array(D @ shifted_e) if S else csr_array((len(at_sites), 0))
+        for c, m in many:  # contrasts of several dimensions are not along edges
+            J = c.to_sites
+            assert J is not None
+            at_sites += J.T @ m.g1.ravel()
+            laplacian = csr_array(laplacian + J.T @ _block_diagonal(m.h2) @ J)
+            to_shape[:, self._shape_of(c)] += J.T @ m.cross1.reshape(len(m.g1) * len(c.K), -1)
+            if c.D.nnz:
+                to_shifts = csr_array(to_shifts + J.T @ (_block_diagonal(m.h1) @ c.D))
+        gradient = np.concatenate([self._from_sites(at_sites[:, None])[:, 0], gradient_f, gradient_t])
         corner = block_array([[f_f, csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
         if corner is None:
             corner = f_f if S else csr_array(hessian_t)
         values, border = (stale.values, stale.border) if stale else self._through_basis(laplacian, to_shifts, to_shape)
         return Derivatives(gradient, values, border, csr_array(corner), curve_e, many)
 
-    def _add_many(
-        self, c: Cells, m: Moments, node_gradient: Array, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]
-    ) -> None:
-        """Blocks whose contrasts have several dimensions, added to the sums per response."""
-        assert c.to_responses is not None
-        d, mine = len(c.K), self._shape_of(c)
-        bent, moved = _block_diagonal(m.h2), _block_diagonal(m.h1) @ c.D if c.D.nnz else None
-        for g in np.unique(c.group).tolist():
-            # the rows of other groups drop out of J, so the whole of the curvature and of the shifts can stay
-            J = c.to_responses if self.design.n_groups == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
-            node_gradient[:, g] += J.T @ m.g1.ravel()
-            laplacian[g] = csr_array(laplacian[g] + J.T @ bent @ J)
-            to_shape[g][:, mine] += J.T @ m.cross1.reshape(len(m.g1) * d, -1)
-            if moved is not None:
-                to_shifts[g] = csr_array(to_shifts[g] + J.T @ moved)
+    def _dense_derivatives(self, moments: list[Moments], gradient_t: Array, hessian_t: Array, by_edge: Array) -> Derivatives:
+        """The same by the cells' rows, written out."""
+        assert self._rows is not None
+        n, S, T = self.n_values, self.n_shifts, self.n_shape
+        gradient, whole = np.concatenate([np.zeros(n + S), gradient_t]), np.zeros((n + S + T, n + S + T))
+        whole[n + S :, n + S :] = hessian_t
+        for c, m, rows in zip(self.cells, moments, self._rows, strict=True):
+            V, F = rows[:, :n], rows[:, n:]
+            mine = [n + S + i for i in self._shape_of(c)]
+            gradient[:n] += V.T @ m.g1.ravel()
+            gradient[n : n + S] += F.T @ m.g0.ravel()
+            whole[:n, :n] += V.T @ _curved(m.h2, V)
+            if S:
+                bent = _curved(m.h1, F)
+                whole[:n, n : n + S] += V.T @ bent
+                whole[n : n + S, n : n + S] += F.T @ (bent if m.h0 is m.h1 else _curved(m.h0, F))
+            if mine:
+                whole[:n, mine] += V.T @ m.cross1.reshape(len(V), -1)
+                whole[n : n + S, mine] += F.T @ m.cross0.reshape(len(F), -1)
+        corner = whole[n:, n:]
+        corner[S:, :S] = corner[:S, S:].T
+        return Derivatives(gradient, whole[:n, :n], whole[:n, n:], csr_array(corner), by_edge, [])
 
-    def _through_basis(self, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]) -> tuple[Any, Any]:
-        """Curvature of the values and its border, from the sums per response and group."""
-        Z, basis = self.design.loadings, self.basis
+    def _through_basis(self, laplacian: csr_array, to_shifts: csr_array, to_shape: Array) -> tuple[Any, Any]:
+        """Curvature of the values and its border, from the sums per site."""
+        Z, basis, n = self.design.loadings, self.basis, self.design.n_responses
         G, k = Z.shape
         P = basis.n_columns
         if basis.matrix is None:
-            if Z.shape == (1, 1) and Z[0, 0] == 1:  # nobody differs
-                return laplacian[0], hstack([to_shifts[0], csr_array(to_shape[0])]).tocsr()
-            values = sum((kron(np.outer(Z[g], Z[g]), laplacian[g]) for g in range(G)), start=csr_array((k * P, k * P)))
-            sides = [hstack([to_shifts[g], csr_array(to_shape[g])]) for g in range(G)]
-            return csr_array(values), csr_array(
-                sum((kron(Z[g][:, None], sides[g]) for g in range(G)), start=csr_array((k * P, self.size - k * P)))
-            )
+            side = hstack([to_shifts, csr_array(to_shape)]).tocsr()
+            if self._spread is None:
+                return laplacian, side
+            return csr_array(self._spread.T @ laplacian @ self._spread), csr_array(self._spread.T @ side)
         values, border = np.zeros((k * P, k * P)), np.zeros((k * P, self.size - k * P))
         for g in range(G):
-            curvature = basis.gram(laplacian[g])
-            side = basis.transpose_times(np.hstack([to_shifts[g].toarray(), to_shape[g]]))
+            here = slice(g * n, (g + 1) * n)
+            curvature = basis.gram(csr_array(laplacian[here, here]))
+            side = basis.transpose_times(np.hstack([to_shifts[here].toarray(), to_shape[here]]))
             for a in np.flatnonzero(Z[g]):
                 rows = slice(a * P, (a + 1) * P)
                 border[rows] += Z[g, a] * side
@@ -659,18 +713,16 @@ class Likelihood:
 
     def root(self, d: Derivatives) -> csr_array:
         """B (n_values, .) with B B' the curvature of the values, for the identity basis."""
-        Z = self.design.loadings
-        parts = [
-            kron(Z[g][:, None], self._incidence[g].T.multiply(np.sqrt(np.maximum(d.by_edge[mine], 0))[None]))
-            for g, mine in enumerate(self._mine)
-        ]
+        h = np.sqrt(np.maximum(d.by_edge, 0))
+        D = self._incidence_t
+        parts = [csr_array((D.data * h[D.indices], D.indices, D.indptr), shape=D.shape)]
         for c, m in d.many:
-            assert c.to_responses is not None
+            assert c.to_sites is not None
             curve, axes = np.linalg.eigh((m.h2 + m.h2.transpose(0, 2, 1)) / 2)
             half = _block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
-            z = Z[c.group.repeat(len(c.K))]
-            parts.append(vstack([c.to_responses.multiply(z[:, a][:, None]).tocsr().T @ half for a in range(z.shape[1])]))
-        return csr_array(hstack(parts))
+            parts.append(csr_array(c.to_sites.T @ half))
+        sites = csr_array(hstack(parts)) if len(parts) > 1 else parts[0]
+        return sites if self._spread is None else csr_array(self._spread.T @ sites)
 
     # ------------------------------------------------------------------ scores per rater
 
@@ -761,36 +813,37 @@ class Likelihood:
 
     def _summed_scores(self, scores: list[tuple[Array, Array, Array]], codes: list[Codes], total: int) -> Any:
         """(total, size) scores summed over the cells of each code (below 0: left out); sparse where the basis is the identity."""
-        Z = self.design.loadings
-        G, k = Z.shape
-        n = self.design.n_responses
-        per_group: list[Any] = [csr_array((total, n)) for _ in range(G)]
-        shifts: Any = csr_array((total, self.n_shifts))
+        S = self.n_shifts
+        dense = self._rows is not None
+        sites: Any = csr_array((total, self._incidence.shape[1]))  # type: ignore[index]  # scipy types the shape as optional
+        values: Any = np.zeros((total, self.n_values)) if dense else 0.0
+        shifts: Any = np.zeros((total, S)) if dense else csr_array((total, S))
         shapes = np.zeros((total, self.n_shape))
-        for c, (along, alone, shape), code in zip(self.cells, scores, codes, strict=True):
-            for g in range(G):
-                mine = np.flatnonzero((c.group == g) & (code >= 0))
-                if c.to_responses is None:
-                    where = (code[mine], c.edge[mine] - self._mine[g].start)
-                    edges = self._mine[g].stop - self._mine[g].start
-                    by_edge = csr_array(((c.sign * along)[mine], where), shape=(total, edges))
-                    per_group[g] = per_group[g] + by_edge @ self._incidence[g]
-                else:
-                    d = len(c.K)
-                    where = (np.repeat(code[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
-                    per_group[g] = per_group[g] + csr_array((along[mine].ravel(), where), shape=(total, len(code) * d)) @ c.to_responses
+        for number, (c, (along, alone, shape), code) in enumerate(zip(self.cells, scores, codes, strict=True)):
+            d = len(c.K)
             use = np.flatnonzero(code >= 0)
+            every = (use[:, None] * d + np.arange(d)).ravel()
+            row, n = np.repeat(code[use], d), len(code) * d
+            if self._rows is not None:
+                values += csr_array((along[use].ravel(), (row, every)), shape=(total, n)) @ self._rows[number][:, : self.n_values]
+            elif c.to_sites is None:
+                by_edge = csr_array(((c.sign * along)[use], (row, c.edge[use])), shape=(total, len(self.edges.left)))
+                sites = sites + by_edge @ self._incidence
+            else:
+                sites = sites + csr_array((along[use].ravel(), (row, every)), shape=(total, n)) @ c.to_sites
             if c.D.nnz:
-                every = np.arange(len(code) * len(c.K)).reshape(len(code), -1)[use]
-                where = (np.repeat(code[use], len(c.K)), every.ravel())
-                moved = csr_array((alone[use].ravel(), where), shape=(total, len(code) * len(c.K)))
-                shifts = shifts + moved @ c.D
+                moved = csr_array((alone[use].ravel(), (row, every)), shape=(total, n)) @ c.D
+                shifts = shifts + (moved.toarray() if dense else moved)
             if shape.shape[1]:
                 shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
-        values = [sum((Z[g, a] * per_group[g] for g in range(G) if Z[g, a]), start=csr_array((total, n))) for a in range(k)]
+        if dense:
+            return np.hstack([values, shifts, shapes])
+        per_value = sites if self._spread is None else csr_array(sites @ self._spread)
         if self.basis.matrix is None:
-            return hstack([*values, shifts, csr_array(shapes)]).tocsr()
-        return np.hstack([*(self.basis.times_left(csr_array(v)) for v in values), shifts.toarray(), shapes])
+            return hstack([per_value, shifts, csr_array(shapes)]).tocsr()
+        n = self.design.n_responses
+        blocks = [csr_array(per_value[:, a : a + n]) for a in range(0, per_value.shape[1], n)]  # type: ignore[index]  # as above
+        return np.hstack([*(self.basis.times_left(v) for v in blocks), shifts.toarray(), shapes])
 
 
 # ---------------------------------------------------------------------------------------------- parts
@@ -819,21 +872,49 @@ def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:
     return key, np.where(first <= second, K[0, 0], -K[0, 0])
 
 
-def _contrasts_of_many(block: Block, K: Array, n_responses: int) -> csr_array:
-    """(n * d, n_responses): contrast per unit of utility."""
+def _contrasts_of_many(block: Block, K: Array, n_responses: int, n_groups: int) -> csr_array:
+    """(n * d, G n_responses): contrast per unit of utility."""
     n, m = block.shown.shape
     d = len(K)
     row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
     weight = np.broadcast_to(K, (n, d, m))
     nonzero = weight != 0
-    column = np.broadcast_to(block.shown[:, None, :], (n, d, m))
-    return coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, n_responses)).tocsr()
+    column = np.broadcast_to((block.group[:, None] * n_responses + block.shown)[:, None, :], (n, d, m))
+    return coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, n_groups * n_responses)).tocsr()
+
+
+def _incidence(left: Codes, right: Codes, n: int) -> csr_array:
+    """(E, n): u[left] - u[right]."""
+    pair = right >= 0
+    start = np.append(0, np.cumsum(1 + pair))
+    ends, entries = np.empty(start[-1], dtype=np.int32), np.ones(start[-1])
+    ends[start[:-1]], ends[start[:-1][pair] + 1] = left, right[pair]
+    entries[start[:-1][pair] + 1] = -1.0
+    matrix = csr_array((entries, ends, start), shape=(len(left), n))
+    matrix.sum_duplicates()  # a response beside itself
+    return matrix
+
+
+def _curved(h: Array, rows: Array) -> Array:
+    """(n d, p): curvatures (n,) or (n, d, d) times rows (n d, p)."""
+    if h.ndim == 1:
+        return h[:, None] * rows
+    n, d, _ = h.shape
+    return (h @ rows.reshape(n, d, -1)).reshape(n * d, -1)
 
 
 def _add_runs(total: Array, code: Codes, values: Array) -> None:
     """total[:, code] += values, where code is ascending."""
     starts = np.append(0, np.flatnonzero(code[1:] != code[:-1]) + 1)
     total[:, code[starts]] += np.add.reduceat(values, starts, axis=1)
+
+
+def _weigh(m: Moments, rows: Any, _slope: Array, weight: Array, term: Terms) -> None:
+    """`_average` where there is one node, with a slope of 1: what counts the slope and what does not are the same, and written once."""
+    count = weight[0]
+    m.g0[rows], m.h0[rows] = (term.first[0].T * count).T, -(term.second[0].T * count).T
+    for t, cross in enumerate(term.cross):
+        m.cross0[rows, ..., t] = -(cross[0].T * count).T
 
 
 def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) -> None:
@@ -858,11 +939,6 @@ def _covariates(block: Block, design: Design, role: str) -> Array:
 def _weighted(matrix: csr_array, row: Array) -> csr_array:
     """Rows of a sparse matrix times numbers."""
     return csr_array((matrix.data * np.repeat(row, np.diff(matrix.indptr)), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _loaded(matrix: Any, z: Array, P: int) -> Any:
-    """sum_a z_a M_a of a matrix [M_0; M_1; ...] (k P, r)."""
-    return sum(z[a] * matrix[a * P : (a + 1) * P] for a in np.flatnonzero(z))
 
 
 def _dense(matrix: Any) -> Array:
