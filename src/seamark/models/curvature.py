@@ -306,7 +306,7 @@ class Iterative:
     def _probed(self) -> tuple[Array, Array]:
         """Random signs and their solutions (Hutchinson 1990): the more values, the fewer probes a sum over them needs."""
         n = len(self.border)
-        probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
+        probes = _signs(n, max(1, min(16, 100_000 // n)), self.rng).astype(np.float64)
         return probes, conjugate_gradients(self.values, probes, self._diagonal, tolerance=1e-3)
 
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
@@ -332,8 +332,8 @@ class Iterative:
         factor = np.empty((n, draws), dtype=np.float32)
         for start in range(0, draws, 16):
             width = min(16, draws - start)
-            noise = root @ rng.standard_normal((root.shape[1], width), dtype=np.float32)  # type: ignore[index]  # scipy types the shape as optional
-            noise += prior[:, None] * rng.standard_normal((n, width), dtype=np.float32)
+            noise = root @ _signs(root.shape[1], width, rng)  # type: ignore[index]  # scipy types the shape as optional
+            noise += prior[:, None] * _signs(n, width, rng)
             factor[:, start : start + width] = conjugate_gradients(values, noise, diagonal, tolerance=1e-2)
         factor /= np.sqrt(np.float32(draws))
         # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
@@ -403,6 +403,12 @@ def conjugate_gradients(A: csr_array, right: Array, diagonal: Array, *, toleranc
         direction = z + (new / np.maximum(rz, tiny)) * direction
         rz = new
     return solution[:, 0] if right.ndim == 1 else solution
+
+
+def _signs(n: int, columns: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(n, columns) of -1 and 1: noise of variance 1 from a bit each."""
+    bits = np.unpackbits(rng.integers(0, 256, (n, -(-columns // 8)), dtype=np.uint8), axis=1, count=columns)
+    return 2 * bits.astype(np.float32) - 1
 
 
 def spread(values: Array, free: NDArray[np.bool_]) -> Array:

@@ -261,6 +261,8 @@ class _Search:
     value: float = -np.inf
     posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    ahead: Derivatives | None = None
+    """Derivatives where we stand, if they are known already."""
 
     @staticmethod
     def start(likelihood: Likelihood, slopes: Slopes | Classes | None, factors: Sequence[Factor]) -> _Search:
@@ -393,10 +395,13 @@ class _Search:
         length = min(1.0, 2.0 / max(float(np.abs(step[self.likelihood.shape]).max(initial=0.0)), 1e-9))
         for _ in range(30):
             candidate = self.x + length * step
+            # with slopes of 1 one pass gives derivatives and objective, and hardly a full step is refused
+            known = self.slopes is None and length == 1 and self.likelihood.basis.matrix is None
+            ahead = self.likelihood.derivatives(candidate, self.nodes, self.posterior) if known else None
             # a short step moves little of the slopes' posterior: nodes that carry none of it are left out
             value, posterior, joint = self.objective(candidate, self.posterior)
             if value >= self.value - 1e-10 * abs(self.value):
-                self.x, self.value, self.posterior, self.log_joint = candidate, value, posterior, joint
+                self.x, self.value, self.posterior, self.log_joint, self.ahead = candidate, value, posterior, joint, ahead
                 return True
             length /= 2
         return False
@@ -424,7 +429,7 @@ class _Search:
         and everything is pulled too far towards 0 (the bias of penalised quasi-likelihood, Breslow & Lin 1995).
         """
         doubt = solver.traced(self.likelihood)
-        here = self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
+        here = self.ahead.by_edge if self.ahead else self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
         falls: dict[str, float] = {}
         for name, index in self.parts:
             pull = np.zeros_like(self.x)
@@ -555,7 +560,7 @@ def optimise(
         search.part_levels(next(f for f in factors if f.latent), rng)
     for iteration in range(1, max_iterations + 1):
         lent = derivatives if likelihood.basis.matrix is not None and 0 < age < _STALE and iteration > 3 else None
-        derivatives = likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
+        derivatives = search.ahead or likelihood.derivatives(search.x, search.nodes, search.posterior, stale=lent)
         age = age + 1 if lent else 1
         if iteration == 1:
             components = Components.of(likelihood, derivatives)
