@@ -328,7 +328,8 @@ class Iterative:
         n = len(self.border)
         root = self.likelihood.root(self.derivatives)  # B B' is the curvature, so that A^-1 (B e + prior_root e') has variance A^-1
         # single precision is far finer than the draws, and half the memory to move
-        root, values, diagonal, prior = (x.astype(np.float32) for x in (root, self.values, self._diagonal, self.prior_root))
+        root, values = csr_array(root, dtype=np.float32), csr_array(self.values, dtype=np.float32)
+        diagonal, prior = self._diagonal.astype(np.float32), self.prior_root.astype(np.float32)
         factor = np.empty((n, draws), dtype=np.float32)
         for start in range(0, draws, 16):
             width = min(16, draws - start)
@@ -378,7 +379,7 @@ def make_solver(
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
-def conjugate_gradients(A: csr_array, right: Array, diagonal: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
+def conjugate_gradients(A: csr_array, right: Any, diagonal: Any, *, tolerance: float = 1e-8, limit: int = 2000) -> Any:
     """Solve A X = B for all columns at once, with Jacobi preconditioning by the diagonal of A."""
     if not right.size:
         return right

@@ -93,8 +93,8 @@ class Design:
 
 _SWAPPED = np.array([1, 0, 2, 3, 4, 5, 6])
 """What each of `OUTCOMES` of a pair is when the pair is turned round."""
-_STEP = 1 << 16
-"""Judgments counted at once: their keys then stay in the processor's cache."""
+_STEP = 1 << 19
+"""Judgments counted at once: many, since every batch adds to all counts, and few, since their keys should stay in the cache."""
 
 
 def distinct(feedback: Feedback, *, ordered: bool) -> Feedback:
@@ -104,9 +104,8 @@ def distinct(feedback: Feedback, *, ordered: bool) -> Feedback:
     between judgments. Unless `ordered`, a pair and the same pair turned round are one. Else the feedback itself.
     """
     frame, n, options = feedback.judgments, feedback.n_responses, len(OUTCOMES)
-    size = n * n * options
     constant = [name for name in frame.columns if name not in ("outcome", "responses")]
-    if 2 * size > frame.height or frame["kind"][0] != "pair":
+    if 2 * n * n * options > frame.height or frame["kind"][0] != "pair":
         return feedback
     for name in constant:
         column = frame[name]
@@ -118,7 +117,8 @@ def distinct(feedback: Feedback, *, ordered: bool) -> Feedback:
     if len(shown) != 2 * frame.height:
         return feedback
     pairs, outcome = shown.reshape(-1, 2), frame["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
-    counts = np.zeros(size, dtype=np.int64)
+    options = max(int(outcome.max()), _SWAPPED[:2].max()) + 1  # those that nobody gave would only spread the counts over more memory
+    counts = np.zeros(n * n * options, dtype=np.int64)
     key = np.empty(_STEP, dtype=np.int64)
     for start in range(0, len(pairs), _STEP):
         part = pairs[start : start + _STEP]
@@ -127,10 +127,10 @@ def distinct(feedback: Feedback, *, ordered: bool) -> Feedback:
         k += part[:, 1]
         k *= options
         k += outcome[start : start + _STEP]
-        counts += np.bincount(k, minlength=size)
+        counts += np.bincount(k, minlength=len(counts))
     table = counts.reshape(n, n, options)
     if not ordered or not frame["order_known"][0]:
-        turned = table.transpose(1, 0, 2)[:, :, _SWAPPED]
+        turned = table.transpose(1, 0, 2)[:, :, _SWAPPED[:options]]
         table = np.where(np.tri(n, dtype=bool).T[:, :, None], table + turned, 0)
         table[np.arange(n), np.arange(n)] = counts.reshape(n, n, options)[np.arange(n), np.arange(n)]
     left, right, answer = np.nonzero(table)

@@ -481,7 +481,7 @@ class _Search:
 
 
 @dataclass
-class _Memory:
+class Memory:
     """What earlier steps told of the curvature that the solver leaves out: raters' slopes not being known (L-BFGS, Nocedal 1980)."""
 
     pairs: list[tuple[Array, Array]] = field(default_factory=list)
@@ -555,7 +555,7 @@ def optimise(
     solver: Solver | None = None
     derivatives: Derivatives | None = None
     gradient = np.zeros(likelihood.size)
-    memory, age = _Memory(), 0
+    memory, age = Memory(), 0
     if search.nodes.levels > 1 and start is None:
         search.part_levels(next(f for f in factors if f.latent), rng)
     for iteration in range(1, max_iterations + 1):
@@ -579,7 +579,7 @@ def optimise(
         if not search.advance(step):
             if not lent and not memory.pairs:
                 break  # rounding, if the decrement is small
-            memory, age = _Memory(), 0  # the lent curvature was too old, or memory misled
+            memory, age = Memory(), 0  # the lent curvature was too old, or memory misled
             continue
         if frozen or (decrement > _SETTLED and iteration < max_iterations // 2):
             # prior strengths are read off a mode, not off the way to it

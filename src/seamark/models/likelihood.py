@@ -24,6 +24,7 @@ matrix of a Newton step), less the variance of the score over the posterior of t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -43,7 +44,7 @@ Codes = NDArray[np.int64]
 
 _CHUNK = 32_000
 """Elements (nodes x cells) evaluated at once: the temporaries of a pass then stay in the processor's cache."""
-_LIVE = 1e-7
+_LIVE = 1e-9
 """A node of less posterior mass than this is left out until the nodes are looked at again."""
 _COUNTED = 1e-5
 """A node of less posterior mass than this adds nothing that shows to a covariance."""
@@ -271,6 +272,13 @@ class Likelihood:
         small = cells * columns**2 <= _WRITTEN_OUT and G * n * self.n_values <= _WRITTEN_OUT
         self._rows = self._write_out() if small else None
 
+    def weighed(self, counts: list[Array]) -> Likelihood:
+        """The same cells counted otherwise, (n,) per block."""
+        other = copy(self)
+        other.cells = [replace(c, block=replace(c.block, count=count)) for c, count in zip(self.cells, counts, strict=True)]
+        other._last_joint = None
+        return other
+
     @property
     def size(self) -> int:
         return self.n_values + self.n_shifts + self.n_shape
@@ -385,9 +393,8 @@ class Likelihood:
     def _new_contrasts(self, x: Array) -> list[tuple[Array, Array]]:
         f, scales = x[self.shifts], self._scales(x)
         out = []
-        if self._rows is None:
-            u = np.append(self._at_sites(x[self.values][:, None])[:, 0], 0.0)
-            gap = u[self._ends[0]] - u[self._ends[1]]
+        u = np.append(self._at_sites(x[self.values][:, None])[:, 0] if self._rows is None else [], 0.0)
+        gap = u[self._ends[0]] - u[self._ends[1]] if self._rows is None else u
         for number, (c, scale) in enumerate(zip(self.cells, scales, strict=True)):
             if self._rows is not None:
                 scaled, shift = self._rows[number][:, : self.n_values] @ x[self.values], self._rows[number][:, self.n_values :] @ f
@@ -558,8 +565,9 @@ class Likelihood:
                     around += self._log_prob(c, z - spread, part, x)
                     around *= c.block.count[part]
                     _add_runs(total, mine, around)
-            at = pack.raters, pack.columns
-            out[at] = (total - 2 * (known[at] - covered)) / 6
+            here = known[pack.raters, pack.columns]
+            # a pack holds some nodes that the prior has switched off
+            out[pack.raters, pack.columns] = np.where(np.isfinite(here), total - 2 * (here - covered), 0.0) / 6
         return out
 
     def _moments(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[list[Moments], Array, Array]:
@@ -823,7 +831,7 @@ class Likelihood:
         dense = self._rows is not None
         sites: Any = csr_array((total, self._incidence.shape[1]))  # type: ignore[index]  # scipy types the shape as optional
         values: Any = np.zeros((total, self.n_values)) if dense else 0.0
-        shifts: Any = np.zeros((total, S)) if dense else csr_array((total, S))
+        shifts = csr_array((total, S))
         shapes = np.zeros((total, self.n_shape))
         for number, (c, (along, alone, shape), code) in enumerate(zip(self.cells, scores, codes, strict=True)):
             d = len(c.K)
@@ -838,12 +846,11 @@ class Likelihood:
             else:
                 sites = sites + csr_array((along[use].ravel(), (row, every)), shape=(total, n)) @ c.to_sites
             if c.D.nnz:
-                moved = csr_array((alone[use].ravel(), (row, every)), shape=(total, n)) @ c.D
-                shifts = shifts + (moved.toarray() if dense else moved)
+                shifts = shifts + csr_array(csr_array((alone[use].ravel(), (row, every)), shape=(total, n)) @ c.D)
             if shape.shape[1]:
                 shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
         if dense:
-            return np.hstack([values, shifts, shapes])
+            return np.hstack([values, shifts.toarray(), shapes])
         per_value = sites if self._spread is None else csr_array(sites @ self._spread)
         if self.basis.matrix is None:
             return hstack([per_value, shifts, csr_array(shapes)]).tocsr()

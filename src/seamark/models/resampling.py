@@ -16,8 +16,8 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, NotConverged
-from seamark.models.curvature import Dense, make_solver
-from seamark.models.fitting import Problem, State, optimise, pose
+from seamark.models.curvature import Dense, Solver, make_solver
+from seamark.models.fitting import Memory, Problem, State, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
@@ -26,7 +26,7 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
-_STEPS = 20
+_STEPS = 30
 """Most steps of a round with the fit's own curvature, each of which takes most of what is left."""
 _CLOSE = 0.003
 """A round ends when its step is shorter than this, in standard errors."""
@@ -93,7 +93,7 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     by = by or ("rater" if problem.likelihood.design.n_raters > 1 else "judgment")
     found = np.empty((rounds, problem.likelihood.size))
-    move = _mover(problem, state)
+    move = _mover(problem, state, by)
     step = max(1, _AT_ONCE // max(sum(len(c.group) for c in problem.likelihood.cells), 1))
     for start in range(0, rounds, step):
         some = slice(start, min(start + step, rounds))
@@ -103,7 +103,11 @@ def bootstrap(
     likelihood = problem.likelihood
     k, P = likelihood.design.loadings.shape[1], likelihood.basis.n_columns
     weights = found[:, : likelihood.n_values].reshape(rounds, k, P)
-    counts = np.bincount(np.concatenate([c.group for c in likelihood.cells]), minlength=len(likelihood.design.loadings))
+    # cells stand once for each latent level, and count as far as their rater belongs to it
+    belongs = state.posterior.sum(1)
+    counts = np.zeros(len(likelihood.design.loadings))
+    for c in likelihood.cells:
+        np.add.at(counts, c.group, belongs[c.block.who])
     z = counts / counts.sum() @ likelihood.design.loadings
     values = likelihood.basis.times(np.einsum("a,rap->pr", z, weights)).T
     place = likelihood.part("position")
@@ -128,20 +132,45 @@ def _weights(problem: Problem, by: str, rounds: int, rng: np.random.Generator) -
     return [each[:, np.nan_to_num(prompts.astype(float), nan=-1).astype(int)[c.block.shown[:, 0]]] * c.block.count for c in cells]
 
 
-def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
+def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], Array]:
     """What takes weights of the cells to the modes under them, (rounds, size)."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0))
-    if state.slopes is not None or not isinstance(solver, Dense) or not all(_plain(likelihood)):
-        raise InvalidSetting(
-            "bootstrap", "this model", "It takes comparisons or ratings with slopes of 1 and one matrix (up to 2,500 values, or features); "
-            "the sandwich intervals of a fit hold for the others (fit(..., cluster=))."
-        )  # fmt: skip
-    free = likelihood.free
-    factor = cho_factor(solver.matrix, lower=True)
     centre = np.zeros(likelihood.size)
     centre[likelihood.shape] = likelihood.shape_start()
+    if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
+        return _all_at_once(likelihood, state, solver, centre)
+
+    def move(weights: list[Array]) -> Array:
+        return np.stack([_one(likelihood, state, solver, centre, [w[b] for w in weights], by) for b in range(len(weights[0]))])
+
+    return move
+
+
+def _one(likelihood: Likelihood, state: State, solver: Solver, centre: Array, counts: list[Array], by: str) -> Array:
+    """(size,) the mode where cells count so much, from the mode of the fit with its curvature; slopes and latent levels integrated out.
+
+    A rater's weight multiplies the log marginal likelihood, so what is known of the rater's slope does not move with it; weights of
+    judgments count within it.
+    """
+    weighed = likelihood.weighed(counts)
+    of_slopes = likelihood if by == "rater" else weighed
+    x, memory = state.x.copy(), Memory()
+    for _ in range(_STEPS):
+        _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
+        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.precision * (x - centre)
+        step = memory.step(x, gradient, solver)
+        x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
+        if np.sqrt(max(float(gradient @ step), 0.0) / len(step)) < _CLOSE:
+            break
+    return x
+
+
+def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, centre: Array) -> Callable[[list[Array]], Array]:
+    """The same for slopes of 1 and one matrix, all rounds side by side."""
+    free = likelihood.free
+    factor = cho_factor(solver.matrix, lower=True)
     incidence = [
         csr_array((c.sign, (c.edge, np.arange(len(c.edge)))), shape=(len(likelihood.edges.left), len(c.edge))) for c in likelihood.cells
     ]
