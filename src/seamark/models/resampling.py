@@ -17,10 +17,11 @@ from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, make_solver
-from seamark.models.fitting import Problem, State, optimise, pose
+from seamark.models.fitting import Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
+from seamark.models.posterior import State
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 
@@ -140,15 +141,13 @@ def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
         )  # fmt: skip
     free = likelihood.free
     factor = cho_factor(solver.matrix, lower=True)
-    centre = np.zeros(likelihood.size)
-    centre[likelihood.shape] = likelihood.shape_start()
     incidence = [
         csr_array((c.sign, (c.edge, np.arange(len(c.edge)))), shape=(len(likelihood.edges.left), len(c.edge))) for c in likelihood.cells
     ]
 
     def gradient(x: Array, weights: list[Array]) -> Array:
         """(size, rounds) of the weighed log posterior, at x (size, rounds)."""
-        out = -state.precision[:, None] * (x - centre[:, None])
+        out = -state.precision[:, None] * (x - state.centre[:, None])
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):
