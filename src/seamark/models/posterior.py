@@ -54,6 +54,7 @@ def covariance(
     """
     factor, se, sandwich, columns, notes = _at_known_priors(likelihood, state, cluster, rng)
     columns = np.column_stack([columns, _scale_doubt(likelihood, state, seen, se)])
+    columns = columns[:, columns.any(0)]
     se = np.sqrt(se**2 + (columns**2).sum(1))
     shared = columns[likelihood.values]
     factor = csr_array(hstack([factor, csr_array(shared)])) if isinstance(factor, csr_array) else np.hstack([factor, shared])
