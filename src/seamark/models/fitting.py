@@ -475,10 +475,13 @@ class _Search:
                 return -0.5 * float(traced @ self.likelihood.edge_curvature(x, self.nodes, self.posterior))
 
         here = term(self.x)
-        if not len(self.heed):
-            # the tilt changes as t follows it: Newton's step has the curvature of both terms
-            bend = [term(self.x + _BENT * f) - 2 * here + term(self.x - _BENT * f) for f in follow.T] if exact else 0.0
-            self.heed = 1 / np.clip(1 - variance * np.array(bend) / _BENT**2, 0.5, 5.0) if exact else np.full(len(mine), 0.5)
+        if not len(self.heed) and exact:
+            # the tilt falls as a scale follows it, and would go to and fro: Newton's step has the curvature of both terms
+            bend = [term(self.x + _BENT * f) - 2 * here + term(self.x - _BENT * f) for f in follow.T]
+            self.heed = 1 / np.clip(1 - variance * np.array(bend) / _BENT**2, 1.0, 5.0)
+        elif not len(self.heed):
+            scales = [index for name, index in self.likelihood.circumstances if name.startswith("scale")]
+            self.heed = np.where(np.isin(mine, scales), 0.5, 1.0)
         tilt = np.array([term(self.x + _NEAR * f) - here for f in follow.T]) / _NEAR
         moved = self.heed * (tilt - self.tilt)
         self.tilt += moved
