@@ -41,6 +41,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("likelihood",),
     ("curvature", "slopes"),
     ("result",),
+    ("posterior",),
     ("fitting",),
     ("prediction", "resampling"),
     ("__init__",),

@@ -103,14 +103,12 @@ def test_a_round_with_slopes_or_levels_is_where_the_weighed_marginal_has_no_grad
     (x,) = _mover(problem, state, by)([w[None] for w in weights])
     assert np.abs(x - state.x).max() > 0.02
     weighed = likelihood.weighed(weights)
-    centre = np.zeros(len(x))
-    centre[likelihood.shape] = likelihood.shape_start()
 
     def value(x: np.ndarray) -> float:
         joint = (likelihood if by == "rater" else weighed).rater_log_likelihood(x, state.nodes) + state.nodes.log_prior
         marginal, _ = state.nodes.posterior(joint)
         total = marginal @ each if by == "rater" else marginal.sum()
-        return float(total) - 0.5 * float(state.precision @ (x - centre) ** 2)
+        return float(total) - 0.5 * float(state.precision @ (x - state.centre) ** 2)
 
     slope = np.array([(value(x + e) - value(x - e)) / 2e-4 for e in 1e-4 * np.eye(len(x))])
     d = likelihood.derivatives(state.x, state.nodes, state.posterior)

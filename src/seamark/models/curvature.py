@@ -73,6 +73,10 @@ def _upright(blocks: Array) -> Array:
     return blocks
 
 
+def _log_det(cholesky: tuple[Array, bool]) -> float:
+    return 2 * float(np.log(cholesky[0].diagonal()).sum())
+
+
 def _inverse_factor(cholesky: tuple[Array, bool]) -> Array:
     """F with F F' the inverse."""
     lower = cholesky[0]
@@ -126,6 +130,13 @@ class Dense:
     def traced(self, likelihood: Likelihood) -> Array:
         """(E,) the same, unbiased in sums over many edges."""
         return self.gap_variances(likelihood, np.random.default_rng(0))
+
+    def log_det(self, known: Codes) -> float:
+        """Log determinant of the matrix of all parameters but these."""
+        rest = self.free.copy()
+        rest[known] = False
+        rest = rest[self.free]
+        return _log_det(_cholesky(self.matrix[np.ix_(rest, rest)]))
 
 
 class Components:
@@ -262,6 +273,17 @@ class Blocks:
     def traced(self, likelihood: Likelihood) -> Array:
         """(E,) the same, unbiased in sums over many edges."""
         return self.gap_variances(likelihood, np.random.default_rng(0))
+
+    def log_det(self, known: Codes) -> float:
+        """Log determinant of the matrix of all parameters but these, none of which is a value."""
+        rest = np.ones(len(self.kept), dtype=bool)
+        rest[known - self.values.shape[0]] = False  # type: ignore[index]  # scipy types the shape as optional
+        within = rest[self.kept]
+        blocks = sum(float(np.linalg.slogdet(_upright(block))[1].sum()) for block in self.components.blocks(self.values))
+        through = self._through[:, within]
+        product = self.border[:, within].T @ through
+        schur = self.corner[np.ix_(within, within)] - (product if isinstance(product, np.ndarray) else product.toarray())
+        return blocks + _log_det(_cholesky(schur)) + float(np.log(np.abs(self.alone[rest[~self.kept]])).sum())
 
     def rows(self, index: Codes) -> Array:
         """(len(index), size) rows of the inverse, for parameters of the border."""

@@ -18,19 +18,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
-from scipy.linalg import solve_triangular
 from scipy.optimize import brentq
-from scipy.sparse import csr_array, diags_array, hstack
+from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import svds
 
 from seamark.errors import InvalidSetting, NotConverged, NotIdentified
 from seamark.models.coverage import unsupported
-from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
+from seamark.models.curvature import Blocks, Components, Dense, Solver, make_solver
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
 from seamark.models.effects import Position, Reliability
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import Factor, People, Same, Strata, columns_of
+from seamark.models.posterior import VAGUE, State, covariance
 from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
 from seamark.models.slopes import GRID, SHARES, Classes, Slopes
 from seamark.models.utility import Basis, Utility, default_utility
@@ -42,16 +42,16 @@ _ROUNDS = 15
 """Most updates of the hyperparameters; they usually settle, to 5% of a variance, in 5 to 15."""
 _SETTLED = 0.1
 """Hyperparameters move only while the Newton decrement is below this, in standard errors."""
-_KEPT = 512
-"""Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
 _PARTS_NAMED = 20
 """Parts of a cut comparison graph that the error lists, the largest first."""
-_VAGUE = 1.5
-"""Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 _ATTEMPTS = 4
 """Placements of raters in latent levels that are followed for a few steps."""
 _RUNAWAY = 2.0
 """A log scale four prior standard deviations out."""
+_EXACT = 500
+"""Up to this many parameters in one matrix, its determinant is worked out again for each nuisance parameter in turn."""
+_NEAR, _BENT = 1e-3, 0.05
+"""Steps of a nuisance parameter, in logits or log units, over which a term's slope and its change are measured."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -198,18 +198,6 @@ def _reliability_is_learnable(seen: Array) -> bool:
     return int((seen >= 5).sum()) >= 3
 
 
-@dataclass
-class State:
-    x: Array
-    nodes: Nodes
-    posterior: Array
-    precision: Array
-    variances: dict[str, float]
-    slopes: Slopes | Classes | None
-    components: Components | None
-    convergence: Convergence
-
-
 def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str, NDArray[np.int64]]]:
     """Named index sets of x that share a prior variance to be estimated."""
     P = likelihood.basis.n_columns
@@ -256,6 +244,12 @@ class _Search:
     """Prior variances that the search starts from."""
     parts: list[tuple[str, NDArray[np.int64]]]
     nodes: Nodes
+    tilt: Array
+    """Of the log posterior along each nuisance parameter: what its marginal posterior rises by where the joint one does not."""
+    heed: Array
+    """Share of a change of the tilt that is made, so that the parameter lands where the tilt will be."""
+    told: Array = field(default_factory=lambda: np.zeros(0))
+    """The tilt, in standard errors that it moves its parameter by."""
     moves: dict[str, float] = field(default_factory=dict)
     """Last move of the logarithm of each variance."""
     value: float = -np.inf
@@ -280,7 +274,8 @@ class _Search:
         parts = _parts(likelihood, factors)
         usual = {name: _usual_variance(likelihood, name, index) for name, index in parts}
         nodes = slopes.nodes() if slopes else Nodes.fixed(likelihood.design.n_raters)
-        search = _Search(likelihood, slopes, x, centre, precision, dict(usual), usual, parts, nodes)
+        tilt = np.zeros(len(likelihood.nuisance))
+        search = _Search(likelihood, slopes, x, centre, precision, dict(usual), usual, parts, nodes, tilt, np.zeros(0))
         search._set_precision()
         search.look()
         return search
@@ -451,6 +446,51 @@ class _Search:
             self.moves.pop(name)  # the next two moves measure the rate afresh
         return self.variances[name] * float(np.exp(move))
 
+    def update_nuisance(self, solver: Solver, components: Components | None, rng: np.random.Generator) -> None:
+        """Scales, lapses and what leads to no answer, t, towards the mode of log p(x^(t), t) - log det A(x^(t), t) / 2: of their marginal
+        posterior by Laplace, A being the curvature of all else and x^ its mode (the adjusted profile of Cox & Reid 1987).
+
+        The joint mode is not where they are: values that shrink cost nothing under their prior, and a scale, or fewer lapses, make up
+        for it. Of the second term the slope is held until the next round. It tilts the log posterior, which is to say that
+        it moves the centre of t's prior, and all else stays as it is.
+        """
+        mine = self.likelihood.nuisance
+        if not len(mine):
+            return
+        unit = np.zeros((len(mine), len(self.x)))
+        unit[np.arange(len(mine)), mine] = 1.0
+        doubt = np.column_stack([solver.solve(one) for one in unit])
+        variance = doubt[mine].diagonal()
+        follow = doubt @ np.linalg.inv(doubt[mine])  # dx^/dt
+        exact = isinstance(solver, Blocks) or (isinstance(solver, Dense) and len(solver.matrix) <= _EXACT)
+        if exact:
+
+            def term(x: Array) -> float:
+                d = self.likelihood.derivatives(x, self.nodes, self.posterior)
+                there = make_solver(self.likelihood, d, self.precision, components, rng, whole=False)
+                assert isinstance(there, Blocks | Dense)
+                return -0.5 * there.log_det(mine)
+        else:
+            traced = solver.traced(self.likelihood)
+
+            def term(x: Array) -> float:
+                # to first order, by the curvature along edges
+                return -0.5 * float(traced @ self.likelihood.edge_curvature(x, self.nodes, self.posterior))
+
+        here = term(self.x)
+        if not len(self.heed) and exact:
+            # the tilt falls as a scale follows it, and would go to and fro: Newton's step has the curvature of both terms
+            bend = [term(self.x + _BENT * f) - 2 * here + term(self.x - _BENT * f) for f in follow.T]
+            self.heed = 1 / np.clip(1 - variance * np.array(bend) / _BENT**2, 1.0, 5.0)
+        elif not len(self.heed):
+            scales = [index for name, index in self.likelihood.circumstances if name.startswith("scale")]
+            self.heed = np.where(np.isin(mine, scales), 0.5, 1.0)
+        tilt = np.array([term(self.x + _NEAR * f) - here for f in follow.T]) / _NEAR
+        moved = self.heed * (tilt - self.tilt)
+        self.tilt += moved
+        self.centre[mine] += moved / self.precision[mine]
+        self.told = self.tilt * np.sqrt(variance)
+
     def update_slopes(self, solver: Solver, seen: NDArray[np.bool_], rng: np.random.Generator) -> None:
         """Shares and spread by EM; then the values' own uncertainty as a prior on the nodes."""
         assert self.slopes is not None
@@ -477,7 +517,8 @@ class _Search:
         return min(0.05, 0.5 * np.sqrt(2 / max(len(index) for _, index in self.parts)))
 
     def hyper(self) -> Array:
-        return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + (self.slopes.hyper() if self.slopes else []))
+        logs = [np.log(max(v, 1e-4)) for v in self.variances.values()]
+        return np.array([*logs, *self.told, *(self.slopes.hyper() if self.slopes else ())])
 
 
 @dataclass
@@ -506,13 +547,13 @@ class Memory:
 
 
 def _weighed(squares: float, well_determined: float, usual: float) -> float:
-    """The v at which squares / v = well_determined + 2 log(v / usual) / _VAGUE^2: MacKay's, with a vague log-normal prior on v.
+    """The v at which squares / v = well_determined + 2 log(v / usual) / VAGUE^2: MacKay's, with a vague log-normal prior on v.
 
     Without one, little data ends in a variance of 0, that is in being certain that nothing matters.
     """
 
     def excess(log_v: float) -> float:
-        return well_determined + 2 * log_v / _VAGUE**2 - squares / usual * np.exp(-log_v)
+        return well_determined + 2 * log_v / VAGUE**2 - squares / usual * np.exp(-log_v)
 
     log_v = brentq(excess, -40, 40)
     assert isinstance(log_v, float)
@@ -585,6 +626,7 @@ def optimise(
             # prior strengths are read off a mode, not off the way to it
             continue
         search.update_priors(solver)
+        search.update_nuisance(solver, components, rng)
         if slopes is not None:
             search.update_slopes(solver, seen, rng)
         search.look()
@@ -597,117 +639,12 @@ def optimise(
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
     return State(
-        search.x, search.nodes, search.posterior, search.precision, search.variances, slopes, components,
+        search.x, search.nodes, search.posterior, search.centre, search.precision, search.variances, search.parts, slopes, components,
         Convergence(
             converged, iteration, decrement, tolerance, float(np.abs(gradient).max() / likelihood.design.n_judgments),
             float(search.nodes.posterior(search.log_joint)[0].sum()),
         ),
     )  # fmt: skip
-
-
-def _covariance(
-    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
-) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
-    """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
-    derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng)
-    if isinstance(solver, Dense):
-        return _dense_covariance(likelihood, state, solver.matrix, cluster, rng)
-    if isinstance(solver, Iterative):
-        factor = solver.values_factor(rng, DRAWS)
-        se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
-        note = (
-            f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
-        )
-        return factor, se, None, [note]
-    notes: list[str] = []
-    if state.nodes.levels > 1:
-        notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
-    elif state.slopes is not None:
-        # the slopes join the border, so that not knowing them widens what depends on them (Louis 1982)
-        C, precision = likelihood.slope_border(state.x, state.nodes, state.posterior)
-        n = likelihood.n_values
-        corner = np.block([[solver.corner, C[n:].toarray()], [C[n:].T.toarray(), np.diag(precision)]])
-        solver = Blocks(
-            solver.components,
-            solver.values,
-            csr_array(hstack([solver.border, C[:n]])),
-            corner,
-            np.ones(len(corner), dtype=bool),
-            np.zeros(0),
-        )
-    factor = solver.values_factor(rng)
-    se = np.sqrt(solver.variances()[: likelihood.size])
-    shared = np.concatenate(
-        [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
-    )
-    sandwich = np.full(likelihood.size, np.nan)
-    if len(shared):
-        scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
-        rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
-        sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
-    notes.append(f"no sandwich for the {likelihood.n_values:,} values, which are too many")
-    return factor, se, sandwich, notes
-
-
-def _with_scale_doubt(
-    likelihood: Likelihood, state: State, seen: NDArray[np.bool_], factor: Array | csr_array, se: Array
-) -> tuple[Array | csr_array, Array]:
-    """Factor and standard errors with the doubt about the scale that all values share.
-
-    The scale is known as far as the prior of the slopes is: the more raters may be at chance, the larger the values must be. The
-    covariance takes that prior as known; what not knowing it adds to the variance of the log scale is read off the information of
-    scale and prior together, from the raters' scores (the empirical Fisher information; Berndt, Hall, Hall & Hausman 1974).
-    """
-    if not isinstance(state.slopes, Slopes) or likelihood.design.n_raters == 0:
-        return factor, se
-    values = state.x[likelihood.values]
-    by_rater = likelihood.cluster_scores(state.x, state.nodes, state.posterior)[: likelihood.design.n_raters, likelihood.values]
-    scores = np.column_stack([by_rater @ values, state.slopes.scores(state.posterior)])[seen]
-    information = scores.T @ scores
-    information[1:, 1:] += state.slopes.prior_information()
-    own, across = float(information[0, 0]), information[0, 1:]
-    if own < 1e-9:
-        return factor, se  # values of 0 have no scale
-    left = own - float(across @ np.linalg.solve(information[1:, 1:], across))
-    extra = max(1 / max(left, 1e-3 * own) - 1 / own, 0.0)
-    along = values * np.sqrt(extra)
-    wider = se.copy()
-    wider[likelihood.values] = np.hypot(se[likelihood.values], along)
-    if isinstance(factor, csr_array):
-        return csr_array(hstack([factor, csr_array(along[:, None])])), wider
-    return np.hstack([factor, along[:, None]]), wider
-
-
-def _dense_covariance(
-    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array, list[str]]:
-    """The same where everything fits in one matrix (over the free parameters)."""
-    notes: list[str] = []
-    free = likelihood.free
-    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
-    if not free.all():
-        observed, meat = observed[np.ix_(free, free)], meat[np.ix_(free, free)]
-    np.subtract(expected, observed, out=observed)
-    try:
-        lower = np.linalg.cholesky(observed)
-    except np.linalg.LinAlgError:
-        notes.append("the observed information is not positive definite; intervals use the expected one, which is too sure")
-        lower = np.linalg.cholesky(expected)
-    del observed
-    # cov = L^-T L^-1, so L^-T is a factor of it
-    factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
-    del lower
-    se = np.sqrt((factor**2).sum(1))
-    # diag(F (F' M F) F')
-    inner = factor.T @ meat @ factor
-    sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
-    del inner, meat
-    values = spread(factor, free)[: likelihood.n_values]
-    if values.shape[1] > DENSE:
-        values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
-        notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
-    return values, spread(se, free), spread(sandwich, free), notes
 
 
 def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt"] | None, seed: int) -> Fit:
@@ -720,9 +657,8 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     if by_rater and not known:
         raise InvalidSetting("cluster", "rater", "Fewer than half of the judgments have a rater, or there is one; use prompt.")
     cluster = None if by_rater else prompts
-    factor, se, sandwich, more = _covariance(likelihood, state, cluster, rng)
+    factor, se, sandwich, more = covariance(likelihood, state, cluster, seen > 0, rng)
     notes += more
-    factor, se = _with_scale_doubt(likelihood, state, seen > 0, factor, se)
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
     if sandwich is not None and (design.n_raters if by_rater else feedback.n_prompts) < 10:

@@ -335,6 +335,12 @@ class Likelihood:
         start = self.shape.start + self._first_scale
         return list(zip(names[: self._n_scales + self._n_hastes], range(start, start + self._n_scales + self._n_hastes), strict=True))
 
+    @property
+    def nuisance(self) -> Codes:
+        """Where in x the few parameters stand that multiply or dilute the values, or lead to no answer: scales, lapses, `Missing`."""
+        silent = [self.shape.start + np.arange(c.shape.start, c.shape.stop) for c in self.cells if isinstance(c.block.family, Missing)]
+        return np.concatenate([*silent, np.arange(self.shape.start + self._first_scale, self.size)]).astype(np.int64)
+
     def shape_start(self) -> Array:
         """Start, and centre of the weak prior, of t. A lapse starts at 2%: Wichmann & Hill 2001 find 0-5% usual."""
         parts = [b.family.start() for b in self.design.blocks]

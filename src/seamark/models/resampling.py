@@ -17,10 +17,11 @@ from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, Solver, make_solver
-from seamark.models.fitting import Memory, Problem, State, optimise, pose
+from seamark.models.fitting import Memory, Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
+from seamark.models.posterior import State
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 
@@ -137,18 +138,16 @@ def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], A
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0))
-    centre = np.zeros(likelihood.size)
-    centre[likelihood.shape] = likelihood.shape_start()
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
-        return _all_at_once(likelihood, state, solver, centre)
+        return _all_at_once(likelihood, state, solver)
 
     def move(weights: list[Array]) -> Array:
-        return np.stack([_one(likelihood, state, solver, centre, [w[b] for w in weights], by) for b in range(len(weights[0]))])
+        return np.stack([_one(likelihood, state, solver, [w[b] for w in weights], by) for b in range(len(weights[0]))])
 
     return move
 
 
-def _one(likelihood: Likelihood, state: State, solver: Solver, centre: Array, counts: list[Array], by: str) -> Array:
+def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str) -> Array:
     """(size,) the mode where cells count so much, from the mode of the fit with its curvature; slopes and latent levels integrated out.
 
     A rater's weight multiplies the log marginal likelihood, so what is known of the rater's slope does not move with it; weights of
@@ -159,7 +158,7 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, centre: Array, co
     x, memory = state.x.copy(), Memory()
     for _ in range(_STEPS):
         _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.precision * (x - centre)
+        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.precision * (x - state.centre)
         step = memory.step(x, gradient, solver)
         x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
         if np.sqrt(max(float(gradient @ step), 0.0) / len(step)) < _CLOSE:
@@ -167,7 +166,7 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, centre: Array, co
     return x
 
 
-def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, centre: Array) -> Callable[[list[Array]], Array]:
+def _all_at_once(likelihood: Likelihood, state: State, solver: Dense) -> Callable[[list[Array]], Array]:
     """The same for slopes of 1 and one matrix, all rounds side by side."""
     free = likelihood.free
     factor = cho_factor(solver.matrix, lower=True)
@@ -177,7 +176,7 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, centre: Ar
 
     def gradient(x: Array, weights: list[Array]) -> Array:
         """(size, rounds) of the weighed log posterior, at x (size, rounds)."""
-        out = -state.precision[:, None] * (x - centre[:, None])
+        out = -state.precision[:, None] * (x - state.centre[:, None])
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):

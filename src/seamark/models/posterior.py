@@ -1,0 +1,179 @@
+"""The posterior around its mode: where it was found, and the covariance of what was estimated there.
+
+A covariance is the inverse of the observed curvature, and besides one column for each thing that the curvature takes as known and
+is not: the strength of each prior, and the scale that raters' slopes leave open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.sparse import csr_array, hstack
+
+from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, make_solver, spread
+from seamark.models.likelihood import Likelihood, Nodes
+from seamark.models.result import Convergence
+from seamark.models.slopes import Classes, Slopes
+
+Array = NDArray[np.float64]
+
+VAGUE = 1.5
+"""Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
+_KEPT = 512
+"""Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
+
+
+@dataclass
+class State:
+    """Where the search for the mode ended."""
+
+    x: Array
+    nodes: Nodes
+    posterior: Array
+    centre: Array
+    """(size,) of the prior; where a parameter is taken at the mode of its marginal posterior, moved so that this is the mode."""
+    precision: Array
+    variances: dict[str, float]
+    parts: list[tuple[str, NDArray[np.int64]]]
+    """Named index sets of x that share a prior variance which was estimated."""
+    slopes: Slopes | Classes | None
+    components: Components | None
+    convergence: Convergence
+
+
+def covariance(
+    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, seen: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
+    """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes).
+
+    `cluster` (n_responses,) is what the sandwich takes as independent, raters where it is None; `seen` (n_raters,) who has answered.
+    """
+    factor, se, sandwich, columns, notes = _at_known_priors(likelihood, state, cluster, rng)
+    columns = np.column_stack([columns, _scale_doubt(likelihood, state, seen, se)])
+    columns = columns[:, columns.any(0)]
+    se = np.sqrt(se**2 + (columns**2).sum(1))
+    shared = columns[likelihood.values]
+    factor = csr_array(hstack([factor, csr_array(shared)])) if isinstance(factor, csr_array) else np.hstack([factor, shared])
+    return factor, se, sandwich, notes
+
+
+def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array) -> Array:
+    """(size, parts): what not knowing the prior variances v adds to the covariance, as one column per part (Kass & Steffey 1989).
+
+    A column is dx/dlog v times the sd of log v. The mode moves by A^-1 x / v along the part. Its n parameters, g of them
+    well-determined, have information 1/2 tr((1 - A^-1 / v)^2) about log v, which is at least g^2 / 2n; the vague prior adds its own.
+    """
+    columns = np.zeros((len(state.x), len(state.parts)))
+    for column, (_, index) in zip(columns.T, state.parts, strict=True):
+        n, precision = len(index), state.precision[index]
+        well_determined = float(np.clip(n - precision @ variance[index], 0.0, n))
+        pull = np.zeros(len(state.x))
+        pull[index] = precision * state.x[index]
+        column[:] = solve(pull) / np.sqrt(well_determined**2 / (2 * n) + 1 / VAGUE**2)
+    return columns
+
+
+def _at_known_priors(
+    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+) -> tuple[Array | csr_array, Array, Array | None, Array, list[str]]:
+    """(factor, se, sandwich, columns of the doubt about the priors, notes), the first three taking the priors as known."""
+    derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng)
+    if isinstance(solver, Dense):
+        return _dense(likelihood, state, solver.matrix, cluster, rng)
+    if isinstance(solver, Iterative):
+        factor = solver.values_factor(rng, DRAWS)
+        se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
+        note = (
+            f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
+        )
+        return factor, se, None, _prior_doubt(state, solver.solve, se**2), [note]
+    notes: list[str] = []
+    if state.nodes.levels > 1:
+        notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
+    elif state.slopes is not None:
+        # the slopes join the border, so that not knowing them widens what depends on them (Louis 1982)
+        C, precision = likelihood.slope_border(state.x, state.nodes, state.posterior)
+        n = likelihood.n_values
+        corner = np.block([[solver.corner, C[n:].toarray()], [C[n:].T.toarray(), np.diag(precision)]])
+        solver = Blocks(
+            solver.components,
+            solver.values,
+            csr_array(hstack([solver.border, C[:n]])),
+            corner,
+            np.ones(len(corner), dtype=bool),
+            np.zeros(0),
+        )
+    factor = solver.values_factor(rng)
+    se = np.sqrt(solver.variances()[: likelihood.size])
+    more = np.zeros(solver.border.shape[1] - (likelihood.size - likelihood.n_values))  # type: ignore[index]  # scipy types the shape as optional
+    columns = _prior_doubt(state, lambda pull: solver.solve(np.append(pull, more))[: likelihood.size], se**2)
+    shared = np.concatenate(
+        [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
+    )
+    sandwich = np.full(likelihood.size, np.nan)
+    if len(shared):
+        scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
+        rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
+        sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
+    notes.append(f"no sandwich for the {likelihood.n_values:,} values, which are too many")
+    return factor, se, sandwich, columns, notes
+
+
+def _scale_doubt(likelihood: Likelihood, state: State, seen: NDArray[np.bool_], se: Array) -> Array:
+    """(size,) along the values: the doubt about the scale that they share.
+
+    The scale is known as far as the prior of the slopes is: the more raters may be at chance, the larger the values must be. The
+    covariance takes that prior as known; what not knowing it adds to the variance of the log scale is read off the information of
+    scale and prior together, from the raters' scores (the empirical Fisher information; Berndt, Hall, Hall & Hausman 1974).
+    """
+    along = np.zeros_like(se)
+    if not isinstance(state.slopes, Slopes) or likelihood.design.n_raters == 0:
+        return along
+    values = state.x[likelihood.values]
+    by_rater = likelihood.cluster_scores(state.x, state.nodes, state.posterior)[: likelihood.design.n_raters, likelihood.values]
+    scores = np.column_stack([by_rater @ values, state.slopes.scores(state.posterior)])[seen]
+    information = scores.T @ scores
+    information[1:, 1:] += state.slopes.prior_information()
+    own, across = float(information[0, 0]), information[0, 1:]
+    if own < 1e-9:
+        return along  # values of 0 have no scale
+    left = own - float(across @ np.linalg.solve(information[1:, 1:], across))
+    along[likelihood.values] = values * np.sqrt(max(1 / max(left, 1e-3 * own) - 1 / own, 0.0))
+    return along
+
+
+def _dense(
+    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+) -> tuple[Array, Array, Array, Array, list[str]]:
+    """The same where everything fits in one matrix (over the free parameters)."""
+    notes: list[str] = []
+    free = likelihood.free
+    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
+    if not free.all():
+        observed, meat = observed[np.ix_(free, free)], meat[np.ix_(free, free)]
+    np.subtract(expected, observed, out=observed)
+    try:
+        lower = np.linalg.cholesky(observed)
+    except np.linalg.LinAlgError:
+        notes.append("the observed information is not positive definite; intervals use the expected one, which is too sure")
+        lower = np.linalg.cholesky(expected)
+    del observed
+    # cov = L^-T L^-1, so L^-T is a factor of it
+    factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
+    del lower
+    se = np.sqrt((factor**2).sum(1))
+    columns = _prior_doubt(state, lambda pull: spread(factor @ (factor.T @ pull[free]), free), spread(se, free) ** 2)
+    # diag(F (F' M F) F')
+    inner = factor.T @ meat @ factor
+    sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
+    del inner, meat
+    values = spread(factor, free)[: likelihood.n_values]
+    if values.shape[1] > DENSE:
+        values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
+        notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
+    return values, spread(se, free), spread(sandwich, free), columns, notes
