@@ -27,7 +27,7 @@ from seamark.errors import InvalidSetting, NotConverged, NotIdentified
 from seamark.models.coverage import unsupported
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
-from seamark.models.effects import Position, Reliability
+from seamark.models.effects import Position, Reliability, SlotNumbers
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import Factor, People, Same, Strata, columns_of
@@ -122,6 +122,8 @@ class Problem:
     """(n_raters,) judgments of each rater."""
     liked: dict[str, tuple[float, float]]
     """Mean and sd of the properties of responses that raters may differ in liking."""
+    biases: dict[str, tuple[float, float]]
+    """Mean and sd of the numbers of slots that shift them."""
     notes: tuple[str, ...]
 
 
@@ -136,12 +138,13 @@ def pose(
     people = people or Same()
     strata = Strata.of([*filter(None, [people.factor(feedback)]), *utility.factors(feedback)], feedback)
     covariates, constant = read_covariates(feedback, observation)
-    design = build_design(feedback, observation, strata, covariates=covariates)
+    biases, same = SlotNumbers.scales(feedback, observation.effects)
+    design = build_design(feedback, observation, strata, covariates=covariates, biases=biases)
     basis = utility.prepare(feedback)
     values, liked = tastes(feedback, observation, None)
     design = replace(design, tastes=values)
     notes = list(design.notes)
-    if constant:
+    if constant := (*constant, *same):
         notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
         notes += _check_identified(feedback, design, require_identified)
@@ -149,7 +152,7 @@ def pose(
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, tuple(notes))
+    return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, biases, tuple(notes))
 
 
 def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
@@ -522,7 +525,7 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
     scale = 1.0 if likelihood.basis.matrix is None or shift else _mean_square(likelihood.basis, index)
     if name.endswith((" of persona", " of taste")):
         return 0.5 / max(scale, 1e-12)  # raters who hardly differ are never told apart: start where they do
-    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source"))
+    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source", "bias"))
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
 
@@ -732,7 +735,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         )
 
     parameters = [
-        parameter(s.name if len(s.names) == 1 else f"{s.name}: {name}", likelihood.n_values + s.start + i)
+        parameter(s.name if len(s.names) == 1 else f"{s.name}: {name}", likelihood.n_values + s.start + i, "logits per sd" if s.name.startswith("bias") else "logits")
         for s in likelihood.parts
         for i, name in enumerate(s.names)
     ]
@@ -799,6 +802,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
             "left_out": dict(design.left_out),
             "clustered_by": "rater" if by_rater else "prompt",
             "tastes": problem.liked,
+            "biases": problem.biases,
         },
         separates=not isinstance(people, Same) and repeated,
         notes=tuple(notes),

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron, vstack
+from scipy.sparse import block_array, coo_array, csr_array, hstack, kron, vstack
 from scipy.special import logsumexp
 
 from seamark.models.design import Block, Design
 from seamark.models.observation import Missing, Observation
-from seamark.models.shifts import Shift, shift_matrix, shifts_of
+from seamark.models.shifts import Shift, ShiftMatrix, block_diagonal, shift_matrix, shifts_of
 from seamark.models.terms import Terms, log_prob, terms, with_lapse_covariates, with_scales
 from seamark.models.utility import Basis, squared_rows
 
@@ -133,7 +133,7 @@ class Cells:
     """(n,) where d is 1: the edge that the cell is about."""
     sign: Array
     """(n,) 1 where the contrast is that of the edge, -1 where it is turned round."""
-    D: csr_array
+    D: ShiftMatrix
     """(n * d, S) contrast per unit of each shift."""
     scale: Array | None
     """(n, C) what the logarithm of the scale is linear in, or None."""
@@ -344,7 +344,7 @@ class Likelihood:
         gap = U[e.left, e.group] - np.where(e.right >= 0, U[e.right, e.group], 0.0)
         out = []
         for c, scale in zip(self.cells, self._scales(x), strict=True):
-            shift = c.D @ f if self.n_shifts else np.zeros(len(c.group) * len(c.K))
+            shift = c.D.times(f) if self.n_shifts else np.zeros(len(c.group) * len(c.K))
             if c.scalar:
                 scaled = c.sign * gap[c.edge]
                 out.append((scaled if scale is None else scaled * scale, shift))
@@ -567,9 +567,10 @@ class Likelihood:
             mine = self._shape_of(c)
             d = len(c.K)
             if S:
-                gradient_f += c.D.T @ m.g0.ravel()
-                f_t[:, mine] += c.D.T @ m.cross0.reshape(len(c.group) * d, -1)
-                f_f = f_f + c.D.T @ (_weighted(c.D, m.h0) if c.scalar else _block_diagonal(m.h0) @ c.D)
+                gradient_f += c.D.transpose_times(m.g0.ravel())
+                if mine:
+                    f_t[:, mine] += c.D.transpose_times(m.cross0.reshape(len(c.group) * d, -1))
+                f_f = f_f + c.D.gram(m.h0)
             if not c.scalar:
                 many.append((c, m))
                 continue
@@ -577,10 +578,8 @@ class Likelihood:
             curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
             for t, index in enumerate(mine):
                 shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
-            if c.D.nnz:
-                entries = _weighted(c.D, c.sign * m.h1)
-                rows = np.repeat(c.edge, np.diff(entries.indptr))
-                shifted_e = shifted_e + coo_array((entries.data, (rows, entries.indices)), shape=(E, S)).tocsr()
+            if not c.D.empty:
+                shifted_e = shifted_e + c.D.summed(c.sign * m.h1, c.edge, E)
         node_gradient = np.zeros((n, G))
         laplacian, to_shifts, to_shape = [], [], []
         for g, mine in enumerate(self._mine):
@@ -604,7 +603,7 @@ class Likelihood:
         """Blocks whose contrasts have several dimensions, added to the sums per response."""
         assert c.to_responses is not None
         d, mine = len(c.K), self._shape_of(c)
-        bent, moved = _block_diagonal(m.h2), _block_diagonal(m.h1) @ c.D if c.D.nnz else None
+        bent, moved = block_diagonal(m.h2), None if c.D.empty else block_diagonal(m.h1)
         for g in np.unique(c.group).tolist():
             # the rows of other groups drop out of J, so the whole of the curvature and of the shifts can stay
             J = c.to_responses if self.design.n_groups == 1 else c.to_responses.multiply((c.group == g).repeat(d)[:, None]).tocsr()  # pyright: ignore[reportConstantRedefinition]
@@ -612,7 +611,7 @@ class Likelihood:
             laplacian[g] = csr_array(laplacian[g] + J.T @ bent @ J)
             to_shape[g][:, mine] += J.T @ m.cross1.reshape(len(m.g1) * d, -1)
             if moved is not None:
-                to_shifts[g] = csr_array(to_shifts[g] + J.T @ moved)
+                to_shifts[g] = csr_array(to_shifts[g] + c.D.after(csr_array(J.T @ moved)))
 
     def _through_basis(self, laplacian: list[csr_array], to_shifts: list[csr_array], to_shape: list[Array]) -> tuple[Any, Any]:
         """Curvature of the values and its border, from the sums per response and group."""
@@ -667,7 +666,7 @@ class Likelihood:
         for c, m in d.many:
             assert c.to_responses is not None
             curve, axes = np.linalg.eigh((m.h2 + m.h2.transpose(0, 2, 1)) / 2)
-            half = _block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
+            half = block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
             z = Z[c.group.repeat(len(c.K))]
             parts.append(vstack([c.to_responses.multiply(z[:, a][:, None]).tocsr().T @ half for a in range(z.shape[1])]))
         return csr_array(hstack(parts))
@@ -780,11 +779,11 @@ class Likelihood:
                     where = (np.repeat(code[mine], d), (mine[:, None] * d + np.arange(d)).ravel())
                     per_group[g] = per_group[g] + csr_array((along[mine].ravel(), where), shape=(total, len(code) * d)) @ c.to_responses
             use = np.flatnonzero(code >= 0)
-            if c.D.nnz:
+            if not c.D.empty:
                 every = np.arange(len(code) * len(c.K)).reshape(len(code), -1)[use]
                 where = (np.repeat(code[use], len(c.K)), every.ravel())
                 moved = csr_array((alone[use].ravel(), where), shape=(total, len(code) * len(c.K)))
-                shifts = shifts + moved @ c.D
+                shifts = shifts + c.D.after(moved)
             if shape.shape[1]:
                 shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
         values = [sum((Z[g, a] * per_group[g] for g in range(G) if Z[g, a]), start=csr_array((total, n))) for a in range(k)]
@@ -855,11 +854,6 @@ def _covariates(block: Block, design: Design, role: str) -> Array:
     return np.hstack(found)
 
 
-def _weighted(matrix: csr_array, row: Array) -> csr_array:
-    """Rows of a sparse matrix times numbers."""
-    return csr_array((matrix.data * np.repeat(row, np.diff(matrix.indptr)), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
 def _loaded(matrix: Any, z: Array, P: int) -> Any:
     """sum_a z_a M_a of a matrix [M_0; M_1; ...] (k P, r)."""
     return sum(z[a] * matrix[a * P : (a + 1) * P] for a in np.flatnonzero(z))
@@ -867,13 +861,3 @@ def _loaded(matrix: Any, z: Array, P: int) -> Any:
 
 def _dense(matrix: Any) -> Array:
     return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-
-
-def _block_diagonal(h: Array) -> csr_array:
-    """(n, d, d) -> (n d, n d) sparse."""
-    n, d, _ = h.shape
-    if d == 1:
-        return csr_array(eye_array(n).multiply(h[:, 0, 0][None]))
-    row = np.arange(n * d).reshape(n, d, 1).repeat(d, 2).ravel()
-    column = np.arange(n * d).reshape(n, 1, d).repeat(d, 1).ravel()
-    return coo_array((h.ravel(), (row, column)), shape=(n * d, n * d)).tocsr()

@@ -152,11 +152,11 @@ def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):
-            z = (c.sign[:, None] * gap[c.edge] + c.D @ x[likelihood.shifts]).T
+            z = (c.sign[:, None] * gap[c.edge] + c.D.times(x[likelihood.shifts])).T
             first, shape = likelihood.scores(c, z, x)
             first = (weight * first).T
             by_edge += D @ first
-            out[likelihood.shifts] += c.D.T @ first
+            out[likelihood.shifts] += c.D.transpose_times(first)
             out[likelihood.shape] += np.einsum("an,tan->ta", weight, shape)
         out[likelihood.values] += likelihood.edge_sums(by_edge)
         return out

@@ -1,6 +1,7 @@
-"""Shifts: what moves a contrast whatever the slope, as one sparse matrix per block, D f.
+"""Shifts: what moves a contrast whatever the slope, as one matrix per block, D f.
 
-Effects name them (`effects`); here they become columns: one for position, one per rater for leniency, one per source model, ...
+Effects name them (`effects`); here they become columns: one for position, one per rater for leniency, one per source model, ... Most
+are sparse; the numbers of slots are dense, and with them a block has as many rows as judgments.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, eye_array
 
 from seamark.models.design import Block, Design
-from seamark.models.effects import Leniency, Missingness, Position, Source, Taste
+from seamark.models.effects import Bias, Leniency, Missingness, Position, Source, Taste
 from seamark.models.observation import Observation
 
 Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ class Shift:
     """A run of shift parameters that share a prior."""
 
     name: str
-    """position, position of raters, leniency, source, taste, propensity, or position by COLUMN."""
+    """position, position of raters, leniency, source, taste, propensity, position by COLUMN, bias by NUMBER, or that of raters."""
     start: int
     names: tuple[str, ...]
     """Per parameter; empty where there is one per rater."""
@@ -69,6 +70,10 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
             add("source", design.sources, len(design.sources), estimated=True)
         elif isinstance(effect, Taste) and raters_in(list(design.blocks)) > 1:
             add(f"taste for {effect.of}", (), R, estimated=True)
+        elif isinstance(effect, Bias) and effect.by in design.biases:
+            add(f"bias by {effect.by}", (effect.by,), 1, estimated=False)
+            if effect.per_rater and raters_in([b for b in design.blocks if b.numbers.shape[2]]) > 1:
+                add(f"bias by {effect.by} of raters", (), R, estimated=True)
         elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
             add("propensity", (), R, estimated=True)
     return tuple(shifts)
@@ -78,7 +83,82 @@ def _has_place(block: Block) -> bool:
     return not block.lenient and block.name != "pair/answered"
 
 
-def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Design, rater: Codes, n_raters: int) -> csr_array:
+@dataclass(frozen=True)
+class ShiftMatrix:
+    """D (n * d, S), a row per cell and dimension of its contrast: a sparse part, and columns that are dense."""
+
+    sparse: csr_array
+    """(n * d, S), 0 in the dense columns."""
+    dense: Array
+    """(n * d, C)"""
+    columns: Codes
+    """(C,) where in S the dense ones stand."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.sparse.nnz and not len(self.columns)
+
+    def times(self, f: Array) -> Array:
+        """D f, for f of shape (S,) or (S, B)."""
+        out = self.sparse @ f if self.sparse.nnz or not len(self.columns) else np.zeros(())
+        return np.asarray(out + self.dense @ f[self.columns] if len(self.columns) else out)
+
+    def transpose_times(self, v: Array) -> Array:
+        """D' v, for v of shape (n * d,) or (n * d, B)."""
+        out = self.sparse.T @ v
+        out[self.columns] += self.dense.T @ v
+        return out
+
+    def after(self, left: csr_array) -> csr_array:
+        """left D, for left of shape (r, n * d)."""
+        return csr_array(left @ self.sparse + self._placed(left @ self.dense)) if len(self.columns) else csr_array(left @ self.sparse)
+
+    def gram(self, h: Array) -> csr_array:
+        """D' H D, H being diagonal (h of shape (n,)) or in blocks (n, d, d)."""
+        if h.ndim == 1:
+            weighed = csr_array(
+                (self.sparse.data * np.repeat(h, np.diff(self.sparse.indptr)), self.sparse.indices, self.sparse.indptr), shape=self.sparse.shape
+            )
+            dense = self.dense * h[:, None]
+        else:
+            H = block_diagonal(h)
+            weighed, dense = H @ self.sparse, np.asarray(H @ self.dense)
+        out = csr_array(self.sparse.T @ weighed)
+        if not len(self.columns):
+            return out
+        across = self._placed(np.asarray(self.sparse.T @ dense))
+        C = len(self.columns)
+        where = np.repeat(self.columns, C), np.tile(self.columns, C)
+        return csr_array(out + across + across.T + coo_array(((self.dense.T @ dense).ravel(), where), shape=out.shape))
+
+    def summed(self, weight: Array, code: Codes, total: int) -> csr_array:
+        """(total, S) rows times weights (n * d,), summed over those of each code (n * d,)."""
+        S = self.sparse.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        row_of = np.diff(self.sparse.indptr)
+        entries = self.sparse.data * np.repeat(weight, row_of), (np.repeat(code, row_of), self.sparse.indices)
+        out = coo_array(entries, shape=(total, S)).tocsr()
+        if not len(self.columns):
+            return out
+        return csr_array(out + self._placed(np.stack([np.bincount(code, weights=weight * x, minlength=total) for x in self.dense.T], 1)))
+
+    def _placed(self, narrow: Array) -> csr_array:
+        """(r, S) from (r, C)."""
+        S = self.sparse.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        rows, C = narrow.shape
+        return csr_array((narrow.ravel(), np.tile(self.columns, rows), np.arange(0, rows * C + 1, C)), shape=(rows, S))
+
+
+def block_diagonal(h: Array) -> csr_array:
+    """(n, d, d) -> (n d, n d) sparse."""
+    n, d, _ = h.shape
+    if d == 1:
+        return csr_array(eye_array(n).multiply(h[:, 0, 0][None]))
+    row = np.arange(n * d).reshape(n, d, 1).repeat(d, 2).ravel()
+    column = np.arange(n * d).reshape(n, 1, d).repeat(d, 1).ravel()
+    return coo_array((h.ravel(), (row, column)), shape=(n * d, n * d)).tocsr()
+
+
+def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Design, rater: Codes, n_raters: int) -> ShiftMatrix:
     """D (n * d, S): contrast per unit of each shift. `rater` (n,) and `n_raters` are in the codes of the fit, n_raters unknown."""
     n, d = len(rater), len(K)
     rows, columns, data = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
@@ -91,9 +171,15 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         columns.append(np.broadcast_to(np.asarray(column).reshape(-1, 1), (len(cells), d)).ravel())
         data.append(value.ravel())
 
+    dense: dict[int, int] = {}
+    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if block.numbers.shape[2] else {}
     placed = block.ordered[:, None] * K[:, 0] if _has_place(block) else np.zeros((n, d))
     for s in shifts:
-        if s.name == "position":
+        if s.name in numbered:
+            dense[s.start] = numbered[s.name]
+        elif s.name.removesuffix(" of raters") in numbered:
+            put(known, s.start + rater[known], block.numbers[known, :, numbered[s.name.removesuffix(" of raters")]])
+        elif s.name == "position":
             put(np.arange(n), s.start, placed)
         elif s.name == "position of raters":
             put(known, s.start + rater[known], placed[known])
@@ -115,4 +201,8 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
     where = (np.concatenate(rows), np.concatenate(columns))
     matrix = coo_array((np.concatenate(data), where), shape=(n * d, shifts[-1].stop if shifts else 0)).tocsr()
     matrix.eliminate_zeros()
-    return matrix
+    every_number = block.numbers.reshape(n * d, -1)
+    picked = list(dense.values())
+    return ShiftMatrix(
+        matrix, every_number if picked == list(range(every_number.shape[1])) else every_number[:, picked], np.array(list(dense), dtype=np.int64)
+    )
