@@ -342,15 +342,19 @@ def make_solver(
     rng: np.random.Generator,
     *,
     whole: bool = True,
+    open_: Array | None = None,
 ) -> Solver:
     """The way to solve A with priors of this precision (size,); `components` are None where the basis has features.
 
-    Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
+    Along `open_` (size, r) there is no prior, which the one matrix alone can say: for the others the step is a little short there. Unless
+    `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
     n, free = d.values.shape[0], likelihood.free
     if components is None or len(precision) <= DENSE:
         matrix = d.whole()
         matrix[np.diag_indices_from(matrix)] += precision
+        if open_ is not None and open_.size:
+            matrix -= (precision[:, None] * open_) @ open_.T
         return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
     values = csr_array(d.values + diags_array(precision[:n]))
     corner = d.corner.toarray()
@@ -389,6 +393,28 @@ def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, 
         direction = z + (new / np.maximum(rz, 1e-300)) * direction
         rz = new
     return solution[:, 0] if right.ndim == 1 else solution
+
+
+def without_prior(d: Derivatives, likelihood: Likelihood) -> Array:
+    """(size, r) orthonormal directions of the values along which the numbers of slots (`Bias`) differ between responses.
+
+    Values that are pulled towards 0 leave to the numbers what they do not explain themselves: where better responses have higher
+    numbers, the coefficient of the numbers grows by that (Mundlak 1978). Without a prior along the regression of the numbers on the
+    responses, A^-1 C of the arrow without its prior, the coefficient is that of how numbers differ beside the same responses.
+    """
+    size, P = likelihood.size, likelihood.basis.n_columns
+    columns = [s.start for s in likelihood.parts if s.name.startswith("bias by") and not s.per_rater]
+    if not columns or likelihood.basis.matrix is not None:
+        return np.zeros((size, 0))
+    values = csr_array(csr_array(d.values)[:P, :P])
+    border = csr_array(csr_array(d.border)[:P, columns]).toarray()
+    # where nothing but gaps is judged their level is open already: the ridge keeps it out of the directions
+    ridge = 1e-6 * float(values.diagonal().mean())
+    along = conjugate_gradients(csr_array(values + diags_array(np.full(P, ridge))), border, tolerance=1e-6)
+    left, singular, _ = np.linalg.svd(along, full_matrices=False)
+    out = np.zeros((size, len(columns)))
+    out[:P] = left
+    return out[:, singular > 1e-6 * max(float(singular.max()), 1e-3)]
 
 
 def spread(values: Array, free: NDArray[np.bool_]) -> Array:

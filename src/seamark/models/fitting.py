@@ -25,7 +25,7 @@ from scipy.sparse.linalg import svds
 
 from seamark.errors import InvalidSetting, NotConverged, NotIdentified
 from seamark.models.coverage import unsupported
-from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread
+from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, Solver, make_solver, spread, without_prior
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
 from seamark.models.effects import Position, Reliability, SlotNumbers
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
@@ -211,6 +211,14 @@ class State:
     slopes: Slopes | Classes | None
     components: Components | None
     convergence: Convergence
+    open_: Array
+    """(size, r) directions without a prior."""
+
+
+def pull(precision: Array, open_: Array, away: Array) -> Array:
+    """What the prior pulls parameters by, (size,) or (size, B), that are so far from its centre; it does not along `open_`."""
+    pulled = (precision * away.T).T
+    return np.asarray(pulled - open_ @ (open_.T @ pulled)) if open_.size else pulled
 
 
 def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str, NDArray[np.int64]]]:
@@ -261,6 +269,8 @@ class _Search:
     nodes: Nodes
     moves: dict[str, float] = field(default_factory=dict)
     """Last move of the logarithm of each variance."""
+    open_: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """(size, r) directions without a prior."""
     value: float = -np.inf
     posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -299,7 +309,17 @@ class _Search:
             joint = self.likelihood.rater_log_likelihood(x, self.nodes, posterior) + self.nodes.log_prior
             marginal, posterior = self.nodes.posterior(joint)
             value = float(marginal.sum())
-        return value - 0.5 * float((self.precision * (x - self.centre) ** 2).sum()), posterior, joint
+        return value - self._penalty(x), posterior, joint
+
+    def _penalty(self, x: Array) -> float:
+        away = x - self.centre
+        return 0.5 * float(away @ pull(self.precision, self.open_, away))
+
+    def leave_open(self, directions: Array) -> None:
+        """Take the prior away along these directions, and from no others."""
+        before = self._penalty(self.x)
+        self.open_ = directions
+        self.value += before - self._penalty(self.x)
 
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
@@ -415,10 +435,13 @@ class _Search:
         variance = solver.variances()
         falls = {} if self.slopes else self._falls(solver)
         for name, index in self.parts:
-            undetermined = variance[index].sum() / self.variances[name]
-            well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
+            inside = self.open_[index] if self.open_.size else np.zeros((len(index), 0))
+            n = len(index) - float((inside**2).sum())
+            undetermined = variance[index].sum() / self.variances[name] * n / len(index)
+            well_determined = float(np.clip(n - undetermined, 1e-3 * n, n))
             well_determined = max(well_determined + falls.get(name, 0.0), 0.1 * well_determined)
-            new = _weighed(float((self.x[index] ** 2).sum()), well_determined, self.usual[name])
+            squares = float((self.x[index] ** 2).sum() - ((inside.T @ self.x[index]) ** 2).sum())
+            new = _weighed(squares, well_determined, self.usual[name])
             self.variances[name] = self._ahead(name, np.log(new / self.variances[name]))
         self._set_precision()
 
@@ -432,9 +455,9 @@ class _Search:
         here = self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
         falls: dict[str, float] = {}
         for name, index in self.parts:
-            pull = np.zeros_like(self.x)
-            pull[index] = self.precision[index] * self.x[index]
-            along = solver.solve(pull)
+            mine = np.zeros_like(self.x)
+            mine[index] = self.x[index]
+            along = solver.solve(pull(self.precision, self.open_, mine))
             size = np.sqrt((along**2).mean())
             if size > 0:
                 ahead = self.likelihood.edge_curvature(self.x + 1e-3 / size * along, self.nodes, self.posterior)
@@ -564,9 +587,11 @@ def optimise(
         age = age + 1 if lent else 1
         if components is None and likelihood.basis.matrix is None:
             components = Components(derivatives.values)
-        gradient = derivatives.gradient - search.precision * (search.x - search.centre)
+        if not frozen:
+            search.leave_open(without_prior(derivatives, likelihood))
+        gradient = derivatives.gradient - pull(search.precision, search.open_, search.x - search.centre)
         if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
-            solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False)
+            solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False, open_=search.open_)
         exact = slopes is None and isinstance(solver, Dense)
         plain = solver.solve(gradient)
         decrement = float(np.sqrt(max(gradient @ plain, 0.0) / len(plain)))
@@ -602,6 +627,7 @@ def optimise(
             converged, iteration, decrement, tolerance, float(np.abs(gradient).max() / likelihood.design.n_judgments),
             float(search.nodes.posterior(search.log_joint)[0].sum()),
         ),
+        search.open_,
     )  # fmt: skip
 
 
@@ -610,7 +636,7 @@ def _covariance(
 ) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng)
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng, open_=state.open_)
     if isinstance(solver, Dense):
         return _dense_covariance(likelihood, state, solver.matrix, cluster, rng)
     if isinstance(solver, Iterative):

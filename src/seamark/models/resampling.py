@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, make_solver
-from seamark.models.fitting import Problem, State, optimise, pose
+from seamark.models.fitting import Problem, State, optimise, pose, pull
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
@@ -132,7 +132,7 @@ def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
     """What takes weights of the cells to the modes under them, (rounds, size)."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0))
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0), open_=state.open_)
     if state.slopes is not None or not isinstance(solver, Dense) or not all(_plain(likelihood)):
         raise InvalidSetting(
             "bootstrap", "this model", "It takes comparisons or ratings with slopes of 1 and one matrix (up to 2,500 values, or features); "
@@ -148,7 +148,7 @@ def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
 
     def gradient(x: Array, weights: list[Array]) -> Array:
         """(size, rounds) of the weighed log posterior, at x (size, rounds)."""
-        out = -state.precision[:, None] * (x - centre[:, None])
+        out = -pull(state.precision, state.open_, x - centre[:, None])
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):
