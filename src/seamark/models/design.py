@@ -60,7 +60,7 @@ class Block:
     source: NDArray[np.int64]
     """(n, m) source model of each slot, or (n, 0) where no effect asks for it."""
     numbers: NDArray[np.float64]
-    """(n, d, C) contrasts of the numbers that are known of slots (`Bias`), or (n, d, 0); with them equal cells stay apart."""
+    """(C, n, d) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
 
     @property
     def lenient(self) -> bool:
@@ -391,14 +391,13 @@ def _block(
     columns, weight = [column[kept] for column in columns], weight[kept]
     if numbers is not None:
         rows = coded["row"].to_numpy()[kept]
-        places = np.broadcast_to(np.arange(m), (len(rows), m)) if places is None else places[kept]
         # a response judged by itself is not shown before another
-        x = numbers.of(rows, places, np.ones(len(rows)) if m == 1 else columns[-2].astype(np.float64))
+        order = np.ones(len(rows)) if m == 1 else columns[-2].astype(np.float64)
+        contrast = numbers.contrasts(family.contrast(m), rows, None if places is None else places[kept], order)
         cells, count = [column.astype(np.int64, copy=False) for column in columns], weight.astype(np.float64)
-        contrast = np.ascontiguousarray(np.einsum("dm,nmc->ndc", family.contrast(m), x, optimize=True))
     else:
         cells, count = _cells(columns, None if (weight == 1).all() else weight)
-        contrast = np.zeros((len(count), len(family.contrast(m)), 0))
+        contrast = np.zeros((0, len(count), len(family.contrast(m))))
     code, group, ordered, rater = cells[-4:]
     models, levels = cells[m : m + len(source)], cells[m + len(source) : -4]
     nothing = np.zeros((len(code), 0), dtype=np.int64)
@@ -414,7 +413,8 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     row = np.repeat(np.arange(len(times)), times)
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
-    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers")}
+    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source")}
+    parts["numbers"] = block.numbers[:, row]
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
 

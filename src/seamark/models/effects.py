@@ -232,7 +232,7 @@ class SlotNumbers:
     """Numbers of the slots that judgments show, in standard deviations."""
 
     values: Array
-    """(slots of all judgments in a row, C)"""
+    """(C, slots of all judgments in a row)"""
     first: Codes
     """(n_judgments + 1,) where each judgment's slots begin."""
     of_order: NDArray[np.bool_]
@@ -262,7 +262,7 @@ class SlotNumbers:
         """The numbers of these judgments on given scales, 0 where nothing is known; None where nothing is known at all."""
         lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
         first = np.concatenate([[0], np.cumsum(lengths)])
-        values = np.zeros((int(first[-1]), len(scales)))
+        values = np.zeros((len(scales), int(first[-1])))
         of_order, known = np.zeros(len(scales), dtype=bool), False
         for column, (by, (mean, sd)) in enumerate(scales.items()):
             if _of_slots(feedback, by):
@@ -272,19 +272,28 @@ class SlotNumbers:
                 given = given[lengths > 0]
             else:
                 continue
-            given = (given - mean) / sd
-            values[rows, column] = np.where(np.isnan(given), 0.0, given)
+            given = given - mean
+            given /= sd
+            given[np.isnan(given)] = 0.0
+            values[column, rows] = given
             known = True
         return SlotNumbers(values, first, of_order) if known else None
 
-    def of(self, rows: Codes, places: Codes, ordered: Array) -> Array:
-        """(n, m, C) numbers of slots `places` (n, m) of judgments `rows` (n,); `ordered` (n,) is 1 where the order counts."""
-        n, m = places.shape
-        if n == len(self.first) - 1 and len(self.values) == n * m and (rows[:-1] < rows[1:]).all() and not (places - np.arange(m)).any():
-            out = self.values.reshape(n, m, -1)  # all slots, in order
+    def contrasts(self, K: Array, rows: Codes, places: Codes | None, ordered: Array) -> Array:
+        """(C, n, d) contrasts K (d, m) of the slots `places` (n, m) of judgments `rows` (n,), the first m where not given; `ordered` (n,)
+        is 1 where the order counts."""
+        n, m = len(rows), K.shape[1]
+        if places is None and self.values.shape[1] == n * m and n == len(self.first) - 1 and (rows[:-1] < rows[1:]).all():
+            slots = self.values.reshape(-1, n, m)  # all slots, in order
         else:
-            out = self.values[self.first[rows][:, None] + places]
-        return np.where(self.of_order, out * ordered[:, None, None], out) if self.of_order.any() else out
+            slots = self.values[:, self.first[rows][:, None] + (np.arange(m) if places is None else places)]
+        if self.of_order.any():
+            slots = np.where(self.of_order[:, None, None], slots * ordered[:, None], slots)
+        out = np.zeros((len(self.values), n, len(K)))
+        for d, weights in enumerate(K):
+            for slot in np.flatnonzero(weights):
+                out[..., d] += weights[slot] * slots[..., slot]
+        return out
 
 
 def _of_slots(feedback: Feedback, by: str) -> bool:

@@ -213,6 +213,8 @@ class State:
     convergence: Convergence
     open_: Array
     """(size, r) directions without a prior."""
+    derivatives: Derivatives | None
+    """At x, where they are known."""
 
 
 def pull(precision: Array, open_: Array, away: Array) -> Array:
@@ -271,6 +273,8 @@ class _Search:
     """Last move of the logarithm of each variance."""
     open_: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """(size, r) directions without a prior."""
+    _at: Array | None = None
+    """The point that `log_joint` is of, where no slopes are fitted."""
     value: float = -np.inf
     posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -323,6 +327,10 @@ class _Search:
 
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
+        if self.slopes is None and self._at is self.x:  # priors alone have moved
+            self.value = float(self.log_joint.sum()) - self._penalty(self.x)
+            return
+        self._at = self.x
         self.value, self.posterior, self.log_joint = self.objective(self.x)
 
     def take_up(self, earlier: Fit, problem: Problem) -> None:
@@ -356,6 +364,7 @@ class _Search:
             self.slopes.shares = np.array([earlier.prior[f"share {name}"] for name in SHARES])
             self.nodes = self.slopes.nodes()
         self._set_precision()
+        self._at = None
         self.look()
 
     def part_levels(self, latent: Factor, rng: np.random.Generator) -> None:
@@ -422,6 +431,7 @@ class _Search:
             value, posterior, joint = self.objective(candidate, self.posterior)
             if value >= self.value - 1e-10 * abs(self.value):
                 self.x, self.value, self.posterior, self.log_joint = candidate, value, posterior, joint
+                self._at = candidate
                 return True
             length /= 2
         return False
@@ -577,7 +587,7 @@ def optimise(
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
-    gradient = np.zeros(likelihood.size)
+    gradient, lent = np.zeros(likelihood.size), None
     memory, age = _Memory(), 0
     if search.nodes.levels > 1 and start is None:
         search.part_levels(next(f for f in factors if f.latent), rng)
@@ -628,17 +638,18 @@ def optimise(
             float(search.nodes.posterior(search.log_joint)[0].sum()),
         ),
         search.open_,
+        derivatives if converged and slopes is None and not lent else None,
     )  # fmt: skip
 
 
 def _covariance(
-    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
 ) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes)."""
-    derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
+    derivatives = state.derivatives or likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.precision, state.components, rng, open_=state.open_)
     if isinstance(solver, Dense):
-        return _dense_covariance(likelihood, state, solver.matrix, cluster, rng)
+        return _dense_covariance(likelihood, state, solver.matrix, cluster, rng, clustered=clustered)
     if isinstance(solver, Iterative):
         factor = solver.values_factor(rng, DRAWS)
         se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
@@ -668,7 +679,7 @@ def _covariance(
         [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
     )
     sandwich = np.full(likelihood.size, np.nan)
-    if len(shared):
+    if len(shared) and clustered:
         scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
         rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
         sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
@@ -706,14 +717,15 @@ def _with_scale_doubt(
 
 
 def _dense_covariance(
-    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array, list[str]]:
+    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
+) -> tuple[Array, Array, Array | None, list[str]]:
     """The same where everything fits in one matrix (over the free parameters)."""
     notes: list[str] = []
     free = likelihood.free
-    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
+    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster, clustered=clustered)
     if not free.all():
-        observed, meat = observed[np.ix_(free, free)], meat[np.ix_(free, free)]
+        observed = observed[np.ix_(free, free)]
+        meat = None if meat is None else meat[np.ix_(free, free)]
     np.subtract(expected, observed, out=observed)
     try:
         lower = np.linalg.cholesky(observed)
@@ -726,14 +738,17 @@ def _dense_covariance(
     del lower
     se = np.sqrt((factor**2).sum(1))
     # diag(F (F' M F) F')
-    inner = factor.T @ meat @ factor
-    sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
-    del inner, meat
+    sandwich = None
+    if meat is not None:
+        inner = factor.T @ meat @ factor
+        sandwich = spread(np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0)), free)
+        del inner
+    del meat
     values = spread(factor, free)[: likelihood.n_values]
     if values.shape[1] > DENSE:
         values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
         notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
-    return values, spread(se, free), spread(sandwich, free), notes
+    return values, spread(se, free), sandwich, notes
 
 
 def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt"] | None, seed: int) -> Fit:
@@ -746,12 +761,13 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     if by_rater and not known:
         raise InvalidSetting("cluster", "rater", "Fewer than half of the judgments have a rater, or there is one; use prompt.")
     cluster = None if by_rater else prompts
-    factor, se, sandwich, more = _covariance(likelihood, state, cluster, rng)
+    clustered = (design.n_raters if by_rater else feedback.n_prompts) >= 10
+    factor, se, sandwich, more = _covariance(likelihood, state, cluster, rng, clustered=clustered)
     notes += more
     factor, se = _with_scale_doubt(likelihood, state, seen > 0, factor, se)
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
-    if sandwich is not None and (design.n_raters if by_rater else feedback.n_prompts) < 10:
+    if not clustered:
         sandwich = None
         notes.append("no sandwich interval: fewer than 10 raters, or prompts where raters are not known")
 

@@ -691,8 +691,11 @@ class Likelihood:
         summed = self._summed_scores(self._cell_scores(x, nodes, tilt), [number[c.block.who] for c in self.cells], len(use))
         return csr_array(summed.T), 1 / variance[use]
 
-    def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> tuple[Array, Array]:
-        """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
+    def score_products(
+        self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None, *, clustered: bool = True
+    ) -> tuple[Array, Array | None]:
+        """(missing, meat): the information lost to not knowing the slopes, and, where it is asked for, the sum over clusters of outer
+        products of scores.
 
         `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
         ones by response.
@@ -721,6 +724,8 @@ class Likelihood:
             missing += scores.T @ weighted
             np.add.at(mean, raters // nodes.levels, weighted)
         missing -= mean.T @ mean
+        if not clustered:
+            return missing, None
         meat = self.cluster_scores(x, nodes, posterior, cluster)
         return missing, _dense(meat.T @ meat)
 
@@ -800,7 +805,8 @@ def _by_rater(block: Block) -> Block:
     if len(block.who) < 2 or (np.diff(block.who) >= 0).all():
         return block
     order = np.argsort(block.who, kind="stable")
-    return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
+    rest = {f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family", "numbers")}
+    return replace(block, **rest, numbers=block.numbers[:, order])
 
 
 def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:

@@ -19,6 +19,9 @@ from seamark.models.observation import Observation
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+_CHUNK = 16_000
+"""Rows weighed at once: they then stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -72,7 +75,7 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
             add(f"taste for {effect.of}", (), R, estimated=True)
         elif isinstance(effect, Bias) and effect.by in design.biases:
             add(f"bias by {effect.by}", (effect.by,), 1, estimated=False)
-            if effect.per_rater and raters_in([b for b in design.blocks if b.numbers.shape[2]]) > 1:
+            if effect.per_rater and raters_in([b for b in design.blocks if len(b.numbers)]) > 1:
                 add(f"bias by {effect.by} of raters", (), R, estimated=True)
         elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
             add("propensity", (), R, estimated=True)
@@ -90,7 +93,7 @@ class ShiftMatrix:
     sparse: csr_array
     """(n * d, S), 0 in the dense columns."""
     dense: Array
-    """(n * d, C)"""
+    """(C, n * d)"""
     columns: Codes
     """(C,) where in S the dense ones stand."""
 
@@ -100,46 +103,52 @@ class ShiftMatrix:
 
     def times(self, f: Array) -> Array:
         """D f, for f of shape (S,) or (S, B)."""
-        out = self.sparse @ f if self.sparse.nnz or not len(self.columns) else np.zeros(())
-        return np.asarray(out + self.dense @ f[self.columns] if len(self.columns) else out)
+        if not len(self.columns):
+            return self.sparse @ f
+        out = self.dense.T @ f[self.columns]
+        return out + self.sparse @ f if self.sparse.nnz else out
 
     def transpose_times(self, v: Array) -> Array:
         """D' v, for v of shape (n * d,) or (n * d, B)."""
         out = self.sparse.T @ v
-        out[self.columns] += self.dense.T @ v
+        out[self.columns] += self.dense @ v
         return out
 
     def after(self, left: csr_array) -> csr_array:
         """left D, for left of shape (r, n * d)."""
-        return csr_array(left @ self.sparse + self._placed(left @ self.dense)) if len(self.columns) else csr_array(left @ self.sparse)
+        return csr_array(left @ self.sparse + self._placed(left @ self.dense.T)) if len(self.columns) else csr_array(left @ self.sparse)
 
     def gram(self, h: Array) -> csr_array:
         """D' H D, H being diagonal (h of shape (n,)) or in blocks (n, d, d)."""
-        if h.ndim == 1:
-            weighed = csr_array(
-                (self.sparse.data * np.repeat(h, np.diff(self.sparse.indptr)), self.sparse.indices, self.sparse.indptr), shape=self.sparse.shape
-            )
-            dense = self.dense * h[:, None]
-        else:
-            H = block_diagonal(h)
-            weighed, dense = H @ self.sparse, np.asarray(H @ self.dense)
-        out = csr_array(self.sparse.T @ weighed)
-        if not len(self.columns):
+        S, C = self.sparse.shape[1], len(self.columns)  # type: ignore[index]  # scipy types the shape as optional
+        H = block_diagonal(h) if h.ndim > 1 else None
+        out = across = csr_array((S, S))
+        if self.sparse.nnz:
+            data = self.sparse.data * np.repeat(h, np.diff(self.sparse.indptr)) if H is None else self.sparse.data
+            weighed = csr_array((data, self.sparse.indices, self.sparse.indptr), shape=self.sparse.shape)
+            weighed = weighed if H is None else csr_array(H @ weighed)
+            out = csr_array(self.sparse.T @ weighed)
+            across = self._placed(np.asarray(weighed.T @ self.dense.T)) if C else across
+        if not C:
             return out
-        across = self._placed(np.asarray(self.sparse.T @ dense))
-        C = len(self.columns)
+        own = np.zeros((C, C)) if H is None else self.dense @ np.asarray(H @ self.dense.T)
+        for start in range(0, self.dense.shape[1] if H is None else 0, _CHUNK):
+            part = self.dense[:, start : start + _CHUNK]
+            own += (part * h[start : start + _CHUNK]) @ part.T
         where = np.repeat(self.columns, C), np.tile(self.columns, C)
-        return csr_array(out + across + across.T + coo_array(((self.dense.T @ dense).ravel(), where), shape=out.shape))
+        return csr_array(out + across + across.T + coo_array((own.ravel(), where), shape=out.shape))
 
     def summed(self, weight: Array, code: Codes, total: int) -> csr_array:
         """(total, S) rows times weights (n * d,), summed over those of each code (n * d,)."""
         S = self.sparse.shape[1]  # type: ignore[index]  # scipy types the shape as optional
-        row_of = np.diff(self.sparse.indptr)
-        entries = self.sparse.data * np.repeat(weight, row_of), (np.repeat(code, row_of), self.sparse.indices)
-        out = coo_array(entries, shape=(total, S)).tocsr()
+        out = csr_array((total, S))
+        if self.sparse.nnz:
+            row_of = np.diff(self.sparse.indptr)
+            entries = self.sparse.data * np.repeat(weight, row_of), (np.repeat(code, row_of), self.sparse.indices)
+            out = coo_array(entries, shape=(total, S)).tocsr()
         if not len(self.columns):
             return out
-        return csr_array(out + self._placed(np.stack([np.bincount(code, weights=weight * x, minlength=total) for x in self.dense.T], 1)))
+        return csr_array(out + self._placed(np.stack([np.bincount(code, weights=weight * x, minlength=total) for x in self.dense], 1)))
 
     def _placed(self, narrow: Array) -> csr_array:
         """(r, S) from (r, C)."""
@@ -172,13 +181,13 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         data.append(value.ravel())
 
     dense: dict[int, int] = {}
-    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if block.numbers.shape[2] else {}
+    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if len(block.numbers) else {}
     placed = block.ordered[:, None] * K[:, 0] if _has_place(block) else np.zeros((n, d))
     for s in shifts:
         if s.name in numbered:
             dense[s.start] = numbered[s.name]
         elif s.name.removesuffix(" of raters") in numbered:
-            put(known, s.start + rater[known], block.numbers[known, :, numbered[s.name.removesuffix(" of raters")]])
+            put(known, s.start + rater[known], block.numbers[numbered[s.name.removesuffix(" of raters")], known])
         elif s.name == "position":
             put(np.arange(n), s.start, placed)
         elif s.name == "position of raters":
@@ -201,8 +210,6 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
     where = (np.concatenate(rows), np.concatenate(columns))
     matrix = coo_array((np.concatenate(data), where), shape=(n * d, shifts[-1].stop if shifts else 0)).tocsr()
     matrix.eliminate_zeros()
-    every_number = block.numbers.reshape(n * d, -1)
-    picked = list(dense.values())
-    return ShiftMatrix(
-        matrix, every_number if picked == list(range(every_number.shape[1])) else every_number[:, picked], np.array(list(dense), dtype=np.int64)
-    )
+    numbers, picked = block.numbers.reshape(-1, n * d), list(dense.values())
+    kept = numbers if picked == list(range(len(numbers))) else numbers[picked]
+    return ShiftMatrix(matrix, kept, np.array(list(dense), dtype=np.int64))
