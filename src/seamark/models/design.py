@@ -60,7 +60,7 @@ class Block:
     source: NDArray[np.int64]
     """(n, m) source model of each slot, or (n, 0) where no effect asks for it."""
     numbers: NDArray[np.float64]
-    """(C, n, d) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
+    """(n, d, C) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
 
     @property
     def lenient(self) -> bool:
@@ -397,7 +397,7 @@ def _block(
         cells, count = [column.astype(np.int64, copy=False) for column in columns], weight.astype(np.float64)
     else:
         cells, count = _cells(columns, None if (weight == 1).all() else weight)
-        contrast = np.zeros((0, len(count), len(family.contrast(m))))
+        contrast = np.zeros((len(count), len(family.contrast(m)), 0))
     code, group, ordered, rater = cells[-4:]
     models, levels = cells[m : m + len(source)], cells[m + len(source) : -4]
     nothing = np.zeros((len(code), 0), dtype=np.int64)
@@ -413,8 +413,7 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     row = np.repeat(np.arange(len(times)), times)
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
-    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source")}
-    parts["numbers"] = block.numbers[:, row]
+    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers")}
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
 

@@ -280,8 +280,8 @@ class SlotNumbers:
         return SlotNumbers(values, first, of_order) if known else None
 
     def contrasts(self, K: Array, rows: Codes, places: Codes | None, ordered: Array) -> Array:
-        """(C, n, d) contrasts K (d, m) of the slots `places` (n, m) of judgments `rows` (n,), the first m where not given; `ordered` (n,)
-        is 1 where the order counts."""
+        """(n, d, C) contrasts K (d, m) of the slots `places` (n, m) of judgments `rows` (n,), the first m where not given; `ordered` (n,)
+        is 1 where the order counts. In memory each number's lie side by side."""
         n, m = len(rows), K.shape[1]
         if places is None and self.values.shape[1] == n * m and n == len(self.first) - 1 and (rows[:-1] < rows[1:]).all():
             slots = self.values.reshape(-1, n, m)  # all slots, in order
@@ -293,7 +293,7 @@ class SlotNumbers:
         for d, weights in enumerate(K):
             for slot in np.flatnonzero(weights):
                 out[..., d] += weights[slot] * slots[..., slot]
-        return out
+        return np.moveaxis(out, 0, -1)
 
 
 def _of_slots(feedback: Feedback, by: str) -> bool:

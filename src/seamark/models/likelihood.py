@@ -805,8 +805,7 @@ def _by_rater(block: Block) -> Block:
     if len(block.who) < 2 or (np.diff(block.who) >= 0).all():
         return block
     order = np.argsort(block.who, kind="stable")
-    rest = {f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family", "numbers")}
-    return replace(block, **rest, numbers=block.numbers[:, order])
+    return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
 
 
 def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:

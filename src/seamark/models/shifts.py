@@ -75,7 +75,7 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
             add(f"taste for {effect.of}", (), R, estimated=True)
         elif isinstance(effect, Bias) and effect.by in design.biases:
             add(f"bias by {effect.by}", (effect.by,), 1, estimated=False)
-            if effect.per_rater and raters_in([b for b in design.blocks if len(b.numbers)]) > 1:
+            if effect.per_rater and raters_in([b for b in design.blocks if b.numbers.shape[2]]) > 1:
                 add(f"bias by {effect.by} of raters", (), R, estimated=True)
         elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
             add("propensity", (), R, estimated=True)
@@ -181,13 +181,13 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         data.append(value.ravel())
 
     dense: dict[int, int] = {}
-    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if len(block.numbers) else {}
+    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if block.numbers.shape[2] else {}
     placed = block.ordered[:, None] * K[:, 0] if _has_place(block) else np.zeros((n, d))
     for s in shifts:
         if s.name in numbered:
             dense[s.start] = numbered[s.name]
         elif s.name.removesuffix(" of raters") in numbered:
-            put(known, s.start + rater[known], block.numbers[numbered[s.name.removesuffix(" of raters")], known])
+            put(known, s.start + rater[known], block.numbers[known, :, numbered[s.name.removesuffix(" of raters")]])
         elif s.name == "position":
             put(np.arange(n), s.start, placed)
         elif s.name == "position of raters":
@@ -210,6 +210,6 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
     where = (np.concatenate(rows), np.concatenate(columns))
     matrix = coo_array((np.concatenate(data), where), shape=(n * d, shifts[-1].stop if shifts else 0)).tocsr()
     matrix.eliminate_zeros()
-    numbers, picked = block.numbers.reshape(-1, n * d), list(dense.values())
+    numbers, picked = np.ascontiguousarray(np.moveaxis(block.numbers, -1, 0)).reshape(-1, n * d), list(dense.values())
     kept = numbers if picked == list(range(len(numbers))) else numbers[picked]
     return ShiftMatrix(matrix, kept, np.array(list(dense), dtype=np.int64))
