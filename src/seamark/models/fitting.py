@@ -806,7 +806,11 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         posterior = np.vstack([posterior[:-1], weights / weights.sum()]).reshape(design.n_raters + 1, -1)
     latent = None if strata.latent is None else replace(strata.latent, share=state.slopes.level_share if state.slopes else strata.share)
     factors = tuple(latent if f.latent and latent is not None else f for f in strata.factors)
-    prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in state.variances.items()}
+    spreads = dict(state.variances)
+    if state.open_.size:  # what is not pulled to 0 is as spread as it is found to be
+        name, index = next(iter(_parts(likelihood, strata.factors)))
+        spreads[name] += float(((state.open_.T @ x) ** 2).sum()) / len(index)
+    prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in spreads.items()}
     if isinstance(state.slopes, Slopes):
         prior |= {"slope_spread": state.slopes.spread} | {f"share {n}": float(s) for n, s in zip(SHARES, state.slopes.shares, strict=True)}
     repeated = known and float(np.median(seen[seen > 0])) >= 2
