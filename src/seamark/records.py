@@ -576,12 +576,20 @@ def _assemble(
             for column, from_column in (("kind", "rater_kind"), ("profile", "rater_profile"))
         )
     )
-    judgments = frame.select(*JUDGMENT_COLUMNS, *covariates_of(frame.columns)).with_columns(
+    judgments = frame.select(*JUDGMENT_COLUMNS, *map(_known_somewhere, frame.select(covariates_of(frame.columns)))).with_columns(
         (pl.lit(None, dtype=pl.UInt32) if prompt is None else to_index(prompt)).alias("prompt"),
         fold(to_index(response), n_shown).alias("responses"),
         (pl.lit(None, dtype=pl.UInt32) if who is None else to_index(who)).alias("rater"),
     )
     return Feedback(judgments, responses, prompts, raters, report)
+
+
+def _known_somewhere(numbers: pl.Series) -> pl.Series:
+    """Lists of numbers, null where none of them is known: there is one way of knowing nothing."""
+    if not numbers.drop_nulls().explode(empty_as_null=False).null_count():
+        return numbers
+    known = pl.col(numbers.name).list.drop_nulls().list.len() > 0
+    return numbers.to_frame().select(pl.when(known).then(pl.col(numbers.name)))[numbers.name]
 
 
 def _prompts(frame: pl.DataFrame, text: Coded | None, name: Coded | None) -> tuple[NDArray[np.int32] | None, pl.DataFrame]:
