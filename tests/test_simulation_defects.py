@@ -856,5 +856,7 @@ def test_every_setting_is_listed() -> None:
     assert listed["drift.months"] == "12 where drift is planted"
     assert "drift" not in listed
     assert {
-        name for name in EVERYTHING if name not in ("labels", "missing", "confidence", "axes", "contexts", "personas", "tastes", "drift", "style")
+        name
+        for name in EVERYTHING
+        if name not in ("labels", "missing", "confidence", "axes", "contexts", "personas", "tastes", "drift", "style")
     } <= set(listed)

@@ -248,7 +248,9 @@ def _covariates(arrays: _Arrays, sides: Sequence[str]) -> dict[str, pl.Series]:
     for column in filter(covariate_of, arrays.columns):
         name = covariate_of(column)
         if f"{sides[0]}_{name}" not in arrays.columns:
-            raise InvalidSetting("from_arrays", column, f"Give {sides[0]}_{name} too; it alone is a difference, that of the first side less the other.")
+            raise InvalidSetting(
+                "from_arrays", column, f"Give {sides[0]}_{name} too; it alone is a difference, that of the first side less the other."
+            )
         if (known := arrays.take(column)) is not None:
             mine[column] = known
     return covariates_from(mine, sides, arrays.n)

@@ -437,7 +437,9 @@ def _observation(effects: list[str] | None) -> Observation | None:
             usual.append(Taste(by) if by else Taste())
         else:
             raise InvalidSetting(
-                "--effect", text, "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, taste:NAME, bias:NAME or bias:NAME:raters."
+                "--effect",
+                text,
+                "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, taste:NAME, bias:NAME or bias:NAME:raters.",
             )
     return Observation(effects=tuple(usual))
 

@@ -113,7 +113,6 @@ def covariates_of(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith(COVARIATE) and name != COVARIATE]
 
 
-
 _NOT_COVARIATES = ("", "id", "model")
 """What else a column named after a side holds: left_id, left_model."""
 
@@ -351,10 +350,15 @@ def bad_rows(
     """
     # a rule about a field that no judgment has cannot fail; "kind", "outcome" and "responses" always run
     covariates = covariates_of(told.columns)
-    unknown = {name for name in (*COLUMNS, *covariates) if name not in told.columns or told[name].null_count() == told.height} - {"kind", "outcome"}
+    unknown = {name for name in (*COLUMNS, *covariates) if name not in told.columns or told[name].null_count() == told.height} - {
+        "kind",
+        "outcome",
+    }
     needed = ("rating", "thumb", "label", "best", "ranks", "scale_low", "span_start")
     rules = [
-        Fault(name, expr.fill_null(value=False), remedy) for name, expr, remedy in _problems(covariates) if name not in unknown or name in needed
+        Fault(name, expr.fill_null(value=False), remedy)
+        for name, expr, remedy in _problems(covariates)
+        if name not in unknown or name in needed
     ]
     bad = told.select(pl.any_horizontal(rule.rows for rule in rules).alias("bad"))["bad"]
     for fault in faults:

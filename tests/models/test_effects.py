@@ -261,7 +261,11 @@ def test_the_unit_of_a_number_does_not_matter_and_neither_does_a_difference_in_i
     society = planted(style=Style(), n_judgments=1000)
     frame = society.feedback.judgments
     moved = frame.with_columns(frame["covariate.length"].list.eval(1e6 + 1e4 * pl.element()))
-    apart = frame.with_columns(frame.select(pl.concat_list(pl.col("covariate.length").list.diff().list.get(1) * -1, pl.lit(0.0))).to_series().alias("covariate.length"))
+    apart = frame.with_columns(
+        frame.select(pl.concat_list(pl.col("covariate.length").list.diff().list.get(1) * -1, pl.lit(0.0)))
+        .to_series()
+        .alias("covariate.length")
+    )
     fits = [fitted(replace(society, feedback=replace(society.feedback, judgments=j)), Bias("length")) for j in (frame, moved, apart)]
     for other in fits[1:]:
         assert estimate(other, "bias by length") == pytest.approx(estimate(fits[0], "bias by length"), abs=1e-4)

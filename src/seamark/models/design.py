@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seamark.columns import OUTCOMES
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.models.effects import Bias, Covariate, Lapse, Missingness, Position, Scale, SlotNumbers, Source, Taste
+from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, SlotNumbers, Source, Taste
 from seamark.models.features import style_features
 from seamark.models.observation import Choice, Davidson, Link, Luce, Missing, Observation, Outcome, Rating, Strength, Thumbs
 from seamark.models.people import Strata
@@ -515,7 +515,9 @@ def _choice_blocks(
     fitted = [f for name, f in (known or {}).items() if name.startswith(f"{kind}/best") and isinstance(f, Luce)]
     cap = MOST_TIED if known is None else max((f.most for f in fitted), default=1)
     stages: dict[tuple[int, bool], list[tuple[list[int], list[int], dict[str, Any], list[int]]]] = {}
-    carried = [name for name in part.columns if name in ("rater", "group", "weight", "ordered", "row") or (name[0] == "x" and name[1:].isdigit())]
+    carried = [
+        name for name in part.columns if name in ("rater", "group", "weight", "ordered", "row") or (name[0] == "x" and name[1:].isdigit())
+    ]
     sourced, approximated, most = "source" in part.columns, 0, 1
     none = bool((part["outcome"] == "both_bad").any()) if known is None else any(f.none for f in fitted)
 
@@ -527,7 +529,9 @@ def _choice_blocks(
             rest["ordered"] = 0.0
         if sourced:
             rest["source"] = [row["source"][i] for i in slots]
-        stages.setdefault((len(slots), worst), []).append(([row["responses"][i] for i in slots], [slots.index(i) for i in chosen], rest, slots))
+        stages.setdefault((len(slots), worst), []).append(
+            ([row["responses"][i] for i in slots], [slots.index(i) for i in chosen], rest, slots)
+        )
 
     for row in part.iter_rows(named=True):
         everyone = list(range(len(row["responses"])))

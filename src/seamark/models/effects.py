@@ -311,7 +311,9 @@ def _centre(feedback: Feedback, by: str) -> tuple[float, float]:
         if by not in feedback.judgments.columns or not feedback.judgments[by].dtype.is_numeric():
             there = [name.removeprefix(COVARIATE) for name in covariates_of(feedback.judgments.columns)]
             raise InvalidSetting(
-                "Bias(by=)", by, f"The covariates of what was shown are {', '.join(there) or 'none'}; fields are position, seconds, confidence."
+                "Bias(by=)",
+                by,
+                f"The covariates of what was shown are {', '.join(there) or 'none'}; fields are position, seconds, confidence.",
             )
         known = _numbers(feedback, by, within_rater=False)
         known = known[~np.isnan(known)]

@@ -52,6 +52,12 @@ _ATTEMPTS = 4
 """Placements of raters in latent levels that are followed for a few steps."""
 _RUNAWAY = 2.0
 """A log scale four prior standard deviations out."""
+_MANY = 1000
+"""With more cells than this for each parameter the search starts with some of them."""
+_THINNED = 16
+"""Of so many cells, one."""
+_NEAR = 0.1
+"""How near the mode of the thinned data is looked for, in its own standard errors; those of all data are a quarter."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -152,7 +158,9 @@ def pose(
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, biases, tuple(notes))
+    return Problem(
+        given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, biases, tuple(notes)
+    )
 
 
 def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
@@ -365,6 +373,12 @@ class _Search:
             self.nodes = self.slopes.nodes()
         self._set_precision()
         self._at = None
+        self.look()
+
+    def go_to(self, near: State) -> None:
+        """Start where the search with some of the judgments ended."""
+        self.x, self.variances, self.open_ = near.x, dict(near.variances), near.open_
+        self._set_precision()
         self.look()
 
     def part_levels(self, latent: Factor, rng: np.random.Generator) -> None:
@@ -581,9 +595,16 @@ def optimise(
     elif strata.latent is not None:
         slopes = Classes(likelihood.design.n_raters, strata.share, strata.learnt)
     search = _Search.start(likelihood, slopes, factors)
+    hyper = np.zeros(0)
     if start is not None:
         search.take_up(start, problem)
-    frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
+    elif slopes is None and sum(len(c.group) for c in likelihood.cells) > _MANY * likelihood.size:
+        # few of the cells tell where to start, as nearly as a few steps with all of them would
+        fewer = replace(problem, likelihood=likelihood.thinned(_THINNED))
+        near = optimise(fewer, max_iterations=max_iterations, tolerance=_NEAR, seed=seed)
+        search.go_to(near)
+        hyper = search.hyper()
+    frozen, decrement, iteration, settled, rounds = False, np.inf, 0, 0, 0
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
@@ -777,7 +798,11 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         )
 
     parameters = [
-        parameter(s.name if len(s.names) == 1 else f"{s.name}: {name}", likelihood.n_values + s.start + i, "logits per sd" if s.name.startswith("bias") else "logits")
+        parameter(
+            s.name if len(s.names) == 1 else f"{s.name}: {name}",
+            likelihood.n_values + s.start + i,
+            "logits per sd" if s.name.startswith("bias") else "logits",
+        )
         for s in likelihood.parts
         for i, name in enumerate(s.names)
     ]

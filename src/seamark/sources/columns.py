@@ -87,9 +87,10 @@ def _covariates(sample: Sequence[Record], found: Sequence[str]) -> list[str]:
 
     def numeric(name: str) -> bool:
         try:
-            return any([number(record, name) is not None for record in sample])
+            known = [number(record, name) for record in sample]
         except WrongField:
             return False
+        return any(value is not None for value in known)
 
     held = [name for name in found if covariate_of(name) and numeric(name)]
     others = {"left": "right", "right": "left", "chosen": "rejected", "rejected": "chosen", "response": "response"}
