@@ -239,17 +239,17 @@ def build_design(
     blocks: list[Block] = []
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    pairs = frame.filter(pl.col("kind") == "pair") if "pair" in families else frame.clear()
+    pairs = _where(frame, pl.col("kind") == "pair") if "pair" in families else frame.clear()
     missing = _missing_block(pairs) if observation.with_effect(Missingness) and (known is None or "pair/answered" in known) else None
-    unanswered = frame.filter(pl.col("outcome").is_in(["cannot_tell", "skipped"])).height
+    unanswered = int(frame["outcome"].is_in(["cannot_tell", "skipped"]).sum())
     if missing is not None:
         unanswered -= int(pairs["outcome"].is_in(["cannot_tell", "skipped"]).sum())
     if unanswered:
         left_out["cannot tell or skipped"] = unanswered
-    if labels := frame.filter(pl.col("kind") == "label").height:
+    if labels := int((frame["kind"] == "label").sum()):
         left_out["nominal labels"] = labels
     for kind, family in families.items():
-        part = frame.filter(pl.col("kind") == kind)
+        part = pairs if kind == "pair" else frame.filter(pl.col("kind") == kind)
         if kind == "pair":
             blocks += _pair_blocks(part, family, numbers)
             if bad := int((part["outcome"] == "both_bad").sum()):
@@ -361,6 +361,12 @@ def costs_as_preferences(feedback: Feedback) -> Feedback:
 
 
 # ---------------------------------------------------------------------------------------------- blocks
+
+
+def _where(frame: pl.DataFrame, holds: pl.Expr) -> pl.DataFrame:
+    """The rows where it holds; the frame itself, not a copy, where it always does."""
+    mask = frame.select(holds.alias("holds"))["holds"]
+    return frame if mask.all() else frame.filter(mask)
 
 
 def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
@@ -504,7 +510,7 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome, numbers: SlotNumbers | Non
         code = pl.col("side").replace_strict({side: int(has[:side].sum()) for side in range(4) if has[side]}, default=None)
         answered = part.with_columns(code.alias("code")).filter(pl.col("code").is_not_null())
         return [_block("pair", family, answered, numbers=numbers)]
-    decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
+    decided = _where(part, left | right | tie) if isinstance(family, Davidson) else _where(part, left | right)
     return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")), numbers=numbers)]
 
 
@@ -614,5 +620,9 @@ def comparison_parts(design: Design) -> NDArray[np.int64]:
             rows.append(responses[:, 0])
             cols.append(responses[:, slot])
     i, j = np.concatenate(rows), np.concatenate(cols)
+    if (anchor + 1) ** 2 <= len(i):  # each pair once, without sorting them
+        met = np.zeros((anchor + 1) ** 2, dtype=bool)
+        met[i * (anchor + 1) + j] = True
+        i, j = np.divmod(np.flatnonzero(met), anchor + 1)
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(anchor + 1, anchor + 1))
     return connected_components(graph, directed=False)[1][:anchor]

@@ -235,7 +235,7 @@ class Likelihood:
         self.n_shape = sum(sizes) + self._n_scales + self._n_hastes + int(observation.lapse)
         blocks = [_by_rater(b) for b in design.blocks]
         keys = [_edge_keys(b, design) for b in blocks]
-        known_keys, inverse = np.unique(np.concatenate([k for k, _ in keys]), return_inverse=True)
+        known_keys, inverse = _numbered(np.concatenate([k for k, _ in keys]))
         n, G = design.n_responses, design.n_groups
         group, pair = np.divmod(known_keys, (n + 1) * n)
         right, left = np.divmod(pair, n)  # a single response has right = n in place of none
@@ -814,6 +814,17 @@ def _by_rater(block: Block) -> Block:
         return block
     order = np.argsort(block.who, kind="stable")
     return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
+
+
+def _numbered(keys: Codes) -> tuple[Codes, Codes]:
+    """(distinct keys in order, the number of each key); where few are possible, without sorting them."""
+    possible = int(keys.max(initial=0)) + 1
+    if possible > len(keys):
+        known, number = np.unique(keys, return_inverse=True)
+        return known, number
+    seen = np.zeros(possible, dtype=bool)
+    seen[keys] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[keys]
 
 
 def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:

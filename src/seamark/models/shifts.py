@@ -148,9 +148,12 @@ class ShiftMatrix:
             out = coo_array(entries, shape=(total, S)).tocsr()
         if not len(self.columns):
             return out
-        return csr_array(out + self._placed(
-            np.stack([np.bincount(code, weights=weight * x, minlength=total).astype(np.float64, copy=False) for x in self.dense], 1)
-        ))
+        return csr_array(
+            out
+            + self._placed(
+                np.stack([np.bincount(code, weights=weight * x, minlength=total).astype(np.float64, copy=False) for x in self.dense], 1)
+            )
+        )
 
     def _placed(self, narrow: Array) -> csr_array:
         """(r, S) from (r, C)."""
