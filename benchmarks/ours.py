@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from data import Set
+from data import Set, style_features
 from numpy.typing import NDArray
 from peers import code_of, names_of
 
@@ -75,8 +75,26 @@ def bootstrap(given: Feedback) -> Any:
     return bootstrap(given, rounds=100, by="judgment", **_plain()), given
 
 
-def style(_made: Set) -> Any:
-    raise NotImplementedError("covariates of a single vote (the style of the two texts shown) beside Tabular values of the models")
+_NUMBERS = ("tokens", "headers", "lists", "bold")
+
+
+def style_columns(made: Set) -> Feedback:
+    """Judgments with the difference that each covariate makes, which the method of the others takes, too."""
+    x = style_features(made["left_style"], made["right_style"])
+    more = {f"left_{name}": np.ascontiguousarray(x[:, i]) for i, name in enumerate(_NUMBERS)}
+    return Feedback.from_arrays(left_id=made["left"], right_id=made["right"], outcome=made["won"], names={"outcome": _ANSWERS}, **more)
+
+
+def style(given: Feedback) -> Any:
+    from seamark.models import Bias, Observation, fit
+
+    return fit(given, **_plain() | {"observation": Observation(effects=tuple(map(Bias, _NUMBERS)), lapse=False)}), given
+
+
+def style_of(found: Any, made: Set) -> tuple[Array, Array]:
+    """Strengths, and coefficients per standard deviation."""
+    coefficient = {p.name: p.estimate for p in found[0].parameters}
+    return strengths(found, made), np.array([coefficient[f"bias by {name}"] for name in _NUMBERS])
 
 
 def strengths(found: Any, made: Set, **at: Any) -> Array:

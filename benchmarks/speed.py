@@ -206,7 +206,7 @@ ROWS: tuple[Row, ...] = (
         (1e6,),
         (*_BT, ("first coefficient (true 0.45)", ".3f")),
         (
-            Case("**Seamark**", "read.as_is", "ours.style", "read.style_of", _TORCH),
+            Case("**Seamark**", "ours.style_columns", "ours.style", "ours.style_of", _TORCH),
             Case("FastChat's method", "peers.style_table", "peers.fastchat_style", "read.style_of", _PANDAS),
             Case(
                 "scikit-learn LogisticRegression",

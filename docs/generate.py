@@ -87,6 +87,10 @@ the better one named (`chosen`, `rejected`), or one response (`response` and `ra
 |---|---|
 {_meanings(plain.NAMES)}
 
+Numbers under other names that begin with a side are *covariates* of what was shown there in this judgment: `left_length` and `right_length` are
+the covariate `length`, for `--effect bias:length`. One column with the difference, left less right, is named with
+`--columns left_length=COLUMN`.
+
 ## Seamark's own JSONL
 
 One judgment a line, as `Feedback.to_jsonl` writes it. Only `kind`, `responses` and the answer are needed; what is not known is left out.
@@ -95,7 +99,8 @@ One judgment a line, as `Feedback.to_jsonl` writes it. Only `kind`, `responses` 
 |---|---|
 {_meanings(Judgment.model_fields)}
 
-A response has `text`, `id`, `model`, `act` (answer, ask_back or refuse) and `revision_of`, a rater `id`, `kind` (person, model or rule), `group` and `profile`.
+A response has `text`, `id`, `model`, `act` (answer, ask_back or refuse), `revision_of` and `covariates` (numbers by name, of what was shown in this
+judgment: `{{"length": 412}}`), a rater `id`, `kind` (person, model or rule), `group` and `profile`.
 """
 
 

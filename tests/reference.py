@@ -49,6 +49,9 @@ class World:
     """Log scale of the gap per standard deviation of confidence."""
     confidence: tuple[float, float] = (0.0, 1.0)
     """Mean and standard deviation of confidence."""
+    bias: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Per covariate of what was shown, and per field of the judgments: logits per sd, the mean and the sd."""
+    bias_of_raters: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     haste: Mapping[str, float] = field(default_factory=dict)
     """What the log odds of a lapse gain at each team."""
 
@@ -118,10 +121,20 @@ def answers(row: Mapping[str, object], world: World, slope: float, group: int) -
     models = row.get("models") or [None] * len(plain)
     favour = [0.0 if m is None else world.source.get(str(m), 0.0) for m in models]  # type: ignore[attr-defined]
     v = [scaled * u + f for u, f in zip(plain, favour, strict=True)]
+    alone = 0.0
     first = 0.0
+    for name, (weight, mean, sd) in world.bias.items():
+        own = 0.0 if rater is None else world.bias_of_raters.get(name, {}).get(rater, 0.0)
+        if f"covariate.{name}" in row:
+            known = row[f"covariate.{name}"] or [None] * len(v)
+            v = [u + (0.0 if x is None else (weight + own) * (x - mean) / sd) for u, x in zip(v, known, strict=True)]  # type: ignore[call-overload]
+        elif row[name] is not None:
+            moved = (weight + own) * (float(row[name]) - mean) / sd  # type: ignore[arg-type]
+            alone += moved
+            first += moved if row["order_known"] else 0.0
     if row["order_known"]:
         own = 0.0 if rater is None else world.position_of_raters.get(rater, 0.0)
-        first = world.position + own + world.position_by.get(str(row.get("ui_version")), 0.0)
+        first += world.position + own + world.position_by.get(str(row.get("ui_version")), 0.0)
     lenient = 0.0 if rater is None else world.leniency.get(rater, 0.0)
     if kind == "pair" and world.missing is not None:
         m, fall = world.missing
@@ -166,9 +179,9 @@ def answers(row: Mapping[str, object], world: World, slope: float, group: int) -
                     yield list(p.values()), list(p).index((rivals.index(i),))
     elif kind == "rating":
         scale = str(row["axis"] or "")
-        yield intervals(rating_cuts(world.rating[scale]), v[0] + lenient), list(world.grades[scale]).index(row["rating"])  # type: ignore[arg-type]
+        yield intervals(rating_cuts(world.rating[scale]), v[0] + alone + lenient), list(world.grades[scale]).index(row["rating"])  # type: ignore[arg-type]
     else:
-        up = sigmoid(v[0] + lenient - world.thumbs)
+        up = sigmoid(v[0] + alone + lenient - world.thumbs)
         yield [up, 1 - up], 0 if row["thumb"] else 1
 
 

@@ -248,11 +248,30 @@ def test_numbers_that_do_not_fit_say_where() -> None:
         ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "time": [12]}, "Give times"),
         ({"left_id": np.zeros((2, 2)), "right_id": ["b", "c"], "outcome": ["left", "left"]}, "one dimension"),
         ({"left_id": "a", "right_id": "b", "outcome": "left"}, "at least one array"),
+        ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "left_modle": ["gpt"]}, "Did you mean 'left_model'"),
+        ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "right_length": [3]}, "Give left_length too"),
     ],
 )
 def test_arrays_that_make_no_judgment(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
         Feedback.from_arrays(**columns)
+
+
+def test_covariates_of_sides() -> None:
+    pair: dict[str, Any] = {"left_id": ["a", "b"], "right_id": ["b", "c"], "outcome": ["left", "tie"]}
+    made = Feedback.from_arrays(
+        **pair, left_length=np.array([1, 2]), right_length=[4.0, None], left_lists=pl.Series([3, None]), left_price=2
+    )
+    columns = lists(pair) | {
+        "covariate.length": [[1, 4], [2, None]],
+        "covariate.lists": [[1.5, -1.5], None],
+        "covariate.price": [[1, -1], [1, -1]],
+    }
+    same(made, Feedback.from_columns(columns))
+    alone = Feedback.from_arrays(response_id=["a", "b"], rating=[1.0, 2.0], response_length=[3, 4])
+    assert alone.judgments["covariate.length"].to_list() == [[3], [4]]
+    with pytest.raises(InvalidRecord, match=r"line 2.*covariate\.length.*finite"):
+        Feedback.from_arrays(**pair, left_length=[1.0, np.inf], right_length=[1.0, 1.0])
 
 
 def test_makes_of_arrays() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import seamark as sm
 from seamark.cli import app, main
-from seamark.simulation import demo_society
+from seamark.simulation import Style, demo_society
 
 Require = Callable[[str, str], Any]
 SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
@@ -428,3 +428,21 @@ def test_evaluating_on_what_was_fitted_blocks(call, work: Path, fitted: Path) ->
     assert re.search(r"^blocking +leakage ", out, re.MULTILINE)
     assert "held-out pairs" not in out
     assert "On fitted pairs the fit agrees" in out
+
+
+def test_style_control_is_named_on_the_command_line(call: Any, tmp_path: Path) -> None:
+    """Covariates go from a society to JSONL to a fit, which says what they do; one that is not there is named."""
+    society = sm.simulate(
+        text=False, n_responses=8, n_raters=12, n_judgments=1500, groups=1, careless=0.0, opposed=0.0, style=Style((0.8,)), seed=3
+    )
+    society.feedback.to_jsonl(tmp_path / "votes.jsonl")
+    status, _, err = call("fit", tmp_path / "votes.jsonl", "--effect", "bias:length:raters", "-o", tmp_path / "fit")
+    assert status == 0, err
+    fit = sm.Fit.load(tmp_path / "fit")
+    (found,) = [p for p in fit.parameters if p.name == "bias by length"]
+    assert found.unit == "logits per sd"
+    assert abs(found.estimate / fit.data["biases"]["length"][1] - 0.8) < 4 * found.wider
+    assert "bias by length of raters_sd" in fit.prior
+    status, _, err = call("fit", tmp_path / "votes.jsonl", "--effect", "bias:lenght", "-o", tmp_path / "other")
+    assert status == 2
+    assert "The covariates of what was shown are length" in err

@@ -16,7 +16,15 @@ from seamark.simulation import simulate
 from seamark.sources import load
 
 _words = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
-_shown = st.builds(Response, text=_words, id=st.none() | _words, model=st.none() | _words, act=st.sampled_from([None, "answer", "refuse"]))
+_numbers = st.none() | st.dictionaries(st.sampled_from(["length", "lists", "é x"]), st.floats(-1e9, 1e9), max_size=2)
+_shown = st.builds(
+    Response,
+    text=_words,
+    id=st.none() | _words,
+    model=st.none() | _words,
+    act=st.sampled_from([None, "answer", "refuse"]),
+    covariates=_numbers,
+)
 _rater = st.builds(Rater, id=_words, kind=st.sampled_from([None, "person", "model"]), group=st.none() | _words)
 _common = {
     "prompt": st.none() | _words | st.tuples(st.builds(Message, role=st.just("user"), content=_words)),
@@ -41,6 +49,19 @@ def test_round_trips_lose_nothing(tmp_path_factory: pytest.TempPathFactory, judg
     feedback.to_parquet(folder / "f")
     assert load(folder / "f.jsonl", format="seamark").fingerprint == feedback.fingerprint
     assert load(folder / "f").fingerprint == feedback.fingerprint
+
+
+def test_covariates_stay_with_what_was_shown():
+    shown = (Response(id="a", covariates={"length": 3}), Response(id="b", covariates={"length": 5, "lists": 1}))
+    feedback = Feedback.from_judgments(
+        [Judgment(kind="pair", responses=shown, outcome="left"), Judgment(kind="rating", responses=shown[:1], rating=1.0)]
+    )
+    assert feedback.judgments["covariate.length"].to_list() == [[3, 5], [3]]
+    assert feedback.judgments["covariate.lists"].to_list() == [[None, 1], None]
+    columns = {"kind": ["pair"], "ids": [["a", "b"]], "outcome": ["left"]}
+    for wrong, said in ((([1.0],), "one number per response"), (([1.0, np.inf],), "finite")):
+        with pytest.raises(InvalidRecord, match=said):
+            Feedback.from_columns(columns | {"covariate.length": list(wrong)})
 
 
 def test_a_text_is_held_once_however_often_it_is_judged():

@@ -30,6 +30,7 @@ from seamark.simulation import (
     Missing,
     Personas,
     Society,
+    Style,
     Tastes,
     read_settings,
     simulate,
@@ -60,6 +61,7 @@ EVERYTHING: dict[str, Any] = {
     "personas": Personas(deviation=0.7),
     "tastes": Tastes(k=2, sd=0.6),
     "drift": Drift(months=6, value_sd=0.4, careless=1.0, groups=1.0),
+    "style": Style(effect=(0.5, -0.3), names=("length", "lists"), rater_sd=0.3, correlation=0.4),
     "privacy": 2.0,
     "reversed_labels": 0.1,
     "leak": 0.1,
@@ -143,7 +145,11 @@ def _slots_by_hand(society: Society, j: int, row: dict[str, Any]) -> tuple[list[
             u += sum(a * b for a, b in zip(t.taste_values[i], t.taste[r], strict=True))
         if st["drift"]:
             u += t.drift[i, t.month[j]]
-        slots.append(t.slope[r] * math.exp(log_scale) * u)
+        s = t.slope[r] * math.exp(log_scale) * u
+        if st["style"]:
+            for c, (effect, name) in enumerate(zip(st["style"].effect, st["style"].names, strict=True)):
+                s += (effect + t.style_by_rater[r, c]) * row[f"covariate.{name}"][k]
+        slots.append(s)
     single = slots[0] + t.leniency[r]
     slots[0] += shift
     return slots, single
@@ -289,9 +295,10 @@ PARTS: dict[str, tuple[str, Any, Any]] = {
     "version scale": ("uis", ((0.0, 0.0), (-0.4, 0.6)), ((0.0, 0.0), (0.0, 0.6))),
     "version shift": ("uis", ((0.0, 0.0), (-0.4, 0.6)), ((0.0, 0.0), (-0.4, 0.0))),
     "position of raters": ("position_sd", 0.5, 0.0),
+    "style": ("style", Style((0.5,), rater_sd=0.3, correlation=0.4), Style((0.0,), rater_sd=0.0, correlation=0.4)),
     "haste": ("haste", 1.2, 0.0),
 }
-PLANTED = [1.0] * 7 + [0.4, -0.5, 0.3, -0.4, 0.6, 1.0, 1.2]
+PLANTED = [1.0] * 7 + [0.4, -0.5, 0.3, -0.4, 0.6, 1.0, 1.0, 1.2]
 
 
 def _bent(society: Society, parts: Society) -> tuple[np.ndarray, np.ndarray]:
@@ -316,18 +323,19 @@ def _bent(society: Society, parts: Society) -> tuple[np.ndarray, np.ndarray]:
     ]
     place = frame["position"].to_numpy()
     Z = [-(place - place.mean()) / place.std(), t.guideline == 1, 1 - 2 * t.team[r], t.ui == 1]
-    W = [t.ui == 1, t.position_by_rater[r] - t.position]
+    own = (0.5 + t.style_by_rater[r, 0]) * gap(t.style_numbers[..., 0])
+    W = [t.ui == 1, t.position_by_rater[r] - t.position, own]
     slope = society.truth.slope[r]
 
     def log_likelihood(theta: np.ndarray) -> np.ndarray:
-        x, z, w, haste = np.split(theta, [7, 11, 13])
+        x, z, w, haste = np.split(theta, [7, 11, 14])
         u = base + sum(a * b for a, b in zip(x, X, strict=True))
         scale = np.exp(sum(a * b for a, b in zip(z, Z, strict=True)))
         c = slope * scale * u + t.position + sum(a * b for a, b in zip(w, W, strict=True))
         lapse = _sigmoid(math.log(0.05 / 0.95) + haste[0] * t.hurry)
         return np.log((1 - lapse) * _sigmoid(np.where(left, c, -c)) + lapse / 2)
 
-    return _estimate(log_likelihood, [0.5] * 7 + [0.1] * 4 + [0.1, 0.5, 0.5])
+    return _estimate(log_likelihood, [0.5] * 7 + [0.1] * 4 + [0.1, 0.5, 0.5, 0.5])
 
 
 @pytest.fixture(scope="module")
@@ -357,10 +365,20 @@ def test_what_is_not_planted_does_not_bend(name: str, bent: Society) -> None:
     assert all(_within(estimate[i], se[i], PLANTED[i]) for i in others)
 
 
+def test_numbers_of_slots_are_written_as_they_were_shown(bent: Society) -> None:
+    """Standard normal but for their correlation of .4 with the value; a pair has no third slot."""
+    t, frame = bent.truth, bent.feedback.judgments
+    written = np.array(frame["covariate.length"].to_list())
+    np.testing.assert_array_equal(written, t.style_numbers[:, :2, 0])
+    assert (t.style_numbers[:, 2:] == 0).all()
+    assert written.std() == pytest.approx(1, abs=0.03)
+    assert np.corrcoef(written.ravel(), t.value[np.array(frame["responses"].to_list())].ravel())[0, 1] == pytest.approx(0.4, abs=0.03)
+
+
 def test_effects_spread_over_raters_and_responses_as_asked(bent: Society) -> None:
     t = bent.truth
     n = len(t.slope)
-    for values, sd in ((t.position_by_rater - t.position, 0.5), (t.length_taste, 0.4)):
+    for values, sd in ((t.position_by_rater - t.position, 0.5), (t.length_taste, 0.4), (t.style_by_rater[:, 0], 0.3)):
         assert stats.chi2.ppf(1e-5, n) < (values**2).sum() / sd**2 < stats.chi2.ppf(1 - 1e-5, n)
     assert (t.taste**2).mean() == pytest.approx(1, abs=4.5 * math.sqrt(2 / t.taste.size))
     for values, size in ((t.axis_values, 0.6), (t.context_values, 0.6), (t.persona_values @ np.diag(np.sqrt([0.6, 0.4])), 0.7)):
@@ -784,6 +802,9 @@ def test_planting_one_changes_nothing_else() -> None:
         ("drift.months", lambda: Drift(months=0)),
         ("drift.value_sd", lambda: Drift(value_sd=math.inf)),
         ("labels.accuracy", lambda: Labels(accuracy=1.0)),
+        ("style.effect", lambda: Style(effect=(0.1, 0.2))),
+        ("style.rater_sd", lambda: Style(rater_sd=-0.1)),
+        ("style.correlation", lambda: Style(correlation=1.5)),
     ],
 )
 def test_settings_that_cannot_be_used(name: str, make: Callable[[], object]) -> None:
@@ -835,5 +856,7 @@ def test_every_setting_is_listed() -> None:
     assert listed["drift.months"] == "12 where drift is planted"
     assert "drift" not in listed
     assert {
-        name for name in EVERYTHING if name not in ("labels", "missing", "confidence", "axes", "contexts", "personas", "tastes", "drift")
+        name
+        for name in EVERYTHING
+        if name not in ("labels", "missing", "confidence", "axes", "contexts", "personas", "tastes", "drift", "style")
     } <= set(listed)

@@ -20,7 +20,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.columns import COLUMNS, JUDGMENT_COLUMNS, KIND, OUTCOME, OUTCOMES, Fault, absent, bad_rows
+from seamark.columns import (
+    COLUMNS,
+    COVARIATE,
+    JUDGMENT_COLUMNS,
+    KIND,
+    OUTCOME,
+    OUTCOMES,
+    Fault,
+    absent,
+    bad_rows,
+    covariate_of,
+    covariates_from,
+)
 from seamark.encoding import Coded, encode, fold, numbers_of, renumber, to_index
 from seamark.errors import InvalidSetting, UnreadableSource
 
@@ -35,7 +47,7 @@ ARRAYS = (
     *(side + part for side in ("left", "right", "response") for part in _PARTS),
     *(name for name in COLUMNS if name not in _NOT_ARRAYS),
 )
-"""The columns that `Feedback.from_arrays` takes."""
+"""The columns that `Feedback.from_arrays` takes, beside the covariates of sides."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +118,8 @@ class _Arrays:
 
 def _to_arrays(columns: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> _Arrays:
     """Typed columns; what cannot be read as its type is null and a fault."""
-    for name in columns:
-        if name not in ARRAYS:
+    for name, value in columns.items():
+        if name not in ARRAYS and (covariate_of(name) is None or not _is_number(value)):
             near = difflib.get_close_matches(name, ARRAYS, n=1)
             raise InvalidSetting("from_arrays", name, (f"Did you mean {near[0]!r}? " if near else "") + f"Use {', '.join(ARRAYS)}.")
     lengths = {name: len(value) for name, value in columns.items() if not _is_one(value)}
@@ -129,6 +141,16 @@ def _is_one(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool | datetime | np.generic)
 
 
+def _is_number(value: object) -> bool:
+    """Whether this is a column of numbers, as covariates are: a misspelt name of another column is told by its texts."""
+    if isinstance(value, str | datetime):
+        return False
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is None and not _is_one(value):
+        kind = "f" if pl.Series(value if isinstance(value, pl.Series) else list(value)[:100]).dtype.is_numeric() else "O"  # type: ignore[call-overload,arg-type]  # it is a sequence, for it is not one value
+    return kind is None or kind in "iufb"
+
+
 def _field(name: str) -> str:
     """Whose words the whole numbers of a column are."""
     for side in ("left", "right", "response"):
@@ -139,7 +161,7 @@ def _field(name: str) -> str:
 
 def _typed(name: str, value: Any, arrays: _Arrays) -> pl.Series:
     """One column as its type, or as codes of words."""
-    dtype = COLUMNS.get(name, pl.String)
+    dtype = pl.Float64 if covariate_of(name) else COLUMNS.get(name, pl.String)
     column = _raw(name, value, dtype)
     words = arrays.words.get(_field(name))
     if dtype == pl.String:
@@ -220,6 +242,20 @@ def _side_columns(arrays: _Arrays) -> tuple[tuple[str, ...], str]:
     )
 
 
+def _covariates(arrays: _Arrays, sides: Sequence[str]) -> dict[str, pl.Series]:
+    """Covariates as lists, one number for each side."""
+    mine: dict[str, pl.Series] = {}
+    for column in filter(covariate_of, arrays.columns):
+        name = covariate_of(column)
+        if f"{sides[0]}_{name}" not in arrays.columns:
+            raise InvalidSetting(
+                "from_arrays", column, f"Give {sides[0]}_{name} too; it alone is a difference, that of the first side less the other."
+            )
+        if (known := arrays.take(column)) is not None:
+            mine[column] = known
+    return covariates_from(mine, sides, arrays.n)
+
+
 def _outcomes(column: pl.Series | None, words: pl.Series | None, n: int) -> pl.Series:
     """Answers as `OUTCOME`, null where the word is none of it. A word at a time: many times faster than a look-up per row."""
     if column is None:
@@ -279,6 +315,7 @@ def read_arrays(columns: Mapping[str, Any], names: Mapping[str, Sequence[str]], 
     plain = [name for name in arrays.columns if name in COLUMNS and name not in (*_CODED_ARRAYS, "outcome")]
     told = pl.DataFrame({"row": np.zeros(n, dtype=np.uint8)}).with_columns(
         *(_whole(arrays.columns[name], arrays.words.get(name)).alias(name) for name in plain),
+        *(column.alias(name) for name, column in _covariates(arrays, sides).items()),
         *(absent(name) for name in (*JUDGMENT_COLUMNS, "line") if name not in (*plain, "kind", "outcome")),
         pl.lit(kind, dtype=KIND).alias("kind"),
         _whole(_outcomes(outcome, arrays.words.get("outcome"), len(outcome)), None).alias("outcome"),
@@ -292,6 +329,8 @@ def read_arrays(columns: Mapping[str, Any], names: Mapping[str, Sequence[str]], 
             texts = [None if column is None else _as_text(column[row], arrays.words.get("response")) for column in shown[""]]
             ids = [None if column is None else _as_text(column[row], arrays.words.get("response")) for column in shown["_id"]]
             return ids if texts.count(None) == len(texts) else texts
+        if name.startswith(COVARIATE):
+            return told[name][row]
         given = columns.get(name)
         if given is None or _is_one(given):
             return given

@@ -73,7 +73,8 @@ EffectOption = Annotated[
     typer.Option(
         "--effect",
         help="Beside the usual effects: scale:FIELD (position is fatigue; guideline_version, team, confidence), lapse:seconds, "
-        "position:raters, position:FIELD, source, or taste:NAME (taste:log_characters). May be given again.",
+        "position:raters, position:FIELD, source, taste:NAME (taste:log_characters), bias:NAME (a covariate of what was shown: style "
+        "control), or bias:NAME:raters. May be given again.",
     ),
 ]
 CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter.toml; the written-out default where not given.")]
@@ -413,7 +414,7 @@ def _observation(effects: list[str] | None) -> Observation | None:
     """The usual effects, with those that --effect adds."""
     if not effects:
         return None
-    from seamark.models.effects import Lapse, Position, Scale, Source, Taste
+    from seamark.models.effects import Bias, Lapse, Position, Scale, Source, Taste
     from seamark.models.observation import Observation
 
     usual = list(Observation().effects)
@@ -430,10 +431,16 @@ def _observation(effects: list[str] | None) -> Observation | None:
             usual[position] = replace(usual[position], by=by)  # type: ignore[call-arg]  # it is a Position
         elif text == "source":
             usual.append(Source())
+        elif what == "bias" and by:
+            usual.append(Bias(by.removesuffix(":raters"), per_rater=by.endswith(":raters")))
         elif what == "taste":
             usual.append(Taste(by) if by else Taste())
         else:
-            raise InvalidSetting("--effect", text, "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, or taste:NAME.")
+            raise InvalidSetting(
+                "--effect",
+                text,
+                "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, taste:NAME, bias:NAME or bias:NAME:raters.",
+            )
     return Observation(effects=tuple(usual))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.encoding import fold, to_index
+from seamark.encoding import fold, interleave, to_index
 from seamark.errors import InvalidRecord
 
 KINDS = ("pair", "choice", "ranking", "rating", "thumbs", "label")
@@ -93,7 +93,47 @@ COLUMNS: dict[str, Any] = {
 """The fields of a batch of columns and their types. `prompt`, `texts` and `ids` identify prompts and responses; `group` is
 the rater's group at this judgment (it may change); `rater_profile` is a JSON object; `strength` runs from 1 (slightly) to
 `strength_levels`; `ranks` has 1 for the best and equal numbers for ties; `seconds` is active time; `measure` says whether a
-number is a preference, a reward or a cost (never mixed in one fit)."""
+number is a preference, a reward or a cost (never mixed in one fit). Beside these there may be any number of covariates: see
+`COVARIATE`."""
+
+COVARIATE = "covariate."
+"""Columns whose names begin so, `covariate.length`, hold a number for each response as it was shown in this judgment, in the order
+shown: what its text was like, where the response is the model that wrote it. Lists of numbers, null where not known."""
+NUMBERS = pl.List(pl.Float64)
+"""The type of such a column."""
+
+
+def dtype_of(name: str) -> Any:
+    """The type of a column of a batch."""
+    return NUMBERS if name.startswith(COVARIATE) else COLUMNS[name]
+
+
+def covariates_of(names: Sequence[str]) -> list[str]:
+    """Those of the columns that are covariates of slots."""
+    return [name for name in names if name.startswith(COVARIATE) and name != COVARIATE]
+
+
+_NOT_COVARIATES = ("", "id", "model")
+"""What else a column named after a side holds: left_id, left_model."""
+
+
+def covariate_of(name: str) -> str | None:
+    """The covariate that a column named after a side holds: length for left_length. None where it holds another thing."""
+    side, _, rest = name.partition("_")
+    return rest if side in ("left", "right", "chosen", "rejected", "response") and rest not in _NOT_COVARIATES else None
+
+
+def covariates_from(given: Mapping[str, pl.Series], sides: Sequence[str], n: int) -> dict[str, pl.Series]:
+    """Covariates as lists, from columns (n,) named after the sides; that of the first of two sides alone is the difference."""
+    out: dict[str, pl.Series] = {}
+    unknown = pl.Series([None], dtype=pl.Float64).new_from_index(0, n)
+    for name in dict.fromkeys(filter(None, map(covariate_of, given))):
+        numbers = [given.get(f"{side}_{name}", unknown) for side in sides]
+        if len(sides) == 2 and f"{sides[1]}_{name}" not in given:
+            numbers = [numbers[0] / 2, -numbers[0] / 2]
+        out[COVARIATE + name] = fold(interleave(numbers), np.full(n, len(sides), dtype=np.int64))
+    return out
+
 
 _CODED = (
     "line",
@@ -123,24 +163,25 @@ def to_frame(columns: Mapping[str, Sequence[Any] | pl.Series]) -> pl.DataFrame:
     ValueError
         Our own bug: an unknown field or lists of unequal length.
     """
-    unknown = set(columns) - set(COLUMNS)
+    unknown = set(columns) - set(COLUMNS) - set(covariates_of(list(columns)))
     if unknown:
         raise ValueError(f"unknown columns {sorted(unknown)}")
-    return completed(pl.DataFrame([_series(name, values, COLUMNS[name]) for name, values in columns.items()]))
+    return completed(pl.DataFrame([_series(name, values, dtype_of(name)) for name, values in columns.items()]))
 
 
 def completed(frame: pl.DataFrame) -> pl.DataFrame:
-    """All of `COLUMNS`, in their order; a field that nothing is known about is one null, however many rows there are."""
+    """All of `COLUMNS`, in their order, and covariates; a field that nothing is known about is one null, however many rows there are."""
     if not frame.width:
         return pl.DataFrame(schema=COLUMNS)
+    every = [*COLUMNS, *covariates_of(frame.columns)]
     known = {name for name in frame.columns if frame[name].null_count() < frame.height}
     kept = known or set(frame.columns)  # a literal has no length of its own: something else must give it
-    return frame.select(pl.col(name) if name in kept else absent(name) for name in COLUMNS)
+    return frame.select(pl.col(name) if name in kept else absent(name) for name in every)
 
 
 def absent(name: str) -> pl.Expr:
     """A field that nothing is known about."""
-    return pl.lit(None, dtype=COLUMNS[name]).alias(name)
+    return pl.lit(None, dtype=dtype_of(name)).alias(name)
 
 
 def _series(name: str, values: Sequence[Any] | pl.Series, dtype: Any) -> pl.Series:
@@ -168,7 +209,7 @@ class Fault:
     remedy: str
 
 
-def _problems() -> list[tuple[str, pl.Expr, str]]:
+def _problems(covariates: Sequence[str]) -> list[tuple[str, pl.Expr, str]]:
     """(field, expression that is true where the field is wrong, remedy); order is the order of report.
 
     Beside `COLUMNS` they read n_shown (responses shown), unnamed (one of them has neither text nor id) and uneven (the lists differ).
@@ -245,6 +286,12 @@ def _problems() -> list[tuple[str, pl.Expr, str]]:
             & (pl.col("acts").list.set_difference(pl.lit([*ACTS, None], dtype=pl.List(pl.String))).list.len() > 0),
             f"Use one of {', '.join(ACTS)}.",
         ),
+        *((name, pl.col(name).list.len() != n_shown, "Give one number per response, None where it is not known.") for name in covariates),
+        *(
+            # the sum is finite where all are, and many times faster than looking at each
+            (name, ~pl.col(name).list.sum().is_finite(), "Give finite numbers, None where it is not known.")
+            for name in covariates
+        ),
     ]
 
 
@@ -302,10 +349,16 @@ def bad_rows(
     `told` has the columns that `_problems` reads; `value` gives a field of a row as it was given; `faults` were found before.
     """
     # a rule about a field that no judgment has cannot fail; "kind", "outcome" and "responses" always run
-    unknown = {name for name in COLUMNS if name not in told.columns or told[name].null_count() == told.height} - {"kind", "outcome"}
+    covariates = covariates_of(told.columns)
+    unknown = {name for name in (*COLUMNS, *covariates) if name not in told.columns or told[name].null_count() == told.height} - {
+        "kind",
+        "outcome",
+    }
     needed = ("rating", "thumb", "label", "best", "ranks", "scale_low", "span_start")
     rules = [
-        Fault(name, expr.fill_null(value=False), remedy) for name, expr, remedy in _problems() if name not in unknown or name in needed
+        Fault(name, expr.fill_null(value=False), remedy)
+        for name, expr, remedy in _problems(covariates)
+        if name not in unknown or name in needed
     ]
     bad = told.select(pl.any_horizontal(rule.rows for rule in rules).alias("bad"))["bad"]
     for fault in faults:

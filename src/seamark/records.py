@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from seamark.arrays import ArrayLike, read_arrays
-from seamark.columns import COLUMNS, JUDGMENT_COLUMNS, KIND, OUTCOME, check_frame, completed, to_frame
+from seamark.columns import COLUMNS, COVARIATE, JUDGMENT_COLUMNS, KIND, OUTCOME, check_frame, completed, covariates_of, to_frame
 from seamark.encoding import Coded, content_hashes, encode, first_known, first_value, fold, pad, renumber, to_index, written
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.outputs import whole_file, whole_folder
@@ -71,6 +71,8 @@ class Response(_Record):
     act: Literal["answer", "ask_back", "refuse"] | None = None
     revision_of: str | None = None
     """Id of the response that this one edits or revises."""
+    covariates: dict[str, _Number] | None = None
+    """What is known about it as it was shown here, by name: the length of this text of a model that writes many, its price, ..."""
 
     @model_validator(mode="after")
     def _named(self) -> Response:
@@ -132,6 +134,8 @@ class Judgment(_Record):
         """One row of `COLUMNS`, without `line` and what was not given."""
         shown = self.responses
         row = {"outcome": self.outcome} | {name: getattr(self, name) for name in self.model_fields_set - _NESTED}
+        names = dict.fromkeys(name for r in shown for name in r.covariates or ())
+        row |= {COVARIATE + name: [(r.covariates or {}).get(name) for r in shown] for name in names}
         messages = None if self.prompt is None or isinstance(self.prompt, str) else [m.model_dump() for m in self.prompt]
         row |= {
             "prompt": json.dumps(messages, ensure_ascii=False) if messages is not None else self.prompt,
@@ -207,7 +211,7 @@ class Feedback:
 
     judgments: pl.DataFrame
     """One row per judgment: `prompt`, `responses` (list) and `rater` are codes (null: not known); the rest as in COLUMNS,
-    with kind and outcome as enumerations."""
+    with kind and outcome as enumerations, and covariates of the responses shown (`covariate.NAME`: lists of numbers)."""
     responses: pl.DataFrame
     """One row per distinct response: id (content id), name (id given), prompt (code, null for id-only), text, act, revision_of."""
     prompts: pl.DataFrame
@@ -222,7 +226,8 @@ class Feedback:
     def from_judgments(judgments: Iterable[Judgment]) -> Feedback:
         """Feedback from judgments made in Python."""
         rows = [j.to_columns() for j in judgments]
-        return Feedback.from_columns({name: [row.get(name) for row in rows] for name in COLUMNS if name != "line"})
+        given = dict.fromkeys(covariates_of([name for row in rows for name in row]))
+        return Feedback.from_columns({name: [row.get(name) for row in rows] for name in (*COLUMNS, *given) if name != "line"})
 
     @staticmethod
     def from_columns(
@@ -268,6 +273,8 @@ class Feedback:
             images), `left_model` and `right_model` source models, and `outcome` is a word of `OUTCOMES`, or whether the left one was
             preferred. One response: `response`, `response_id`, `response_model`, with `rating`, `thumb` or `label`. Any kind: `prompt`,
             `prompt_id`, `rater`, and every scalar field of `COLUMNS` (`group`, `axis`, `strength`, `weight`, `time`, `seconds`, ...).
+            Numbers under any other name that begins with a side are covariates of what was shown there: `left_length` and `right_length`
+            are the covariate `length`; `left_length` alone is the difference, left less right.
         names
             What whole numbers stand for, by field: response, model, prompt, rater, outcome, ... ``{"response": ["gpt", "llama"],
             "outcome": ["right", "left", "tie"]}``; -1 is not known. Whole numbers without names are names themselves, as text.
@@ -431,10 +438,14 @@ class Feedback:
         with whole_file(path) as fresh, fresh.open("w", encoding="utf-8", newline="\n") as out:
             for row in self.judgments.iter_rows(named=True):
                 models = row.pop("models") or [None] * len(row["responses"])
+                numbers = {name.removeprefix(COVARIATE): row.pop(name) for name in covariates_of(list(row))}
                 shown = [
                     {"text": texts[r], "id": names[r], "model": m, "act": acts[r], "revision_of": revisions[r]}
                     for r, m in zip(row.pop("responses"), models, strict=True)
                 ]
+                for slot, response in enumerate(shown):
+                    known = {name: values[slot] for name, values in numbers.items() if values is not None and values[slot] is not None}
+                    response["covariates"] = known or None
                 record = {"kind": row.pop("kind"), "responses": [_known(s) for s in shown]}
                 if (code := row.pop("prompt")) is not None:
                     prompt = prompts[code]
@@ -565,12 +576,20 @@ def _assemble(
             for column, from_column in (("kind", "rater_kind"), ("profile", "rater_profile"))
         )
     )
-    judgments = frame.select(JUDGMENT_COLUMNS).with_columns(
+    judgments = frame.select(*JUDGMENT_COLUMNS, *map(_known_somewhere, frame.select(covariates_of(frame.columns)))).with_columns(
         (pl.lit(None, dtype=pl.UInt32) if prompt is None else to_index(prompt)).alias("prompt"),
         fold(to_index(response), n_shown).alias("responses"),
         (pl.lit(None, dtype=pl.UInt32) if who is None else to_index(who)).alias("rater"),
     )
     return Feedback(judgments, responses, prompts, raters, report)
+
+
+def _known_somewhere(numbers: pl.Series) -> pl.Series:
+    """Lists of numbers, null where none of them is known: there is one way of knowing nothing."""
+    if not numbers.drop_nulls().explode(empty_as_null=False).null_count():
+        return numbers
+    known = pl.col(numbers.name).list.drop_nulls().list.len() > 0
+    return numbers.to_frame().select(pl.when(known).then(pl.col(numbers.name)))[numbers.name]
 
 
 def _prompts(frame: pl.DataFrame, text: Coded | None, name: Coded | None) -> tuple[NDArray[np.int32] | None, pl.DataFrame]:

@@ -517,7 +517,7 @@ def test_log_determinant_of_all_but_the_nuisance_parameters(cut: int, monkeypatc
     x = rng.normal(0, 0.5, likelihood.size)
     d = likelihood.derivatives(x, Nodes.fixed(feedback.n_raters), np.ones((feedback.n_raters + 1, 1)))
     precision = rng.uniform(1, 2, likelihood.size)
-    solver = curvature.make_solver(likelihood, d, precision, curvature.Components(d.values), rng)
+    solver = curvature.make_solver(likelihood, d, precision, curvature.Components.of(likelihood, d), rng)
     assert isinstance(solver, curvature.Blocks if cut == 0 else curvature.Dense)
     known = likelihood.nuisance
     assert known.tolist() == [likelihood.size - 1]

@@ -16,7 +16,7 @@ from scipy.sparse import issparse
 
 import seamark.models.likelihood
 from seamark.models.design import Design, build_design, read_covariates
-from seamark.models.effects import Lapse, Missingness, Scale, Source
+from seamark.models.effects import Bias, Lapse, Missingness, Scale, SlotNumbers, Source
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Leniency, Observation, Position, Reliability
 from seamark.models.people import Groups, Personas, Strata
@@ -78,6 +78,8 @@ def jumble(seed: int = 0, *, graded: bool = False, n: int = 90, rich: bool = Fal
                 "ui_version": ("old", "new")[more.integers(2)],
                 "models": [("m1", "m2", "m3")[i] for i in more.integers(3, size=m)] if more.random() < 0.8 else None,
             }
+            row["covariate.length"] = [None if odd < 0.1 else 50 + 20 * odd for odd in more.random(m)] if more.random() < 0.9 else None
+            row["position"] = int(more.integers(20))
         rows.append(row)
     names = sorted({name for row in rows for name in row})
     return Feedback.from_columns({name: [row.get(name) for row in rows] for name in names})
@@ -110,7 +112,8 @@ def _likelihood(
     covariates, _ = read_covariates(feedback, observation)
     matrix = None if columns is None else np.random.default_rng(seed).normal(size=(n, columns))
     basis = Basis(n, matrix, (("values", slice(0, n if columns is None else columns)),))
-    return Likelihood(build_design(feedback, observation, strata, covariates=covariates), basis, observation)
+    biases, _ = SlotNumbers.scales(feedback, observation.effects)
+    return Likelihood(build_design(feedback, observation, strata, covariates=covariates, biases=biases), basis, observation)
 
 
 def _strata(feedback: Feedback, *, groups: bool, latent: bool = False) -> Strata:
@@ -140,6 +143,16 @@ def _grades(feedback: Feedback) -> dict[str, list[float]]:
     return {axis or "": sorted(set(rows["rating"])) for (axis,), rows in rated.group_by("axis")}
 
 
+def _slot_scale(feedback: Feedback, name: str) -> tuple[float, float]:
+    """(mean, root mean square of the difference of two slots shown together) of a covariate; mean and sd of a field of the judgments."""
+    if name in feedback.judgments.columns:
+        given = feedback.judgments[name].drop_nulls().to_numpy()
+        return float(given.mean()), float(given.std())
+    slots = [[x for x in row or [] if x is not None] for row in feedback.judgments[f"covariate.{name}"].to_list()]
+    squares = [np.mean([(x - y) ** 2 for i, x in enumerate(row) for y in row[:i]]) for row in slots if len(row) > 1]
+    return float(np.mean([x for row in slots for x in row])), float(np.sqrt(np.mean(squares)))
+
+
 def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nodes) -> reference.World:
     """The same parameters in the reference's terms."""
     t = x[likelihood.shape]
@@ -158,6 +171,12 @@ def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nod
         lapse=reference.sigmoid(t[-1]) if lapses else 0.0,
         grades=_grades(feedback),
     )
+    world.bias = {
+        part.name.removeprefix("bias by "): (runs[part.name][0], *_slot_scale(feedback, part.name.removeprefix("bias by ")))
+        for part in likelihood.parts
+        if part.name.startswith("bias by ") and not part.per_rater
+    }
+    world.bias_of_raters = {name: dict(enumerate(runs.get(f"bias by {name} of raters", []))) for name in world.bias}
     # a column of names counts as deviations from its mean; the commonest level has the parameter 0
     circumstances = {name: float(x[index]) for name, index in likelihood.circumstances}
     for column, names, values in (
@@ -219,10 +238,16 @@ CIRCUMSTANCES = Observation(
         Reliability(), Position(per_rater=True, by="ui_version"), Leniency(), Source(), Scale("confidence"), Lapse("team"), Missingness(),
     )
 )  # fmt: skip
+NUMBERS = Observation(
+    effects=(*CIRCUMSTANCES.effects, Bias("length", per_rater=True), Bias("position")),
+)
 RICH = [
     pytest.param({"observation": CIRCUMSTANCES, "groups": False}, id="circumstances"),
     pytest.param({"observation": CIRCUMSTANCES, "groups": True, "columns": 4}, id="circumstances, groups, features"),
     pytest.param({"observation": CIRCUMSTANCES, "groups": True, "latent": True}, id="circumstances, groups, personas"),
+    pytest.param({"observation": NUMBERS, "groups": False}, id="numbers of slots"),
+    pytest.param({"observation": NUMBERS, "groups": True, "columns": 4}, id="numbers of slots, groups, features"),
+    pytest.param({"observation": NUMBERS, "groups": True, "latent": True}, id="numbers of slots, groups, personas"),
 ]
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -272,6 +297,8 @@ def test_circumstances_agree_with_the_reference(case: dict):
     likelihood = _likelihood(feedback, **case)
     assert {"pair", "pair/answered"} <= {c.block.name for c in likelihood.cells}
     wanted = {"position", "position by ui_version", "position of raters", "leniency", "source", "propensity"}
+    if case["observation"] is NUMBERS:
+        wanted |= {"bias by length", "bias by length of raters", "bias by position"}
     assert {part.name for part in likelihood.parts} == wanted
     assert len(likelihood.circumstances) == 2
     _against_the_reference(feedback, case)
@@ -324,6 +351,28 @@ def test_information_less_missing_is_the_observed_information(case: dict):
     assert np.abs(information - missing + hessian).max() < (5e-3 if case.get("latent") else 1e-4)
     assert np.abs(missing - missing.T).max() < 1e-10
     assert np.linalg.eigvalsh(missing).min() > -1e-9
+
+
+@pytest.mark.parametrize("columns", [None, 4])
+def test_information_of_numbers_of_slots_is_the_derivative_of_the_gradient(columns: int | None):
+    """Slopes known: minus the Hessian, by central differences of gradients; dense columns beside sparse ones, d = 1 and more."""
+    feedback = jumble(23, n=150, rich=True)
+    effects = (Position(), Bias("length", per_rater=True), Bias("position"), Source())
+    likelihood = _likelihood(feedback, Observation(effects=effects, lapse=True), groups=True, columns=columns)
+    assert {len(c.D.columns) for c in likelihood.cells} == {2}
+    assert {c.scalar for c in likelihood.cells} == {True, False}
+    x, nodes = _x(likelihood), Nodes.fixed(feedback.n_raters)
+    posterior = np.ones_like(nodes.slope)
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return likelihood.derivatives(x, nodes, posterior).gradient
+
+    h = 1e-5
+    hessian = np.array([(gradient(x + e) - gradient(x - e)) / (2 * h) for e in h * np.eye(likelihood.size)])
+    assert np.abs(likelihood.derivatives(x, nodes, posterior).whole() + hessian).max() < 1e-6
+    scores = likelihood.cluster_scores(x, nodes, posterior)
+    total = scores.sum(0) if columns else np.asarray(scores.sum(0)).ravel()
+    assert np.abs(total - gradient(x)).max() < 1e-9
 
 
 def test_nothing_is_missing_when_slopes_are_known():

@@ -38,11 +38,14 @@ VALUES: dict[str, list[Any]] = {
     "time": ["2024-05-31T12:00:00Z", "2024-05-31", "1717156800", ""],
     "seconds": ["3", "0.25", ""],
     "order_known": ["1", "false", ""],
+    "left_length": ["10", "2.5", ""],
+    "right_length": ["7.25", "-3", ""],
 }
 SHAPES = [
     ("left", "right", "outcome"),
     ("left_id", "right_id", "winner", "outcome"),
     ("left", "right", "left_id", "right_id", "left_model", "winner"),
+    ("left_id", "right_id", "left_length", "right_length", "winner"),
     ("chosen", "rejected"),
     ("response", "rating"),
     ("response", "thumb", "outcome"),
@@ -78,6 +81,21 @@ def compared(path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
             patch.setattr(columns, "_whole", lambda _names, _piece: None)
             assert quick == result(path, on_error=on_error)
     return any(seen)
+
+
+def test_covariates_are_numbers_of_both_sides(tmp_path: Path) -> None:
+    """A column of one side alone is a difference where it is named so, and else not used; nor are words."""
+    path = tmp_path / "t.csv"
+    path.write_text("left_id,right_id,outcome,left_length,right_length,left_note,right_note,d\na,b,left,3,5,x,y,2\nb,c,right,4,,x,y,-1\n")
+    read = load(path)
+    assert [name for name in read.judgments.columns if name.startswith("covariate")] == ["covariate.length"]
+    assert read.judgments["covariate.length"].to_list() == [[3, 5], [4, None]]
+    assert read.report.notes == ("t.csv: columns not used: left_note, right_note, d",)
+    named = {"left_d": "d", "left_id": "left_id", "right_id": "right_id", "outcome": "outcome"}
+    assert load(path, columns=named).judgments["covariate.d"].to_list() == [[1, -1], [-0.5, 0.5]]
+    rows = [{"left_id": "a", "right_id": "b", "outcome": "left", "left_length": 3, "right_length": 5, "more": [1]}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load(tmp_path / "t.jsonl").judgments["covariate.length"].to_list() == [[3, 5]]
 
 
 @pytest.mark.parametrize("clean", [True, False])

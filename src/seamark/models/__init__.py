@@ -1,6 +1,6 @@
 """The one likelihood: design, observation, people, utility, and the fit of them all."""
 
-from seamark.models.effects import Lapse, Leniency, Missingness, Position, Reliability, Scale, Source, Taste
+from seamark.models.effects import Bias, Lapse, Leniency, Missingness, Position, Reliability, Scale, Source, Taste
 from seamark.models.fitting import fit
 from seamark.models.observation import Choice, Davidson, Luce, Observation, Rating, Strength, Thumbs, rao_kupper
 from seamark.models.people import Groups, Personas, Same, Varying
@@ -10,6 +10,7 @@ from seamark.models.result import Fit
 from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
 
 __all__ = [
+    "Bias",
     "Bootstrap",
     "Choice",
     "Context",

@@ -377,15 +377,19 @@ def make_solver(
     rng: np.random.Generator,
     *,
     whole: bool = True,
+    open_: Array | None = None,
 ) -> Solver:
     """The way to solve A with priors of this precision (size,); `components` are None where one dense matrix takes it all.
 
-    Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
+    Along `open_` (size, r) there is no prior, which the one matrix alone can say: for the others the step is a little short there. Unless
+    `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
     n, free = d.values.shape[0], likelihood.free
     if components is None:
         matrix = d.whole()
         matrix[np.diag_indices_from(matrix)] += precision
+        if open_ is not None and open_.size:
+            matrix -= (precision[:, None] * open_) @ open_.T
         return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
     # a diagonal written as rows of one entry adds faster than scipy's
     values = csr_array(d.values + csr_array((precision[:n], np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32)), shape=(n, n)))
@@ -432,6 +436,29 @@ def _signs(n: int, columns: int, rng: np.random.Generator) -> NDArray[np.float32
     """(n, columns) of -1 and 1: noise of variance 1 from a bit each."""
     bits = np.unpackbits(rng.integers(0, 256, (n, -(-columns // 8)), dtype=np.uint8), axis=1, count=columns)
     return 2 * bits.astype(np.float32) - 1
+
+
+def without_prior(d: Derivatives, likelihood: Likelihood) -> Array:
+    """(size, r) orthonormal directions of the values along which the numbers of slots (`Bias`) differ between responses.
+
+    Values that are pulled towards 0 leave to the numbers what they do not explain themselves: where better responses have higher
+    numbers, the coefficient of the numbers grows by that (Mundlak 1978). Without a prior along the regression of the numbers on the
+    responses, A^-1 C of the arrow without its prior, the coefficient is that of how numbers differ beside the same responses.
+    """
+    size, P = likelihood.size, likelihood.basis.n_columns
+    columns = [s.start for s in likelihood.parts if s.name.startswith("bias by") and not s.per_rater]
+    if not columns or likelihood.basis.matrix is not None:
+        return np.zeros((size, 0))
+    values = csr_array(csr_array(d.values)[:P, :P])
+    border = csr_array(csr_array(d.border)[:P, columns]).toarray()
+    # where nothing but gaps is judged their level is open already: the ridge keeps it out of the directions
+    ridge = 1e-6 * float(values.diagonal().mean())
+    held = csr_array(values + diags_array(np.full(P, ridge)))
+    along = conjugate_gradients(held, border, held.diagonal(), tolerance=1e-6)
+    left, singular, _ = np.linalg.svd(along, full_matrices=False)
+    out = np.zeros((size, len(columns)))
+    out[:P] = left
+    return out[:, singular > 1e-6 * max(float(singular.max()), 1e-3)]
 
 
 def spread(values: Array, free: NDArray[np.bool_]) -> Array:

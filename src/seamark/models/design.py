@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seamark.columns import OUTCOMES
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, Source, Taste
+from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, SlotNumbers, Source, Taste
 from seamark.models.features import style_features
 from seamark.models.observation import Choice, Davidson, Link, Luce, Missing, Observation, Outcome, Rating, Strength, Thumbs
 from seamark.models.people import Strata
@@ -59,6 +59,8 @@ class Block:
     """(n, n_covariates) row of each covariate's table."""
     source: NDArray[np.int64]
     """(n, m) source model of each slot, or (n, 0) where no effect asks for it."""
+    numbers: NDArray[np.float64]
+    """(n, d, C) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
 
     @property
     def lenient(self) -> bool:
@@ -84,6 +86,8 @@ class Design:
     covariates: tuple[Covariate, ...] = ()
     sources: tuple[str, ...] = ()
     """Source models but the commonest, where an effect asks for them."""
+    biases: tuple[str, ...] = ()
+    """The numbers of slots that blocks have."""
     tastes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Properties of responses (n_responses,), standardised, that raters may differ in liking."""
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -196,13 +200,15 @@ def build_design(
     *,
     covariates: tuple[Covariate, ...] = (),
     sources: tuple[str, ...] | None = None,
+    biases: Mapping[str, tuple[float, float]] | None = None,
     known: Mapping[str, Outcome] | None = None,
     repeated: bool = True,
 ) -> Design:
     """The design of all judgments that have a likelihood under this observation.
 
     `known` are the families of a fit by block name: judgments are then read as that fit reads them (the same grades), and
-    those that it has no family for are left out. `sources` are then the fit's source models. Without `repeated`, cells are not
+    those that it has no family for are left out. `sources` are then the fit's source models. `biases` are mean and sd of the numbers
+    of slots. Without `repeated`, cells are not
     repeated over the latent levels, and their group is the row of the stratum.
 
     Raises
@@ -222,43 +228,44 @@ def build_design(
     frame = feedback.judgments.select(
         "kind", "outcome", "responses", "strength", "best", "worst", "ranks", "rating", "scale_low", "scale_high", "thumb", "axis", "order_known", "weight", "label",
         pl.col("rater").cast(pl.Int64).fill_null(feedback.n_raters),
-        pl.Series("group", strata.stratum),
+        pl.Series("group", strata.stratum), pl.Series("row", np.arange(feedback.n_judgments)),
         *(pl.Series(f"x{i}", c.codes(feedback)) for i, c in enumerate(covariates)),
     )  # fmt: skip
     if observation.with_effect(Source):
         sources, coded = _source_codes(feedback, sources)
         frame = frame.with_columns(coded)
     frame = frame.with_columns(pl.col("weight").fill_null(1.0), pl.col("order_known").fill_null(False).cast(pl.Float64).alias("ordered"))
+    numbers = SlotNumbers.read(feedback, biases) if biases else None
     blocks: list[Block] = []
     left_out: dict[str, int] = {}
     notes: list[str] = []
-    pairs = frame.filter(pl.col("kind") == "pair") if "pair" in families else frame.clear()
+    pairs = _where(frame, pl.col("kind") == "pair") if "pair" in families else frame.clear()
     missing = _missing_block(pairs) if observation.with_effect(Missingness) and (known is None or "pair/answered" in known) else None
-    unanswered = frame.filter(pl.col("outcome").is_in(["cannot_tell", "skipped"])).height
+    unanswered = int(frame["outcome"].is_in(["cannot_tell", "skipped"]).sum())
     if missing is not None:
         unanswered -= int(pairs["outcome"].is_in(["cannot_tell", "skipped"]).sum())
     if unanswered:
         left_out["cannot tell or skipped"] = unanswered
-    if labels := frame.filter(pl.col("kind") == "label").height:
+    if labels := int((frame["kind"] == "label").sum()):
         left_out["nominal labels"] = labels
     for kind, family in families.items():
-        part = frame.filter(pl.col("kind") == kind)
+        part = pairs if kind == "pair" else frame.filter(pl.col("kind") == kind)
         if kind == "pair":
-            blocks += _pair_blocks(part, family)
+            blocks += _pair_blocks(part, family, numbers)
             if bad := int((part["outcome"] == "both_bad").sum()):
                 if isinstance(family, Choice):
                     left_out["both bad"] = bad
                 elif not isinstance(family, Luce):
                     notes.append(f"{bad} 'both bad' answers enter as ties: {type(family).__name__} has no such answer")
         elif kind in ("choice", "ranking"):
-            made, approximated = _choice_blocks(part.filter(pl.col("outcome").is_in(["answered", "both_bad"])), kind, known)
+            made, approximated = _choice_blocks(part.filter(pl.col("outcome").is_in(["answered", "both_bad"])), kind, known, numbers)
             blocks += made
             if approximated:
                 notes.append(f"{approximated} stages of rankings tie more than {MOST_TIED} responses and enter by Breslow's approximation")
         elif kind == "rating":
             rated = part.filter(pl.col("outcome") == "answered")
             assert isinstance(family, Rating)
-            scales = _rating_blocks(rated, family.link, known)
+            scales = _rating_blocks(rated, family.link, known, numbers)
             if single := rated.height - sum(rows for _, rows in scales):
                 left_out["ratings on a scale with one grade"] = single
             blocks += [block for block, _ in scales]
@@ -266,7 +273,7 @@ def build_design(
             assert isinstance(family, Thumbs)
             for axis, rows in _by_axis(part.filter(pl.col("outcome") == "answered")):
                 coded = rows.with_columns(pl.when(pl.col("thumb")).then(0).otherwise(1).alias("code"))
-                blocks.append(_block(f"thumbs{axis}", Thumbs(axis.lstrip("/"), family.link), coded))
+                blocks.append(_block(f"thumbs{axis}", Thumbs(axis.lstrip("/"), family.link), coded, numbers=numbers))
         else:
             raise InvalidSetting("outcomes", kind, "Use pair, choice, ranking, rating or thumbs.")
     if missing is not None:
@@ -291,6 +298,7 @@ def build_design(
         levels=strata.levels if repeated else 1,
         covariates=covariates,
         sources=sources or (),
+        biases=tuple(biases or ()),
         left_out=left_out,
         notes=tuple(notes),
     )
@@ -355,13 +363,29 @@ def costs_as_preferences(feedback: Feedback) -> Feedback:
 # ---------------------------------------------------------------------------------------------- blocks
 
 
+def _where(frame: pl.DataFrame, holds: pl.Expr) -> pl.DataFrame:
+    """The rows where it holds; the frame itself, not a copy, where it always does."""
+    mask = frame.select(holds.alias("holds"))["holds"]
+    return frame if mask.all() else frame.filter(mask)
+
+
 def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Parts by axis, named "" or "/axis"."""
     return [(f"/{axis}" if axis else "", part) for (axis,), part in frame.group_by(["axis"], maintain_order=True)]
 
 
-def _block(name: str, family: Outcome, coded: pl.DataFrame, slots: NDArray[np.int64] | None = None) -> Block:
-    """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight, covariates x0, x1, ... and sources."""
+def _block(
+    name: str,
+    family: Outcome,
+    coded: pl.DataFrame,
+    slots: NDArray[np.int64] | None = None,
+    places: NDArray[np.int64] | None = None,
+    numbers: SlotNumbers | None = None,
+) -> Block:
+    """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight, covariates x0, x1, ... and sources.
+
+    Where `numbers` are known of slots no two cells are equal; `places` (n, m) are then the slots' in their judgment.
+    """
     if slots is None:
         slots = coded["responses"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(coded.height, -1)
     m = slots.shape[1]
@@ -369,15 +393,23 @@ def _block(name: str, family: Outcome, coded: pl.DataFrame, slots: NDArray[np.in
     extra = [name for name in coded.columns if name[0] == "x" and name[1:].isdigit()]
     source = coded["source"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(-1, m).T if "source" in coded.columns else []
     columns = [*slots.T, *source, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
-    if not (weight > 0).all():
-        columns, weight = [column[weight > 0] for column in columns], weight[weight > 0]
-    cells, count = _cells(columns, None if (weight == 1).all() else weight)
+    kept = slice(None) if (weight > 0).all() else weight > 0
+    columns, weight = [column[kept] for column in columns], weight[kept]
+    if numbers is not None:
+        rows = coded["row"].to_numpy()[kept]
+        # a response judged by itself is not shown before another
+        order = np.ones(len(rows)) if m == 1 else columns[-2].astype(np.float64)
+        contrast = numbers.contrasts(family.contrast(m), rows, None if places is None else places[kept], order)
+        cells, count = [column.astype(np.int64, copy=False) for column in columns], weight.astype(np.float64)
+    else:
+        cells, count = _cells(columns, None if (weight == 1).all() else weight)
+        contrast = np.zeros((len(count), len(family.contrast(m)), 0))
     code, group, ordered, rater = cells[-4:]
     models, levels = cells[m : m + len(source)], cells[m + len(source) : -4]
     nothing = np.zeros((len(code), 0), dtype=np.int64)
     return Block(
         name, family, np.stack(cells[:m], 1), group, code, rater, ordered.astype(np.float64), count, rater,
-        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing,
+        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing, contrast,
     )  # fmt: skip
 
 
@@ -387,7 +419,7 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     row = np.repeat(np.arange(len(times)), times)
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
-    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source")}
+    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers")}
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
 
@@ -458,7 +490,7 @@ def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> t
     return [*reversed(out), key], counts.astype(np.float64)
 
 
-def _pair_blocks(part: pl.DataFrame, family: Outcome) -> list[Block]:
+def _pair_blocks(part: pl.DataFrame, family: Outcome, numbers: SlotNumbers | None) -> list[Block]:
     part = part.with_columns(pl.col("outcome").cast(_PAIRED).to_physical().alias("side"))
     left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)
     if isinstance(family, Strength):
@@ -469,25 +501,29 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome) -> list[Block]:
         code = pl.when(left).then(k - pl.col("strength")).when(tie).then(k).otherwise(pl.col("strength") + (k if family.ties else k - 1))
         if graded["strength"].max() is not None and int(graded["strength"].max()) > k:  # type: ignore[arg-type]  # polars types max() loosely
             raise InvalidSetting("Strength(levels=)", k, f"The data has a strength of {graded['strength'].max()}.")
-        blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")))]
+        blocks = [_block("pair/strength", family, graded.with_columns(code.alias("code")), numbers=numbers)]
         plain = part.filter((left | right) & pl.col("strength").is_null())
-        return blocks + (_pair_blocks(plain, Choice(link=family.link)) if plain.height else [])
+        return blocks + (_pair_blocks(plain, Choice(link=family.link), numbers) if plain.height else [])
     if isinstance(family, Luce):
         # the sets {left}, {right}, {left, right} and none, in this order, some of them possibly absent
         has = pl.Series([True, True, family.most > 1, family.none])
         code = pl.col("side").replace_strict({side: int(has[:side].sum()) for side in range(4) if has[side]}, default=None)
         answered = part.with_columns(code.alias("code")).filter(pl.col("code").is_not_null())
-        return [_block("pair", family, answered)]
-    decided = part.filter(left | right | tie) if isinstance(family, Davidson) else part.filter(left | right)
-    return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")))]
+        return [_block("pair", family, answered, numbers=numbers)]
+    decided = _where(part, left | right | tie) if isinstance(family, Davidson) else _where(part, left | right)
+    return [_block("pair", family, decided.with_columns(pl.min_horizontal("side", pl.lit(2)).alias("code")), numbers=numbers)]
 
 
-def _choice_blocks(part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] | None) -> tuple[list[Block], int]:
+def _choice_blocks(
+    part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] | None, numbers: SlotNumbers | None
+) -> tuple[list[Block], int]:
     """(choices and rankings as stages: who is chosen out of those still there; stages with ties that are approximated)."""
     fitted = [f for name, f in (known or {}).items() if name.startswith(f"{kind}/best") and isinstance(f, Luce)]
     cap = MOST_TIED if known is None else max((f.most for f in fitted), default=1)
-    stages: dict[tuple[int, bool], list[tuple[list[int], list[int], dict[str, Any]]]] = {}
-    carried = [name for name in part.columns if name in ("rater", "group", "weight", "ordered") or (name[0] == "x" and name[1:].isdigit())]
+    stages: dict[tuple[int, bool], list[tuple[list[int], list[int], dict[str, Any], list[int]]]] = {}
+    carried = [
+        name for name in part.columns if name in ("rater", "group", "weight", "ordered", "row") or (name[0] == "x" and name[1:].isdigit())
+    ]
     sourced, approximated, most = "source" in part.columns, 0, 1
     none = bool((part["outcome"] == "both_bad").any()) if known is None else any(f.none for f in fitted)
 
@@ -499,7 +535,9 @@ def _choice_blocks(part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] |
             rest["ordered"] = 0.0
         if sourced:
             rest["source"] = [row["source"][i] for i in slots]
-        stages.setdefault((len(slots), worst), []).append(([row["responses"][i] for i in slots], [slots.index(i) for i in chosen], rest))
+        stages.setdefault((len(slots), worst), []).append(
+            ([row["responses"][i] for i in slots], [slots.index(i) for i in chosen], rest, slots)
+        )
 
     for row in part.iter_rows(named=True):
         everyone = list(range(len(row["responses"])))
@@ -528,17 +566,19 @@ def _choice_blocks(part: pl.DataFrame, kind: str, known: Mapping[str, Outcome] |
                     add(sorted([i, *(j for j in left if ranks[j] > rank)]), [i], row, ordered=False)
     blocks = []
     for (m, worst), rows in sorted(stages.items()):
-        slots = np.array([r[0] for r in rows], dtype=np.int64)
+        slots, places = (np.array([r[i] for r in rows], dtype=np.int64) for i in (0, 3))
         most = most if known is None else cap
         family = Luce(m, min(most, m), none) if not worst and (most > 1 or none) else Choice(m=m, worst=worst)
         members = family.sets if isinstance(family, Luce) else [(i,) for i in range(m)]
         sets = {chosen: code for code, chosen in enumerate(members)}
         coded = pl.DataFrame([r[2] for r in rows]).with_columns(pl.Series("code", [sets[tuple(sorted(r[1]))] for r in rows]))
-        blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", family, coded, slots))
+        blocks.append(_block(f"{kind}/{'worst' if worst else 'best'} of {m}", family, coded, slots, places, numbers))
     return blocks, approximated
 
 
-def _rating_blocks(part: pl.DataFrame, link: Link, known: Mapping[str, Outcome] | None) -> list[tuple[Block, int]]:
+def _rating_blocks(
+    part: pl.DataFrame, link: Link, known: Mapping[str, Outcome] | None, numbers: SlotNumbers | None
+) -> list[tuple[Block, int]]:
     """A block per axis and scale, each with its number of ratings."""
     blocks: list[tuple[Block, int]] = []
     for (axis, low, high), rows in part.group_by(["axis", "scale_low", "scale_high"], maintain_order=True):
@@ -556,7 +596,8 @@ def _rating_blocks(part: pl.DataFrame, link: Link, known: Mapping[str, Outcome] 
             edges = edges[edges < values[-1]]
         codes = np.searchsorted(edges, rows["rating"].to_numpy(), side="left")
         coded = rows.with_columns(pl.Series("code", codes))
-        blocks.append((_block(f"rating/{scale}", Rating(tuple(edges.tolist()), scale, link), coded), rows.height))
+        rating = Rating(tuple(edges.tolist()), scale, link)
+        blocks.append((_block(f"rating/{scale}", rating, coded, numbers=numbers), rows.height))
     return blocks
 
 
@@ -579,5 +620,9 @@ def comparison_parts(design: Design) -> NDArray[np.int64]:
             rows.append(responses[:, 0])
             cols.append(responses[:, slot])
     i, j = np.concatenate(rows), np.concatenate(cols)
+    if (anchor + 1) ** 2 <= len(i):  # each pair once, without sorting them
+        met = np.zeros((anchor + 1) ** 2, dtype=bool)
+        met[i * (anchor + 1) + j] = True
+        i, j = np.divmod(np.flatnonzero(met), anchor + 1)
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(anchor + 1, anchor + 1))
     return connected_components(graph, directed=False)[1][:anchor]

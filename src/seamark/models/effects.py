@@ -5,17 +5,18 @@ Conventions
 Every effect is linear in parameters of its own on one of four scales, so that all of them share one machinery:
 
     slope     the rater's reliability, integrated out (`slopes`)
-    shift     contrast + D f: position, leniency, the source model, tastes of raters, propensity to skip
+    shift     contrast + D f: position, leniency, the source model, tastes of raters, numbers known of a slot, propensity to skip
     scale     contrast * exp(X g): fatigue, guideline, team, stated confidence
     lapse     log odds of a random click + X l: haste
 
 X codes a column of the judgments as numbers around 0 (`Covariate`), so that g = 0 is "no effect" and utilities are those of the
-average circumstances. Columns are cut into at most `_BINS` levels: cells with equal levels stay one row with a count.
+average circumstances. Columns are cut into at most `_BINS` levels: cells with equal levels stay one row with a count. The numbers
+of `Bias` are not cut, since that would pull its coefficient towards 0: with them every judgment is a row of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seamark.columns import COVARIATE, covariates_of
+from seamark.encoding import pad
 from seamark.errors import InvalidSetting
 from seamark.records import Feedback
 
@@ -80,6 +83,28 @@ class Taste:
 
 
 @dataclass(frozen=True)
+class Bias:
+    """Shift of a slot by a number that is known of it in this judgment: contrast + (b + b_r) (x_left - x_right), "style control".
+
+    `by` is a covariate of what was shown (`covariate.length`: how long the text was that this model wrote here), or a numeric field
+    of the judgments, which counts for the slot shown first where the order is known, and for a response judged by itself: with
+    Bias("position") ratings drift over a session.
+
+    x is in standard deviations: of the difference between two responses shown together (its root mean square, so that it does not
+    matter which is called left); of the number itself where responses are judged one at a time, and for a field of the judgments. It
+    is 0 at the mean and where it is not known. So b is in logits per standard deviation, and utilities are those at equal x: with the
+    covariate at 0.
+
+    What a response is always like belongs to its utility: with a table of values, b is known from how x differs between judgments of
+    the same responses. Texts of their own have `Linear`'s style block, and `Taste`.
+    """
+
+    by: str
+    per_rater: bool = False
+    """Whether raters differ in it (random slopes b_r), with a common spread that is estimated."""
+
+
+@dataclass(frozen=True)
 class Scale:
     """The gap counts exp(g x) times as much: x a column of the judgments, standardised, or its levels around their mean.
 
@@ -113,8 +138,8 @@ class Missingness:
     """
 
 
-Effect = Reliability | Position | Leniency | Source | Taste | Scale | Lapse | Missingness
-EFFECTS: dict[str, type[Any]] = {c.__name__: c for c in (Reliability, Position, Leniency, Source, Taste, Scale, Lapse, Missingness)}
+Effect = Reliability | Position | Leniency | Source | Taste | Bias | Scale | Lapse | Missingness
+EFFECTS: dict[str, type[Any]] = {c.__name__: c for c in (Reliability, Position, Leniency, Source, Taste, Bias, Scale, Lapse, Missingness)}
 
 
 # ---------------------------------------------------------------------------------------------- columns as numbers
@@ -197,6 +222,119 @@ class Covariate:
     def from_dict(record: Mapping[str, Any]) -> Covariate:
         table = tuple(tuple(row) for row in record["table"])
         return Covariate(record["by"], record["role"], record["within_rater"], tuple(record["levels"]), tuple(record["edges"]), table)
+
+
+# ---------------------------------------------------------------------------------------------- numbers of slots
+
+
+@dataclass(frozen=True)
+class SlotNumbers:
+    """Numbers of the slots that judgments show, in standard deviations."""
+
+    values: Array
+    """(C, slots of all judgments in a row)"""
+    first: Codes
+    """(n_judgments + 1,) where each judgment's slots begin."""
+    of_order: NDArray[np.bool_]
+    """(C,) whether it counts for a slot only because it was shown first."""
+
+    @staticmethod
+    def scales(feedback: Feedback, effects: Iterable[Effect]) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
+        """(mean and sd of each number that a `Bias` asks for, those that say the same of every slot).
+
+        Raises
+        ------
+        InvalidSetting
+            If there is no such number.
+        """
+        found: dict[str, tuple[float, float]] = {}
+        constant: list[str] = []
+        for by in dict.fromkeys(effect.by for effect in effects if isinstance(effect, Bias)):
+            mean, sd = _centre(feedback, by)
+            if sd > 1e-12 * abs(mean):
+                found[by] = (mean, sd)
+            else:
+                constant.append(by)
+        return found, tuple(constant)
+
+    @staticmethod
+    def read(feedback: Feedback, scales: Mapping[str, tuple[float, float]]) -> SlotNumbers | None:
+        """The numbers of these judgments on given scales, 0 where nothing is known; None where nothing is known at all."""
+        lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        values = np.zeros((len(scales), int(first[-1])))
+        of_order, known = np.zeros(len(scales), dtype=bool), False
+        for column, (by, (mean, sd)) in enumerate(scales.items()):
+            if _of_slots(feedback, by):
+                given, rows = _flat(feedback, by, lengths), slice(None)
+            elif by in feedback.judgments.columns:
+                given, rows, of_order[column] = _numbers(feedback, by, within_rater=False), first[:-1][lengths > 0], True
+                given = given[lengths > 0]
+            else:
+                continue
+            given = given - mean
+            given /= sd
+            given[np.isnan(given)] = 0.0
+            values[column, rows] = given
+            known = True
+        return SlotNumbers(values, first, of_order) if known else None
+
+    def contrasts(self, K: Array, rows: Codes, places: Codes | None, ordered: Array) -> Array:
+        """(n, d, C) contrasts K (d, m) of the slots `places` (n, m) of judgments `rows` (n,), the first m where not given; `ordered` (n,)
+        is 1 where the order counts. In memory each number's lie side by side."""
+        n, m = len(rows), K.shape[1]
+        if places is None and self.values.shape[1] == n * m and n == len(self.first) - 1 and (rows[:-1] < rows[1:]).all():
+            slots = self.values.reshape(-1, n, m)  # all slots, in order
+        else:
+            slots = self.values[:, self.first[rows][:, None] + (np.arange(m) if places is None else places)]
+        if self.of_order.any():
+            slots = np.where(self.of_order[:, None, None], slots * ordered[:, None], slots)
+        out = np.zeros((len(self.values), n, len(K)))
+        for d, weights in enumerate(K):
+            for slot in np.flatnonzero(weights):
+                out[..., d] += weights[slot] * slots[..., slot]
+        return np.moveaxis(out, 0, -1)
+
+
+def _of_slots(feedback: Feedback, by: str) -> bool:
+    return COVARIATE + by in feedback.judgments.columns
+
+
+def _flat(feedback: Feedback, by: str, lengths: Codes) -> Array:
+    """(slots,) a covariate, NaN where it is not known."""
+    return pad(feedback.judgments[COVARIATE + by], lengths).cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def _centre(feedback: Feedback, by: str) -> tuple[float, float]:
+    """(mean, sd) of a number that is known of slots or judgments, as `Bias` has them."""
+    if not _of_slots(feedback, by):
+        if by not in feedback.judgments.columns or not feedback.judgments[by].dtype.is_numeric():
+            there = [name.removeprefix(COVARIATE) for name in covariates_of(feedback.judgments.columns)]
+            raise InvalidSetting(
+                "Bias(by=)",
+                by,
+                f"The covariates of what was shown are {', '.join(there) or 'none'}; fields are position, seconds, confidence.",
+            )
+        known = _numbers(feedback, by, within_rater=False)
+        known = known[~np.isnan(known)]
+        return (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
+    lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
+    flat = _flat(feedback, by, lengths)
+    if (lengths == 2).all() and not np.isnan(flat).any():
+        return float(flat.mean()), float(np.sqrt(((flat[::2] - flat[1::2]) ** 2).mean()))
+    here = ~np.isnan(flat)
+    if not here.any():
+        return 0.0, 0.0
+    mean, judgment = float(flat[here].mean()), np.repeat(np.arange(len(lengths)), lengths)[here]
+    centred = flat[here] - mean
+    count = np.bincount(judgment)
+    about = centred - (np.bincount(judgment, weights=centred) / np.maximum(count, 1))[judgment]
+    several = count[judgment] > 1
+    if not several.any():
+        return mean, float(np.sqrt((centred**2).mean()))
+    # the mean square difference of two of k is twice their variance, with k - 1
+    within = np.bincount(judgment, weights=about**2)[count > 1] / (count[count > 1] - 1)
+    return mean, float(np.sqrt(2 * within.mean()))
 
 
 def _numbers(feedback: Feedback, by: str, within_rater: bool) -> Array:

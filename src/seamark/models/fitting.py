@@ -24,13 +24,13 @@ from scipy.sparse.linalg import svds
 
 from seamark.errors import InvalidSetting, NotConverged, NotIdentified
 from seamark.models.coverage import unsupported
-from seamark.models.curvature import Blocks, Components, Dense, Solver, make_solver
+from seamark.models.curvature import Blocks, Components, Dense, Solver, make_solver, without_prior
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
-from seamark.models.effects import Position, Reliability
+from seamark.models.effects import Position, Reliability, SlotNumbers
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import Factor, People, Same, Strata, columns_of
-from seamark.models.posterior import VAGUE, State, covariance
+from seamark.models.posterior import VAGUE, State, covariance, pull
 from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
 from seamark.models.slopes import GRID, SHARES, Classes, Slopes
 from seamark.models.utility import Basis, Utility, default_utility
@@ -52,6 +52,14 @@ _EXACT = 500
 """Up to this many parameters in one matrix, its determinant is worked out again for each nuisance parameter in turn."""
 _NEAR, _BENT = 1e-3, 0.05
 """Steps of a nuisance parameter, in logits or log units, over which a term's slope and its change are measured."""
+_MANY = 1000
+"""With more cells than this for each parameter the search starts with some of them."""
+_SAID = 0.005
+"""Where less than this share of a part's prior variance is left, the variance is estimated without the term that costs two passes."""
+_THINNED = 8
+"""Of so many cells, one."""
+_ROUGHLY = 0.1
+"""How near the mode of the thinned data is looked for, in its own standard errors; those of all data are a third."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -122,6 +130,8 @@ class Problem:
     """(n_raters,) judgments of each rater."""
     liked: dict[str, tuple[float, float]]
     """Mean and sd of the properties of responses that raters may differ in liking."""
+    biases: dict[str, tuple[float, float]]
+    """Mean and sd of the numbers of slots that shift them."""
     notes: tuple[str, ...]
 
 
@@ -136,12 +146,13 @@ def pose(
     people = people or Same()
     strata = Strata.of([*filter(None, [people.factor(feedback)]), *utility.factors(feedback)], feedback)
     covariates, constant = read_covariates(feedback, observation)
-    design = build_design(feedback, observation, strata, covariates=covariates)
+    biases, same = SlotNumbers.scales(feedback, observation.effects)
+    design = build_design(feedback, observation, strata, covariates=covariates, biases=biases)
     basis = utility.prepare(feedback)
     values, liked = tastes(feedback, observation, None)
     design = replace(design, tastes=values)
     notes = list(design.notes)
-    if constant:
+    if constant := (*constant, *same):
         notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
         notes += _check_identified(feedback, design, require_identified)
@@ -149,7 +160,9 @@ def pose(
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
         notes.append("rater reliability is not fitted: it needs at least 3 raters with 5 or more judgments each")
-    return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, tuple(notes))
+    return Problem(
+        given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, biases, tuple(notes)
+    )
 
 
 def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
@@ -252,6 +265,8 @@ class _Search:
     """The tilt, in standard errors that it moves its parameter by."""
     moves: dict[str, float] = field(default_factory=dict)
     """Last move of the logarithm of each variance."""
+    open_: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    """(size, r) directions without a prior."""
     value: float = -np.inf
     posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -277,7 +292,6 @@ class _Search:
         tilt = np.zeros(len(likelihood.nuisance))
         search = _Search(likelihood, slopes, x, centre, precision, dict(usual), usual, parts, nodes, tilt, np.zeros(0))
         search._set_precision()
-        search.look()
         return search
 
     def _set_precision(self) -> None:
@@ -293,7 +307,17 @@ class _Search:
             joint = self.likelihood.rater_log_likelihood(x, self.nodes, posterior) + self.nodes.log_prior
             marginal, posterior = self.nodes.posterior(joint)
             value = float(marginal.sum())
-        return value - 0.5 * float((self.precision * (x - self.centre) ** 2).sum()), posterior, joint
+        return value - self._penalty(x), posterior, joint
+
+    def _penalty(self, x: Array) -> float:
+        away = x - self.centre
+        return 0.5 * float(away @ pull(self.precision, self.open_, away))
+
+    def leave_open(self, directions: Array) -> None:
+        """Take the prior away along these directions, and from no others."""
+        before = self._penalty(self.x)
+        self.open_ = directions
+        self.value += before - self._penalty(self.x)
 
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
@@ -330,6 +354,15 @@ class _Search:
             self.slopes.shares = np.array([earlier.prior[f"share {name}"] for name in SHARES])
             self.nodes = self.slopes.nodes()
         self._set_precision()
+        self.look()
+
+    def go_to(self, near: State) -> None:
+        """Start where the search with some of the judgments ended."""
+        self.x, self.variances, self.open_, self.centre = near.x, dict(near.variances), near.open_, near.centre
+        self._set_precision()
+        mine, start = self.likelihood.nuisance, np.zeros_like(self.x)
+        start[self.likelihood.shape] = self.likelihood.shape_start()
+        self.tilt = (self.centre - start)[mine] * self.precision[mine]
         self.look()
 
     def part_levels(self, latent: Factor, rng: np.random.Generator) -> None:
@@ -408,12 +441,18 @@ class _Search:
         alone the marginal likelihood is Laplace's, and lacks a term (`_falls`).
         """
         variance = solver.variances()
-        falls = {} if self.slopes else self._falls(solver)
+        # where the data says nearly all, the curvature's fall is less than what the search stops at
+        # (the level of all values it never tells)
+        open_ends = any(variance[index].sum() > (1 + _SAID * len(index)) * self.variances[name] for name, index in self.parts)
+        falls = self._falls(solver) if open_ends and not self.slopes else {}
         for name, index in self.parts:
-            undetermined = variance[index].sum() / self.variances[name]
-            well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
+            inside = self.open_[index] if self.open_.size else np.zeros((len(index), 0))
+            n = len(index) - float((inside**2).sum())
+            undetermined = variance[index].sum() / self.variances[name] * n / len(index)
+            well_determined = float(np.clip(n - undetermined, 1e-3 * n, n))
             well_determined = max(well_determined + falls.get(name, 0.0), 0.1 * well_determined)
-            new = _weighed(float((self.x[index] ** 2).sum()), well_determined, self.usual[name])
+            squares = float((self.x[index] ** 2).sum() - ((inside.T @ self.x[index]) ** 2).sum())
+            new = _weighed(squares, well_determined, self.usual[name])
             self.variances[name] = self._ahead(name, np.log(new / self.variances[name]))
         self._set_precision()
 
@@ -427,9 +466,9 @@ class _Search:
         here = self.ahead.by_edge if self.ahead else self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
         falls: dict[str, float] = {}
         for name, index in self.parts:
-            pull = np.zeros_like(self.x)
-            pull[index] = self.precision[index] * self.x[index]
-            along = solver.solve(pull)
+            mine = np.zeros_like(self.x)
+            mine[index] = self.x[index]
+            along = solver.solve(pull(self.precision, self.open_, mine))
             size = np.sqrt((along**2).mean())
             if size > 0:
                 ahead = self.likelihood.edge_curvature(self.x + 1e-3 / size * along, self.nodes, self.posterior)
@@ -467,7 +506,7 @@ class _Search:
 
             def term(x: Array) -> float:
                 d = self.likelihood.derivatives(x, self.nodes, self.posterior)
-                there = make_solver(self.likelihood, d, self.precision, components, rng, whole=False)
+                there = make_solver(self.likelihood, d, self.precision, components, rng, whole=False, open_=self.open_)
                 assert isinstance(there, Blocks | Dense)
                 return -0.5 * there.log_det(mine)
         else:
@@ -566,7 +605,7 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
     scale = 1.0 if likelihood.basis.matrix is None or shift else _mean_square(likelihood.basis, index)
     if name.endswith((" of persona", " of taste")):
         return 0.5 / max(scale, 1e-12)  # raters who hardly differ are never told apart: start where they do
-    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source"))
+    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source", "bias"))
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
 
@@ -589,13 +628,22 @@ def optimise(
     elif strata.latent is not None:
         slopes = Classes(likelihood.design.n_raters, strata.share, strata.learnt)
     search = _Search.start(likelihood, slopes, factors)
+    hyper = np.zeros(0)
     if start is not None:
         search.take_up(start, problem)
-    frozen, decrement, iteration, settled, rounds, hyper = False, np.inf, 0, 0, 0, np.zeros(0)
+    elif slopes is None and sum(len(c.group) for c in likelihood.cells) > _MANY * likelihood.size:
+        # few of the cells tell where to start, as nearly as a few steps with all of them would
+        fewer = replace(problem, likelihood=likelihood.thinned(_THINNED))
+        near = optimise(fewer, max_iterations=max_iterations, tolerance=_ROUGHLY, seed=seed)
+        search.go_to(near)
+        hyper = search.hyper()
+    else:
+        search.look()
+    frozen, decrement, iteration, settled, rounds = False, np.inf, 0, 0, 0
     components: Components | None = None
     solver: Solver | None = None
     derivatives: Derivatives | None = None
-    gradient = np.zeros(likelihood.size)
+    gradient, lent = np.zeros(likelihood.size), None
     memory, age = Memory(), 0
     if search.nodes.levels > 1 and start is None:
         search.part_levels(next(f for f in factors if f.latent), rng)
@@ -605,9 +653,11 @@ def optimise(
         age = age + 1 if lent else 1
         if iteration == 1:
             components = Components.of(likelihood, derivatives)
-        gradient = derivatives.gradient - search.precision * (search.x - search.centre)
+        if not frozen:
+            search.leave_open(without_prior(derivatives, likelihood))
+        gradient = derivatives.gradient - pull(search.precision, search.open_, search.x - search.centre)
         if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
-            solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False)
+            solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False, open_=search.open_)
         exact = slopes is None and isinstance(solver, Dense)
         plain = solver.solve(gradient)
         decrement = float(np.sqrt(max(gradient @ plain, 0.0) / len(plain)))
@@ -639,11 +689,12 @@ def optimise(
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
     return State(
-        search.x, search.nodes, search.posterior, search.centre, search.precision, search.variances, search.parts, slopes, components,
+        search.x, search.nodes, search.posterior, search.centre, search.precision, search.open_, search.variances, search.parts, slopes, components,
         Convergence(
             converged, iteration, decrement, tolerance, float(np.abs(gradient).max() / likelihood.design.n_judgments),
             float(search.nodes.posterior(search.log_joint)[0].sum()),
         ),
+        derivatives if converged and slopes is None and not lent else None,
     )  # fmt: skip
 
 
@@ -657,11 +708,12 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     if by_rater and not known:
         raise InvalidSetting("cluster", "rater", "Fewer than half of the judgments have a rater, or there is one; use prompt.")
     cluster = None if by_rater else prompts
-    factor, se, sandwich, more = covariance(likelihood, state, cluster, seen > 0, rng)
+    clustered = (design.n_raters if by_rater else feedback.n_prompts) >= 10
+    factor, se, sandwich, more = covariance(likelihood, state, cluster, seen > 0, rng, clustered=clustered)
     notes += more
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
-    if sandwich is not None and (design.n_raters if by_rater else feedback.n_prompts) < 10:
+    if not clustered:
         sandwich = None
         notes.append("no sandwich interval: fewer than 10 raters, or prompts where raters are not known")
 
@@ -671,7 +723,11 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         )
 
     parameters = [
-        parameter(s.name if len(s.names) == 1 else f"{s.name}: {name}", likelihood.n_values + s.start + i)
+        parameter(
+            s.name if len(s.names) == 1 else f"{s.name}: {name}",
+            likelihood.n_values + s.start + i,
+            "logits per sd" if s.name.startswith("bias") else "logits",
+        )
         for s in likelihood.parts
         for i, name in enumerate(s.names)
     ]
@@ -700,7 +756,11 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         posterior = np.vstack([posterior[:-1], weights / weights.sum()]).reshape(design.n_raters + 1, -1)
     latent = None if strata.latent is None else replace(strata.latent, share=state.slopes.level_share if state.slopes else strata.share)
     factors = tuple(latent if f.latent and latent is not None else f for f in strata.factors)
-    prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in state.variances.items()}
+    spreads = dict(state.variances)
+    if state.open_.size:  # what is not pulled to 0 is as spread as it is found to be
+        name, index = next(iter(_parts(likelihood, strata.factors)))
+        spreads[name] += float(((state.open_.T @ x) ** 2).sum()) / len(index)
+    prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in spreads.items()}
     if isinstance(state.slopes, Slopes):
         prior |= {"slope_spread": state.slopes.spread} | {f"share {n}": float(s) for n, s in zip(SHARES, state.slopes.shares, strict=True)}
     repeated = known and float(np.median(seen[seen > 0])) >= 2
@@ -738,6 +798,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
             "left_out": dict(design.left_out),
             "clustered_by": "rater" if by_rater else "prompt",
             "tastes": problem.liked,
+            "biases": problem.biases,
         },
         separates=not isinstance(people, Same) and repeated,
         notes=tuple(notes),

@@ -35,7 +35,7 @@ from scipy.special import logsumexp
 
 from seamark.models.design import Block, Design
 from seamark.models.observation import Missing, Observation
-from seamark.models.shifts import Shift, shift_matrix, shifts_of
+from seamark.models.shifts import Shift, ShiftMatrix, block_diagonal, shift_matrix, shifts_of
 from seamark.models.terms import Terms, log_prob, terms, with_lapse_covariates, with_scales
 from seamark.models.utility import Basis, squared_rows
 
@@ -138,7 +138,7 @@ class Cells:
     """(n,) where d is 1: the edge that the cell is about."""
     sign: Array
     """(n,) 1 where the contrast is that of the edge, -1 where it is turned round."""
-    D: csr_array
+    D: ShiftMatrix
     """(n * d, S) contrast per unit of each shift."""
     scale: Array | None
     """(n, C) what the logarithm of the scale is linear in, or None."""
@@ -242,7 +242,7 @@ class Likelihood:
         self.n_shape = sum(sizes) + self._n_scales + self._n_hastes + int(observation.lapse)
         blocks = [_by_rater(b) for b in design.blocks]
         keys = [_edge_keys(b, design) for b in blocks]
-        known_keys, inverse = np.unique(np.concatenate([k for k, _ in keys]), return_inverse=True)
+        known_keys, inverse = _numbered(np.concatenate([k for k, _ in keys]))
         n, G = design.n_responses, design.n_groups
         group, pair = np.divmod(known_keys, (n + 1) * n)
         right, left = np.divmod(pair, n)  # a single response has right = n in place of none
@@ -278,6 +278,14 @@ class Likelihood:
         other.cells = [replace(c, block=replace(c.block, count=count)) for c, count in zip(self.cells, counts, strict=True)]
         other._last_joint = None
         return other
+
+    def thinned(self, step: int) -> Likelihood:
+        """The same of every so many cells of a block, each counting so many times: about the same mode, where cells are many."""
+        blocks: list[Block] = []
+        for c in self.cells:
+            parts = {f.name: getattr(c.block, f.name)[::step] for f in fields(Block) if f.name not in ("name", "family")}
+            blocks.append(replace(c.block, **parts | {"count": parts["count"] * step}))
+        return Likelihood(replace(self.design, blocks=tuple(blocks)), self.basis, self.observation)
 
     @property
     def size(self) -> int:
@@ -375,7 +383,7 @@ class Likelihood:
         out = []
         for c in self.cells:
             gaps = self._incidence[c.edge] * c.sign[:, None] if c.to_sites is None else c.to_sites
-            out.append(np.hstack([gaps @ sites, c.D.toarray()]))
+            out.append(np.hstack([gaps @ sites, c.D.times(np.eye(self.n_shifts))]))
         return out
 
     def utilities(self, x: Array) -> Array:
@@ -406,7 +414,7 @@ class Likelihood:
                 scaled, shift = self._rows[number][:, : self.n_values] @ x[self.values], self._rows[number][:, self.n_values :] @ f
             else:
                 scaled = c.sign * gap[c.edge] if c.to_sites is None else c.to_sites @ u[:-1]
-                shift = c.D @ f if self.n_shifts else np.zeros(len(scaled))
+                shift = c.D.times(f) if self.n_shifts else np.zeros(len(scaled))
             if not c.scalar:
                 scaled, shift = scaled.reshape(-1, len(c.K)), shift.reshape(-1, len(c.K))
             if scale is not None:
@@ -636,19 +644,18 @@ class Likelihood:
             mine = self._shape_of(c)
             d = len(c.K)
             if S:
-                gradient_f += c.D.T @ m.g0.ravel()
-                f_t[:, mine] += c.D.T @ m.cross0.reshape(len(c.group) * d, -1)
-                f_f = f_f + c.D.T @ (_weighted(c.D, m.h0) if c.scalar else _block_diagonal(m.h0) @ c.D)
+                gradient_f += c.D.transpose_times(m.g0.ravel())
+                if mine:
+                    f_t[:, mine] += c.D.transpose_times(m.cross0.reshape(len(c.group) * d, -1))
+                f_f = f_f + c.D.gram(m.h0)
             if not c.scalar:
                 many.append((c, m))
                 continue
             slope_e += np.bincount(c.edge, weights=c.sign * m.g1, minlength=E)
             for t, index in enumerate(mine):
                 shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
-            if c.D.nnz:
-                entries = _weighted(c.D, c.sign * m.h1)
-                rows = np.repeat(c.edge, np.diff(entries.indptr))
-                shifted_e = shifted_e + coo_array((entries.data, (rows, entries.indices)), shape=(E, S)).tocsr()
+            if not c.D.empty:
+                shifted_e = shifted_e + c.D.summed(c.sign * m.h1, c.edge, E)
         D = self._incidence_t
         at_sites, laplacian, to_shape = D @ slope_e, self._laplacian(curve_e), D @ shape_e
         to_shifts = csr_array(D @ shifted_e) if S else csr_array((len(at_sites), 0))
@@ -656,10 +663,10 @@ class Likelihood:
             J = c.to_sites
             assert J is not None
             at_sites += J.T @ m.g1.ravel()
-            laplacian = csr_array(laplacian + J.T @ _block_diagonal(m.h2) @ J)
+            laplacian = csr_array(laplacian + J.T @ block_diagonal(m.h2) @ J)
             to_shape[:, self._shape_of(c)] += J.T @ m.cross1.reshape(len(m.g1) * len(c.K), -1)
-            if c.D.nnz:
-                to_shifts = csr_array(to_shifts + J.T @ (_block_diagonal(m.h1) @ c.D))
+            if not c.D.empty:
+                to_shifts = csr_array(to_shifts + c.D.after(csr_array(J.T @ block_diagonal(m.h1))))
         gradient = np.concatenate([self._from_sites(at_sites[:, None])[:, 0], gradient_f, gradient_t])
         corner = block_array([[f_f, csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
         if corner is None:
@@ -739,7 +746,7 @@ class Likelihood:
         for c, m in d.many:
             assert c.to_sites is not None
             curve, axes = np.linalg.eigh((m.h2 + m.h2.transpose(0, 2, 1)) / 2)
-            half = _block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
+            half = block_diagonal(axes * np.sqrt(np.maximum(curve, 0))[:, None, :])
             parts.append(csr_array(c.to_sites.T @ half))
         sites = csr_array(hstack(parts)) if len(parts) > 1 else parts[0]
         return sites if self._spread is None else csr_array(self._spread.T @ sites)
@@ -764,8 +771,11 @@ class Likelihood:
         summed = self._summed_scores(self._cell_scores(x, nodes, tilt), [number[c.block.who] for c in self.cells], len(use))
         return csr_array(summed.T), 1 / variance[use]
 
-    def score_products(self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None) -> tuple[Array, Array]:
-        """(missing, meat): the information lost to not knowing the slopes, and the sum over clusters of outer products of scores.
+    def score_products(
+        self, x: Array, nodes: Nodes, posterior: Array, cluster: Codes | None = None, *, clustered: bool = True
+    ) -> tuple[Array, Array | None]:
+        """(missing, meat): the information lost to not knowing the slopes, and, where it is asked for, the sum over clusters of outer
+        products of scores.
 
         `cluster` (n_responses,) groups judgments by the prompt of their first response; None groups them by rater, the unknown
         ones by response.
@@ -794,6 +804,8 @@ class Likelihood:
             missing += scores.T @ weighted
             np.add.at(mean, raters // nodes.levels, weighted)
         missing -= mean.T @ mean
+        if not clustered:
+            return missing, None
         meat = self.cluster_scores(x, nodes, posterior, cluster)
         return missing, _dense(meat.T @ meat)
 
@@ -851,8 +863,8 @@ class Likelihood:
                 sites = sites + by_edge @ self._incidence
             else:
                 sites = sites + csr_array((along[use].ravel(), (row, every)), shape=(total, n)) @ c.to_sites
-            if c.D.nnz:
-                shifts = shifts + csr_array(csr_array((alone[use].ravel(), (row, every)), shape=(total, n)) @ c.D)
+            if not c.D.empty:
+                shifts = shifts + c.D.after(csr_array((alone[use].ravel(), (row, every)), shape=(total, n)))
             if shape.shape[1]:
                 shapes[:, self._shape_of(c)] += csr_array((np.ones(len(use)), (code[use], use)), shape=(total, len(code))) @ shape
         if dense:
@@ -874,6 +886,17 @@ def _by_rater(block: Block) -> Block:
         return block
     order = np.argsort(block.who, kind="stable")
     return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
+
+
+def _numbered(keys: Codes) -> tuple[Codes, Codes]:
+    """(distinct keys in order, the number of each key); where few are possible, without sorting them."""
+    possible = int(keys.max(initial=0)) + 1
+    if possible > len(keys):
+        known, number = np.unique(keys, return_inverse=True)
+        return known, number
+    seen = np.zeros(possible, dtype=bool)
+    seen[keys] = True
+    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[keys]
 
 
 def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:
@@ -955,20 +978,5 @@ def _covariates(block: Block, design: Design, role: str) -> Array:
     return np.hstack(found)
 
 
-def _weighted(matrix: csr_array, row: Array) -> csr_array:
-    """Rows of a sparse matrix times numbers."""
-    return csr_array((matrix.data * np.repeat(row, np.diff(matrix.indptr)), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
 def _dense(matrix: Any) -> Array:
     return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-
-
-def _block_diagonal(h: Array) -> csr_array:
-    """(n, d, d) -> (n d, n d) sparse."""
-    n, d, _ = h.shape
-    if d == 1:
-        return csr_array(eye_array(n).multiply(h[:, 0, 0][None]))
-    row = np.arange(n * d).reshape(n, d, 1).repeat(d, 2).ravel()
-    column = np.arange(n * d).reshape(n, 1, d).repeat(d, 1).ravel()
-    return coo_array((h.ravel(), (row, column)), shape=(n * d, n * d)).tocsr()

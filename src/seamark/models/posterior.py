@@ -15,7 +15,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
 
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, make_solver, spread
-from seamark.models.likelihood import Likelihood, Nodes
+from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.result import Convergence
 from seamark.models.slopes import Classes, Slopes
 
@@ -37,22 +37,39 @@ class State:
     centre: Array
     """(size,) of the prior; where a parameter is taken at the mode of its marginal posterior, moved so that this is the mode."""
     precision: Array
+    open_: Array
+    """(size, r) orthonormal directions without a prior."""
     variances: dict[str, float]
     parts: list[tuple[str, NDArray[np.int64]]]
     """Named index sets of x that share a prior variance which was estimated."""
     slopes: Slopes | Classes | None
     components: Components | None
     convergence: Convergence
+    derivatives: Derivatives | None
+    """At x, where they are known."""
+
+
+def pull(precision: Array, open_: Array, away: Array) -> Array:
+    """What the prior pulls parameters by, (size,) or (size, B), that are so far from its centre; it does not along `open_`."""
+    pulled = (precision * away.T).T
+    return np.asarray(pulled - open_ @ (open_.T @ pulled)) if open_.size else pulled
 
 
 def covariance(
-    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, seen: NDArray[np.bool_], rng: np.random.Generator
+    likelihood: Likelihood,
+    state: State,
+    cluster: NDArray[np.int64] | None,
+    seen: NDArray[np.bool_],
+    rng: np.random.Generator,
+    *,
+    clustered: bool = True,
 ) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
     """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes).
 
     `cluster` (n_responses,) is what the sandwich takes as independent, raters where it is None; `seen` (n_raters,) who has answered.
+    There is no sandwich unless `clustered`.
     """
-    factor, se, sandwich, columns, notes = _at_known_priors(likelihood, state, cluster, rng)
+    factor, se, sandwich, columns, notes = _at_known_priors(likelihood, state, cluster, rng, clustered=clustered)
     columns = np.column_stack([columns, _scale_doubt(likelihood, state, seen, se)])
     columns = columns[:, columns.any(0)]
     se = np.sqrt(se**2 + (columns**2).sum(1))
@@ -71,20 +88,20 @@ def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array)
     for column, (_, index) in zip(columns.T, state.parts, strict=True):
         n, precision = len(index), state.precision[index]
         well_determined = float(np.clip(n - precision @ variance[index], 0.0, n))
-        pull = np.zeros(len(state.x))
-        pull[index] = precision * state.x[index]
-        column[:] = solve(pull) / np.sqrt(well_determined**2 / (2 * n) + 1 / VAGUE**2)
+        mine = np.zeros(len(state.x))
+        mine[index] = state.x[index]
+        column[:] = solve(pull(state.precision, state.open_, mine)) / np.sqrt(well_determined**2 / (2 * n) + 1 / VAGUE**2)
     return columns
 
 
 def _at_known_priors(
-    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator
+    likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
 ) -> tuple[Array | csr_array, Array, Array | None, Array, list[str]]:
     """(factor, se, sandwich, columns of the doubt about the priors, notes), the first three taking the priors as known."""
-    derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng)
+    derivatives = state.derivatives or likelihood.derivatives(state.x, state.nodes, state.posterior)
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng, open_=state.open_)
     if isinstance(solver, Dense):
-        return _dense(likelihood, state, solver.matrix, cluster, rng)
+        return _dense(likelihood, state, solver.matrix, cluster, rng, clustered=clustered)
     if isinstance(solver, Iterative):
         factor = solver.values_factor(rng, DRAWS)
         se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
@@ -111,12 +128,12 @@ def _at_known_priors(
     factor = solver.values_factor(rng)
     se = np.sqrt(solver.variances()[: likelihood.size])
     more = np.zeros(solver.border.shape[1] - (likelihood.size - likelihood.n_values))  # type: ignore[index]  # scipy types the shape as optional
-    columns = _prior_doubt(state, lambda pull: solver.solve(np.append(pull, more))[: likelihood.size], se**2)
+    columns = _prior_doubt(state, lambda pulled: solver.solve(np.append(pulled, more))[: likelihood.size], se**2)
     shared = np.concatenate(
         [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
     )
     sandwich = np.full(likelihood.size, np.nan)
-    if len(shared):
+    if len(shared) and clustered:
         scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
         rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
         sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
@@ -148,14 +165,15 @@ def _scale_doubt(likelihood: Likelihood, state: State, seen: NDArray[np.bool_], 
 
 
 def _dense(
-    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator
-) -> tuple[Array, Array, Array, Array, list[str]]:
+    likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
+) -> tuple[Array, Array, Array | None, Array, list[str]]:
     """The same where everything fits in one matrix (over the free parameters)."""
     notes: list[str] = []
     free = likelihood.free
-    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster)
+    observed, meat = likelihood.score_products(state.x, state.nodes, state.posterior, cluster, clustered=clustered)
     if not free.all():
-        observed, meat = observed[np.ix_(free, free)], meat[np.ix_(free, free)]
+        observed = observed[np.ix_(free, free)]
+        meat = None if meat is None else meat[np.ix_(free, free)]
     np.subtract(expected, observed, out=observed)
     try:
         lower = np.linalg.cholesky(observed)
@@ -167,13 +185,15 @@ def _dense(
     factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
     del lower
     se = np.sqrt((factor**2).sum(1))
-    columns = _prior_doubt(state, lambda pull: spread(factor @ (factor.T @ pull[free]), free), spread(se, free) ** 2)
-    # diag(F (F' M F) F')
-    inner = factor.T @ meat @ factor
-    sandwich = np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0))
-    del inner, meat
+    columns = _prior_doubt(state, lambda pulled: spread(factor @ (factor.T @ pulled[free]), free), spread(se, free) ** 2)
+    sandwich = None
+    if meat is not None:  # diag(F (F' M F) F')
+        inner = factor.T @ meat @ factor
+        sandwich = spread(np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0)), free)
+        del inner
+    del meat
     values = spread(factor, free)[: likelihood.n_values]
     if values.shape[1] > DENSE:
         values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
         notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
-    return values, spread(se, free), spread(sandwich, free), columns, notes
+    return values, spread(se, free), sandwich, columns, notes

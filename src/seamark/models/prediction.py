@@ -82,7 +82,10 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
         return []
     observation = Observation.from_dict(fit.spec["observation"])
     strata = Strata.of(fit.factors, feedback)
-    design = build_design(feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, known=fit.families, repeated=False)
+    design = build_design(
+        feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, biases=fit.data.get("biases"), known=fit.families,
+        repeated=False,
+    )  # fmt: skip
     design = replace(design, tastes=tastes(feedback, observation, fit.data["tastes"])[0])
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
     fitted_rater = np.array([seen.get(r, len(seen)) for r in feedback.raters["id"].to_list()] + [len(seen)])
@@ -102,7 +105,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
         shift = np.zeros((n, d))
         if fit.shift_parts:
             D = shift_matrix(block, K, fit.shift_parts, design, rater, len(seen))
-            shift = (D @ fit.shifts).reshape(n, d)
+            shift = D.times(fit.shifts).reshape(n, d)
         scale = np.ones(n)
         if g := _circumstances(fit, "scale"):
             scale = np.exp(_covariates(block, design, "scale") @ fit.shape[g[0] : g[-1] + 1])

@@ -21,7 +21,7 @@ from seamark.models.fitting import Memory, Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
-from seamark.models.posterior import State
+from seamark.models.posterior import State, pull
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 
@@ -137,7 +137,7 @@ def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], A
     """What takes weights of the cells to the modes under them, (rounds, size)."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0))
+    solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0), open_=state.open_)
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
         return _all_at_once(likelihood, state, solver)
 
@@ -158,7 +158,7 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Arra
     x, memory = state.x.copy(), Memory()
     for _ in range(_STEPS):
         _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.precision * (x - state.centre)
+        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - pull(state.precision, state.open_, x - state.centre)
         step = memory.step(x, gradient, solver)
         x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
         if np.sqrt(max(float(gradient @ step), 0.0) / len(step)) < _CLOSE:
@@ -176,15 +176,15 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense) -> Callabl
 
     def gradient(x: Array, weights: list[Array]) -> Array:
         """(size, rounds) of the weighed log posterior, at x (size, rounds)."""
-        out = -state.precision[:, None] * (x - state.centre[:, None])
+        out = -pull(state.precision, state.open_, x - state.centre[:, None])
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):
-            z = (c.sign[:, None] * gap[c.edge] + c.D @ x[likelihood.shifts]).T
+            z = (c.sign[:, None] * gap[c.edge] + c.D.times(x[likelihood.shifts])).T
             first, shape = likelihood.scores(c, z, x)
             first = (weight * first).T
             by_edge += D @ first
-            out[likelihood.shifts] += c.D.T @ first
+            out[likelihood.shifts] += c.D.transpose_times(first)
             out[likelihood.shape] += np.einsum("an,tan->ta", weight, shape)
         out[likelihood.values] += likelihood.edge_sums(by_edge)
         return out

@@ -1,6 +1,7 @@
-"""Shifts: what moves a contrast whatever the slope, as one sparse matrix per block, D f.
+"""Shifts: what moves a contrast whatever the slope, as one matrix per block, D f.
 
-Effects name them (`effects`); here they become columns: one for position, one per rater for leniency, one per source model, ...
+Effects name them (`effects`); here they become columns: one for position, one per rater for leniency, one per source model, ... Most
+are sparse; the numbers of slots are dense, and with them a block has as many rows as judgments.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, eye_array
 
 from seamark.models.design import Block, Design
-from seamark.models.effects import Leniency, Missingness, Position, Source, Taste
+from seamark.models.effects import Bias, Leniency, Missingness, Position, Source, Taste
 from seamark.models.observation import Observation
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
+
+_CHUNK = 16_000
+"""Rows weighed at once: they then stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Shift:
     """A run of shift parameters that share a prior."""
 
     name: str
-    """position, position of raters, leniency, source, taste, propensity, or position by COLUMN."""
+    """position, position of raters, leniency, source, taste, propensity, position by COLUMN, bias by NUMBER, or that of raters."""
     start: int
     names: tuple[str, ...]
     """Per parameter; empty where there is one per rater."""
@@ -69,6 +73,10 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
             add("source", design.sources, len(design.sources), estimated=True)
         elif isinstance(effect, Taste) and raters_in(list(design.blocks)) > 1:
             add(f"taste for {effect.of}", (), R, estimated=True)
+        elif isinstance(effect, Bias) and effect.by in design.biases:
+            add(f"bias by {effect.by}", (effect.by,), 1, estimated=False)
+            if effect.per_rater and raters_in([b for b in design.blocks if b.numbers.shape[2]]) > 1:
+                add(f"bias by {effect.by} of raters", (), R, estimated=True)
         elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
             add("propensity", (), R, estimated=True)
     return tuple(shifts)
@@ -78,7 +86,93 @@ def _has_place(block: Block) -> bool:
     return not block.lenient and block.name != "pair/answered"
 
 
-def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Design, rater: Codes, n_raters: int) -> csr_array:
+@dataclass(frozen=True)
+class ShiftMatrix:
+    """D (n * d, S), a row per cell and dimension of its contrast: a sparse part, and columns that are dense."""
+
+    sparse: csr_array
+    """(n * d, S), 0 in the dense columns."""
+    dense: Array
+    """(C, n * d)"""
+    columns: Codes
+    """(C,) where in S the dense ones stand."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.sparse.nnz and not len(self.columns)
+
+    def times(self, f: Array) -> Array:
+        """D f, for f of shape (S,) or (S, B)."""
+        if not len(self.columns):
+            return self.sparse @ f
+        out = self.dense.T @ f[self.columns]
+        return out + self.sparse @ f if self.sparse.nnz else out
+
+    def transpose_times(self, v: Array) -> Array:
+        """D' v, for v of shape (n * d,) or (n * d, B)."""
+        out = self.sparse.T @ v
+        out[self.columns] += self.dense @ v
+        return out
+
+    def after(self, left: csr_array) -> csr_array:
+        """left D, for left of shape (r, n * d)."""
+        return csr_array(left @ self.sparse + self._placed(left @ self.dense.T)) if len(self.columns) else csr_array(left @ self.sparse)
+
+    def gram(self, h: Array) -> csr_array:
+        """D' H D, H being diagonal (h of shape (n,)) or in blocks (n, d, d)."""
+        S, C = self.sparse.shape[1], len(self.columns)  # type: ignore[index]  # scipy types the shape as optional
+        H = block_diagonal(h) if h.ndim > 1 else None
+        out = across = csr_array((S, S))
+        if self.sparse.nnz:
+            data = self.sparse.data * np.repeat(h, np.diff(self.sparse.indptr)) if H is None else self.sparse.data
+            weighed = csr_array((data, self.sparse.indices, self.sparse.indptr), shape=self.sparse.shape)
+            weighed = weighed if H is None else csr_array(H @ weighed)
+            out = csr_array(self.sparse.T @ weighed)
+            across = self._placed(np.asarray(weighed.T @ self.dense.T)) if C else across
+        if not C:
+            return out
+        own = np.zeros((C, C)) if H is None else self.dense @ np.asarray(H @ self.dense.T)
+        for start in range(0, self.dense.shape[1] if H is None else 0, _CHUNK):
+            part = self.dense[:, start : start + _CHUNK]
+            own += (part * h[start : start + _CHUNK]) @ part.T
+        where = np.repeat(self.columns, C), np.tile(self.columns, C)
+        return csr_array(out + across + across.T + coo_array((own.ravel(), where), shape=out.shape))
+
+    def summed(self, weight: Array, code: Codes, total: int) -> csr_array:
+        """(total, S) rows times weights (n * d,), summed over those of each code (n * d,)."""
+        S = self.sparse.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        out = csr_array((total, S))
+        if self.sparse.nnz:
+            row_of = np.diff(self.sparse.indptr)
+            entries = self.sparse.data * np.repeat(weight, row_of), (np.repeat(code, row_of), self.sparse.indices)
+            out = coo_array(entries, shape=(total, S)).tocsr()
+        if not len(self.columns):
+            return out
+        return csr_array(
+            out
+            + self._placed(
+                np.stack([np.bincount(code, weights=weight * x, minlength=total).astype(np.float64, copy=False) for x in self.dense], 1)
+            )
+        )
+
+    def _placed(self, narrow: Array) -> csr_array:
+        """(r, S) from (r, C)."""
+        S = self.sparse.shape[1]  # type: ignore[index]  # scipy types the shape as optional
+        rows, C = narrow.shape
+        return csr_array((narrow.ravel(), np.tile(self.columns, rows), np.arange(0, rows * C + 1, C)), shape=(rows, S))
+
+
+def block_diagonal(h: Array) -> csr_array:
+    """(n, d, d) -> (n d, n d) sparse."""
+    n, d, _ = h.shape
+    if d == 1:
+        return csr_array(eye_array(n).multiply(h[:, 0, 0][None]))
+    row = np.arange(n * d).reshape(n, d, 1).repeat(d, 2).ravel()
+    column = np.arange(n * d).reshape(n, 1, d).repeat(d, 1).ravel()
+    return coo_array((h.ravel(), (row, column)), shape=(n * d, n * d)).tocsr()
+
+
+def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Design, rater: Codes, n_raters: int) -> ShiftMatrix:
     """D (n * d, S): contrast per unit of each shift. `rater` (n,) and `n_raters` are in the codes of the fit, n_raters unknown."""
     n, d = len(rater), len(K)
     rows, columns, data = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
@@ -91,9 +185,15 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         columns.append(np.broadcast_to(np.asarray(column).reshape(-1, 1), (len(cells), d)).ravel())
         data.append(value.ravel())
 
+    dense: dict[int, int] = {}
+    numbered = {f"bias by {by}": i for i, by in enumerate(design.biases)} if block.numbers.shape[2] else {}
     placed = block.ordered[:, None] * K[:, 0] if _has_place(block) else np.zeros((n, d))
     for s in shifts:
-        if s.name == "position":
+        if s.name in numbered:
+            dense[s.start] = numbered[s.name]
+        elif s.name.removesuffix(" of raters") in numbered:
+            put(known, s.start + rater[known], block.numbers[known, :, numbered[s.name.removesuffix(" of raters")]])
+        elif s.name == "position":
             put(np.arange(n), s.start, placed)
         elif s.name == "position of raters":
             put(known, s.start + rater[known], placed[known])
@@ -115,4 +215,6 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
     where = (np.concatenate(rows), np.concatenate(columns))
     matrix = coo_array((np.concatenate(data), where), shape=(n * d, shifts[-1].stop if shifts else 0)).tocsr()
     matrix.eliminate_zeros()
-    return matrix
+    numbers, picked = np.ascontiguousarray(np.moveaxis(block.numbers, -1, 0)).reshape(-1, n * d), list(dense.values())
+    kept = numbers if picked == list(range(len(numbers))) else numbers[picked]
+    return ShiftMatrix(matrix, kept, np.array(list(dense), dtype=np.int64))

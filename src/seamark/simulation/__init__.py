@@ -11,6 +11,7 @@ from seamark.simulation.settings import (
     Labels,
     Missing,
     Personas,
+    Style,
     Tastes,
 )
 from seamark.simulation.societies import Society, Truth, demo_society, read_settings, simulate, table_of_settings
@@ -27,6 +28,7 @@ __all__ = [
     "Personas",
     "Plan",
     "Society",
+    "Style",
     "Tastes",
     "Truth",
     "demo_society",

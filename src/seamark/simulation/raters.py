@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamark.simulation.settings import Confidence, Drift, Labels, Missing, Personas, Tastes
+from seamark.simulation.settings import Confidence, Drift, Labels, Missing, Personas, Style, Tastes
 from seamark.simulation.texts import standardise
 
 Array = NDArray[np.float64]
@@ -46,6 +46,8 @@ class Raters:
     overconfident: NDArray[np.bool_]
     confusion: Array
     """(n, C, C) P(label | class)."""
+    style: Array
+    """(n, numbers) what each adds to the common effect of the numbers of what is shown, logits per unit."""
 
 
 def recruit(settings: Mapping[str, Any], shares: Array, rng: np.random.Generator, streams: Mapping[str, np.random.Generator]) -> Raters:
@@ -62,6 +64,7 @@ def recruit(settings: Mapping[str, Any], shares: Array, rng: np.random.Generator
     tastes: Tastes | None = settings["tastes"]
     missing: Missing | None = settings["missing"]
     confidence: Confidence | None = settings["confidence"]
+    style: Style | None = settings["style"]
     n_teams = len(settings["teams"])
     sure = np.arange(n) < round((confidence.overconfident if confidence else 0.0) * n)
     return Raters(
@@ -79,6 +82,7 @@ def recruit(settings: Mapping[str, Any], shares: Array, rng: np.random.Generator
         propensity=(missing.rater_sd if missing else 0.0) * streams["missing"].normal(size=n),
         overconfident=sure[streams["confidence"].permutation(n)],
         confusion=_confusion(settings["labels"] or Labels(), kind, streams["labels"]),
+        style=style.rater_sd * streams["style"].normal(size=(n, len(style.names))) if style else np.zeros((n, 0)),
     )
 
 

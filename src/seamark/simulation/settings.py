@@ -152,6 +152,34 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Style:
+    """Numbers of what is shown that belong to the judgment, as where a response is a model that writes another text each time.
+
+    Slot i of judgment j has x_ijc = c v_i + sqrt(1 - c^2) e_ijc, v_i being the value, standardised over responses, and rater r adds
+    (effect_c + rater_sd e_rc) x_ijc to it. They are written to `covariate.NAME`.
+    """
+
+    effect: tuple[float, ...] = (0.4,)
+    """Logits per unit of each number, whose standard deviation over slots is 1."""
+    names: tuple[str, ...] = ("length",)
+    rater_sd: float = 0.0
+    """Standard deviation over raters of their own effects, logits per unit."""
+    correlation: float = 0.0
+    """c: with the value, -1 to 1; better responses have higher numbers where it is above 0."""
+
+    def __post_init__(self) -> None:
+        _listed(self, "style.effect", least=1)
+        _names(self, "style.names", least=1)
+        for value in _numbers("style.effect", self.effect):
+            _finite("style.effect", value)
+        if len(self.effect) != len(self.names):
+            raise InvalidSetting("style.effect", self.effect, f"Give one effect for each of {', '.join(self.names)}.")
+        _spread("style.rater_sd", self.rater_sd)
+        if not -1 <= self.correlation <= 1:
+            raise InvalidSetting("style.correlation", self.correlation, "Use a number between -1 and 1.")
+
+
+@dataclass(frozen=True)
 class Labels:
     """Nominal labels: a response's true class, by the rank of its value, seen through each rater's confusion matrix.
 
@@ -180,6 +208,7 @@ GROUPED = {
     "tastes": Tastes,
     "drift": Drift,
     "labels": Labels,
+    "style": Style,
 }
 
 

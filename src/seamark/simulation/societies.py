@@ -9,15 +9,15 @@ Values, effects and gaps are in logits of the median careful rater. For judgment
            + axis_values[i, axis_j] + context_values[i, context_j] + persona_values[i, persona_r]
            + taste_values[i] . taste[r] + drift[i, month_j]
     a_j  = slope_r * exp(-fatigue * place_j + guidelines[..] + teams[..] + uis[..]),   place_j standardised over all judgments
-    s_i  = a_j * u_i + shift_j * (i is shown first),   shift_j = position + position of the rater + that of the version
+    s_i  = a_j * u_i + (style + style_by_rater[r]) . style_numbers[j, i] + shift_j * (i is shown first),   shift_j = position + position of the rater + that of the version
 
     pair      P(left), P(right), P(tie) proportional to exp(gap/2), exp(-gap/2), exp(log_tie),   gap = s_left - s_right
               and P(both bad) to exp(bad - (s_left + s_right) / 2): exp(s_left), exp(s_right), exp(log_tie + mean), exp(bad)
     strength  P(at most this far to the left) = sigmoid(cut + gap), cuts -t_L, ..., -t_1, t_1, ..., t_L (with 0 where no tie can be)
     choice    P(i) = exp(s_i) / sum_j exp(s_j), exp(bad) joining the sum; the worst of the rest by exp(-s_i)
     ranking   a sequence of choices among those left; with ties, of sets S by exp(delta_|S| + mean of s over S)
-    rating    P(grade <= c) = sigmoid(cut_c - a_j * u - leniency_r)
-    thumbs    P(up) = sigmoid(a_j * u + leniency_r)
+    rating    P(grade <= c) = sigmoid(cut_c - s - leniency_r), s without shift_j
+    thumbs    P(up) = sigmoid(s + leniency_r), s without shift_j
     label     P(label) = confusion[r, label_class[i]]
 
 and with probability `lapse_by_judgment` the answer is uniform over the outcomes instead (in a ranking: at each stage): log odds
@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seamark.columns import COVARIATE
 from seamark.records import Feedback, LoadReport
 from seamark.simulation.answers import (
     ANSWERED,
@@ -62,6 +63,7 @@ from seamark.simulation.settings import (
     Labels,
     Missing,
     Personas,
+    Style,
     Tastes,
     check,
     read_written,
@@ -74,7 +76,7 @@ Codes = NDArray[np.int64]
 
 _PARTS = (
     "position", "length", "personas", "tastes", "teams", "missing", "confidence", "labels", "when", "sources", "axes", "contexts",
-    "drift", "uis", "worst", "privacy",
+    "drift", "uis", "worst", "privacy", "style",
 )  # fmt: skip
 """Each has a stream of random numbers of its own, so that planting one changes nothing else. New ones go to the end."""
 
@@ -171,6 +173,10 @@ class Truth:
     """(n_raters, C, C) P(label | class); no classes where there are no labels."""
     randomised: NDArray[np.bool_]
     """(n_judgments,) whether the answer was replaced by a random one for privacy."""
+    style_numbers: Array
+    """(n_judgments, 4, numbers) of each slot, in standard deviations; 0 where nothing is shown."""
+    style_by_rater: Array
+    """(n_raters, numbers) what each rater adds to the effect of each number."""
 
     @property
     def utility_by_group(self) -> Array:
@@ -243,6 +249,7 @@ def simulate(
     tastes: Tastes | None = None,
     drift: Drift | None = None,
     privacy: float | None = None,
+    style: Style | None = None,
     seed: int = 0,
 ) -> Society:
     """A society with known truth, and the judgments it gives.
@@ -285,6 +292,7 @@ def simulate(
     labels : classes and confusion of the labels; the default ones, where labels are among the kinds.
     missing, confidence, axes, contexts, personas, tastes, drift : see there; None for none.
     privacy : epsilon of the randomised response, in nats; None for none.
+    style : numbers of what is shown that belong to the judgment, and move it; None for none.
     seed : of everything random.
 
     Returns
@@ -324,7 +332,8 @@ def simulate(
 
     asked = _circumstances(settings, raters, rater, work, streams)
     forms = Forms.of(settings, len(values.class_names))
-    seen = _see(settings, values, raters, kind, rater, shown, asked, work)
+    numbers = _style(style, values.by_group @ shares, shown, streams["style"])
+    seen = _see(settings, values, raters, kind, rater, shown, asked, work, numbers)
     p = probabilities(seen, forms)
     answers = draw_answers(seen, forms, p, uniform, streams["worst"].random(n_judgments))
     gap = gaps(seen)
@@ -340,7 +349,7 @@ def simulate(
 
     columns = _answer_columns(kind, (shown >= 0).sum(1), answers, state, forms, values.class_names)
     columns |= _shown_columns(things, values, kind, shown, prompt, bool(sources)) | _rater_columns(raters, rater)
-    columns |= _circumstance_columns(settings, raters, rater, asked, work)
+    columns |= _circumstance_columns(settings, raters, rater, asked, work) | _style_columns(style, numbers, shown)
     if sure is not None:
         said = zip(np.round(sure, 3).tolist(), (state == ANSWERED).tolist(), strict=True)
         columns["confidence"] = [c if answered else None for c, answered in said]
@@ -400,6 +409,8 @@ def simulate(
         label_class=values.label_class[rows],
         confusion=raters.confusion[people] if values.class_names else np.zeros((len(people), 0, 0)),
         randomised=replaced[order],
+        style_numbers=numbers[order],
+        style_by_rater=raters.style[people],
     )
     return Society(feedback, truth, settings)
 
@@ -580,6 +591,7 @@ def _see(
     shown: Codes,
     asked: _Circumstances,
     work: Work,
+    numbers: Array,
 ) -> Seen:
     """The slots as the rater sees them: the equations of u, a and s above."""
     rows = np.maximum(shown, 0)
@@ -601,6 +613,9 @@ def _see(
         u += values.tastes[rows, k] * raters.taste[rater, k][:, None]
     slope = raters.slope[rater] * asked.scale
     slots = slope[:, None] * u
+    style: Style | None = settings["style"]
+    if style is not None:
+        slots += np.einsum("jic,jc->ji", numbers, np.array(style.effect) + raters.style[rater])
     single = slots[:, 0] + raters.leniency[rater]
     slots[:, 0] += asked.shift
     lapse = np.full(len(rater), float(settings["lapse"]))
@@ -610,6 +625,16 @@ def _see(
     present = shown >= 0
     confusion = raters.confusion[rater, values.label_class[rows[:, 0]]] if values.class_names else np.zeros((0, 0))
     return Seen(kind, present, np.where(present, slots, 0.0), single, confusion, lapse)
+
+
+def _style(style: Style | None, value: Array, shown: Codes, rng: np.random.Generator) -> Array:
+    """(n, 4, numbers) numbers of each slot: see `Style`."""
+    if style is None:
+        return np.zeros((*shown.shape, 0))
+    noise = rng.normal(size=(*shown.shape, len(style.names)))
+    c = style.correlation
+    x = c * standardise(value[:, None])[np.maximum(shown, 0)] + np.sqrt(1 - c * c) * noise
+    return np.where((shown >= 0)[..., None], x, 0.0)
 
 
 def _confidence(confidence: Confidence, gap: Array, over: NDArray[np.bool_], rng: np.random.Generator) -> Array:
@@ -676,6 +701,15 @@ def _shown_columns(
         "ids": [[things.ids[r] for r in row] for row in slots],
         "order_known": [True] * n,
         "models": [[f"model {chr(ord('A') + values.source[r])}" for r in row] for row in slots] if named else [None] * n,
+    }
+
+
+def _style_columns(style: Style | None, numbers: Array, shown: Codes) -> dict[str, list[Any]]:
+    """Covariates of what is shown."""
+    n_shown = (shown >= 0).sum(1).tolist()
+    return {
+        COVARIATE + name: [row[:m] for row, m in zip(numbers[..., c].tolist(), n_shown, strict=True)]
+        for c, name in enumerate(style.names if style else ())
     }
 
 

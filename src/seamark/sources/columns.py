@@ -2,6 +2,7 @@
 
 Which columns there are says what a row is: `left` and `right` with `outcome` (or `winner`: also the text, id or model that
 won) are a pair, and so are `chosen` and `rejected`; `response` with `rating`, `thumb` or `label` is one judgment for each.
+Numbers under other names that begin with a side are covariates of what was shown there: `left_length` and `right_length`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from seamark.columns import COLUMNS
+from seamark.columns import COLUMNS, COVARIATE, covariate_of, covariates_from
 from seamark.encoding import fold, interleave
 from seamark.errors import InvalidSetting
 from seamark.sources.fields import (
@@ -68,7 +69,7 @@ def _is_judgment(names: set[str]) -> bool:
 def _read(source: Source, options: Options) -> Iterator[Columns]:
     for table in source.tables.values():
         found = list(dict.fromkeys(name for record in table.sample for name in record))
-        names = _mapping(options.columns, found)
+        names = _mapping(options.columns, found, _covariates(table.sample, found))
         if not _is_judgment(set(names)):
             raise InvalidSetting(
                 "columns",
@@ -81,11 +82,26 @@ def _read(source: Source, options: Options) -> Iterator[Columns]:
         yield from read_rows([table], options, partial(_rows, names), partial(_whole, names))
 
 
-def _mapping(given: Mapping[str, str] | None, found: Sequence[str]) -> dict[str, str]:
+def _covariates(sample: Sequence[Record], found: Sequence[str]) -> list[str]:
+    """Columns named after a side that hold numbers, and are there for the other side too."""
+
+    def numeric(name: str) -> bool:
+        try:
+            known = [number(record, name) for record in sample]
+        except WrongField:
+            return False
+        return any(value is not None for value in known)
+
+    held = [name for name in found if covariate_of(name) and numeric(name)]
+    others = {"left": "right", "right": "left", "chosen": "rejected", "rejected": "chosen", "response": "response"}
+    return [name for name in held if f"{others[name.partition('_')[0]]}_{covariate_of(name)}" in held]
+
+
+def _mapping(given: Mapping[str, str] | None, found: Sequence[str], covariates: Sequence[str]) -> dict[str, str]:
     """Our names to the table's: those given, then those that are the same."""
     given = given or {}
     for ours, theirs in given.items():
-        if ours not in NAMES:
+        if ours not in NAMES and covariate_of(ours) is None:
             raise InvalidSetting("columns", f"{ours}={theirs}", f"{_nearest(ours, NAMES)}The names on the left are {', '.join(NAMES)}.")
         if theirs not in found:
             raise InvalidSetting(
@@ -94,7 +110,7 @@ def _mapping(given: Mapping[str, str] | None, found: Sequence[str]) -> dict[str,
                 f"There is no column {theirs!r}. {_nearest(theirs, found)}The columns are {', '.join(found[:30])}.",
             )
     taken = set(given.values())
-    return dict(given) | {name: name for name in NAMES if name in found and name not in given and name not in taken}
+    return dict(given) | {name: name for name in (*NAMES, *covariates) if name in found and name not in given and name not in taken}
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -149,6 +165,11 @@ def _shown(record: Record, *sides: str) -> Row:
     for part, field in (("_id", "ids"), ("_model", "models")):
         if any(side + part in record for side in sides):
             row[field] = [word(record, side + part) for side in sides]
+    for name in dict.fromkeys(filter(None, map(covariate_of, record))):
+        values = [number(record, f"{side}_{name}") for side in sides]
+        if len(sides) == 2 and f"{sides[1]}_{name}" not in record:  # one column is the difference
+            values = [None, None] if values[0] is None else [values[0] / 2, -values[0] / 2]
+        row[COVARIATE + name] = values
     return row
 
 
@@ -291,7 +312,8 @@ def _lists(columns: Mapping[str, pl.Series], n: int, *sides: str) -> dict[str, p
         if all(column.null_count() for column in words):
             known = pl.DataFrame({str(i): column.is_not_null() for i, column in enumerate(words)}).with_columns(out[field].alias("list"))
             out[field] = known.select(pl.when(pl.any_horizontal(pl.exclude("list"))).then("list"))["list"]
-    return out
+    numbers = {name: _read_as(column, number, pl.Float64) for name, column in columns.items() if covariate_of(name)}
+    return out | covariates_from(numbers, sides, n)
 
 
 def _winners(columns: Mapping[str, pl.Series], n: int) -> pl.Series:

@@ -139,7 +139,8 @@ def load(
         n_records += part["line"].n_unique()
         if progress is not None:
             progress(n_records)
-    frame = pl.concat(parts) if parts else to_frame(dict.fromkeys(COLUMNS, ()))
+    # batches may differ in the covariates they have
+    frame = pl.concat(parts, how="diagonal") if parts else to_frame(dict.fromkeys(COLUMNS, ()))
     if not parts and options.skipped:
         raise UnreadableSource(
             name,
