@@ -29,6 +29,7 @@ from seamark.models import (
     Tabular,
     Taste,
     fit,
+    fitting,
     predict,
 )
 from seamark.records import Feedback
@@ -312,6 +313,27 @@ def test_a_field_of_the_judgments_moves_what_is_judged_first_or_alone():
     unordered = replace(pairs, judgments=pairs.judgments.with_columns(order_known=pl.lit(value=False)))
     result = fit(unordered, utility=Tabular(), observation=Observation(effects=(Bias("position"),), lapse=False))
     assert estimate(result, "bias by position")[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_thin_data_is_told_that_its_coefficients_are_too_large():
+    notes = [fitted(planted(style=Style(), n_judgments=n), Bias("length")).notes for n in (100, 1000)]
+    assert any("responses are judged 17 times on average" in note for note in notes[0])
+    assert not any("too large" in note for note in notes[1])
+
+
+def test_a_search_that_starts_from_some_of_the_judgments_ends_in_the_same_place(monkeypatch: pytest.MonkeyPatch):
+    """Prior variances settle to 5%, which moves values that are known as well as these by less than a twentieth of a standard error."""
+    society = planted(style=Style(), n_judgments=8000)
+    whole = fitted(society, Bias("length"))
+    monkeypatch.setattr(fitting, "_MANY", 100)
+    fewer = fitted(society, Bias("length"))
+    assert fewer.convergence.converged
+    assert fewer.convergence.iterations < whole.convergence.iterations
+    for one, other in zip(whole.parameters, fewer.parameters, strict=True):
+        assert abs(one.estimate - other.estimate) < 0.05 * one.se
+        assert other.se == pytest.approx(one.se, rel=0.01)
+    moved = np.abs(gap_errors(whole, society) - gap_errors(fewer, society)).max()
+    assert moved < 0.05 * whole.ignorance(society.feedback).mean()
 
 
 def test_numbers_that_are_not_there_or_say_nothing():

@@ -60,6 +60,8 @@ _THINNED = 8
 """Of so many cells, one."""
 _ROUGHLY = 0.1
 """How near the mode of the thinned data is looked for, in its own standard errors; those of all data are a third."""
+_THIN = 40
+"""Judgments of a response from which on the coefficients of numbers of slots are right to about 3% (docs/decisions/0012-style-control.md)."""
 _STALE = 4
 """With features, the curvature of the values is worked out afresh after this many steps, and at the start and the end."""
 
@@ -734,6 +736,12 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     for c in likelihood.cells:
         for offset, name in enumerate(c.block.family.names):
             parameters.append(parameter(f"{c.block.name}: {name}", likelihood.shape.start + c.shape.start + offset, "logits"))
+    shown_each = sum(float(c.block.count.sum()) * c.block.shown.shape[1] for c in likelihood.cells) / design.n_responses
+    if state.open_.size and shown_each < _THIN:
+        notes.append(
+            f"responses are judged {shown_each:.0f} times on average: with fewer than {_THIN}, effects of numbers (bias by ...) come out "
+            "up to a tenth too large"
+        )
     for name, index in likelihood.circumstances:
         if name.startswith("scale") and abs(x[index]) > _RUNAWAY:
             notes.append(
