@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs, solve_banded, solve_triangular
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.csgraph import connected_components
 
 from seamark.models.likelihood import Derivatives, Likelihood
+from seamark.models.walks import Walk
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -103,8 +104,14 @@ class Dense:
     def solve(self, gradient: Array) -> Array:
         return spread(cho_solve(self._cholesky, gradient[self.free]), self.free)
 
+    walk: Walk | None = None
+
     def variances(self) -> Array:
-        return (self.factor**2).sum(1)
+        """(size,) of the coordinates in which the prior is independent."""
+        if self.walk is None:
+            return (self.factor**2).sum(1)
+        moved = self.walk.coordinates(self.factor[: self.n_values])
+        return np.concatenate([(moved**2).sum(1), (self.factor[self.n_values :] ** 2).sum(1)])
 
     def values_factor(self, rng: np.random.Generator) -> Array:
         """(n_values, r) with product the covariance of the values, for variances of gaps: drawn where there are many."""
@@ -276,9 +283,20 @@ class Iterative:
     """(n_values,) square roots of the prior precisions."""
     rng: np.random.Generator
 
+    @property
+    def _walk(self) -> Walk | None:
+        return self.likelihood.basis.walk
+
+    @cached_property
+    def _near(self) -> Chains | None:
+        return None if self._walk is None else Chains.of(self.values)
+
+    def _solved(self, right: Array, tolerance: float) -> Array:
+        return conjugate_gradients(self.values, right, tolerance=tolerance, near=self._near)
+
     @cached_property
     def _through(self) -> Array:
-        return conjugate_gradients(self.values, self.border, tolerance=1e-5)
+        return self._solved(self.border, 1e-5)
 
     @cached_property
     def _schur(self) -> tuple[Array, bool]:
@@ -287,7 +305,7 @@ class Iterative:
     def solve(self, gradient: Array) -> Array:
         n = len(self.border)
         g, s = gradient[:n], gradient[n:]
-        alone = conjugate_gradients(self.values, g, tolerance=1e-3)
+        alone = self._solved(g, 1e-3)
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
         return np.concatenate([alone - self._through @ corner, corner])
 
@@ -296,7 +314,7 @@ class Iterative:
         """Random signs and their solutions (Hutchinson 1990): the more values, the fewer probes a sum over them needs."""
         n = len(self.border)
         probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
-        return probes, conjugate_gradients(self.values, probes, tolerance=1e-3)
+        return probes, self._solved(probes, 1e-3)
 
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
@@ -307,11 +325,16 @@ class Iterative:
         return likelihood.edge_products(*self._probed)
 
     def variances(self) -> Array:
-        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off."""
+        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off.
+
+        Of the coordinates in which the prior is independent.
+        """
         probes, solved = self._probed
-        values = (probes * solved).mean(1)
         factor = _inverse_factor(self._schur)
-        return np.concatenate([values + ((self._through @ factor) ** 2).sum(1), (factor**2).sum(1)])
+        through = self._through @ factor
+        if self._walk is not None:
+            probes, solved, through = (self._walk.coordinates(m) for m in (probes, solved, through))
+        return np.concatenate([(probes * solved).mean(1) + (through**2).sum(1), (factor**2).sum(1)])
 
     def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
         n = len(self.border)
@@ -320,13 +343,14 @@ class Iterative:
         for start in range(0, draws, 16):
             width = min(16, draws - start)
             noise = root @ rng.standard_normal((root.shape[1], width))  # type: ignore[index]  # scipy types the shape as optional
-            noise += self.prior_root[:, None] * rng.standard_normal((n, width))
-            factor[:, start : start + width] = conjugate_gradients(self.values, noise, tolerance=1e-2)
+            own = self.prior_root[:, None] * rng.standard_normal((n, width))
+            noise += own if self._walk is None else self._walk.transposed(own)
+            factor[:, start : start + width] = self._solved(noise, 1e-2)
         factor /= np.sqrt(draws)
         # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
-        diagonal = np.asarray(self.values.diagonal(), dtype=np.float64)
-        around = (self.values @ factor) / diagonal[:, None] - factor
-        exact = 1 / diagonal + (around**2).sum(1)
+        near = self._near or Alone.of(self.values)
+        around = near.solve(self.values @ factor) - factor
+        exact = near.variances() + (around**2).sum(1)
         factor *= np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-300))[:, None]
         return np.hstack([factor, self._through @ _inverse_factor(self._schur)])
 
@@ -347,15 +371,19 @@ def make_solver(
 
     Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
-    n, free = d.values.shape[0], likelihood.free
+    n, free, walk = d.values.shape[0], likelihood.free, likelihood.basis.walk
     if components is None or len(precision) <= DENSE:
         matrix = d.whole()
-        matrix[np.diag_indices_from(matrix)] += precision
-        return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
-    values = csr_array(d.values + diags_array(precision[:n]))
+        if walk is not None:
+            matrix[:n, :n] += walk.precision(precision[:n]).toarray()
+            matrix[np.arange(n, len(matrix)), np.arange(n, len(matrix))] += precision[n:]
+        else:
+            matrix[np.diag_indices_from(matrix)] += precision
+        return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n, walk)
+    values = csr_array(d.values + (diags_array(precision[:n]) if walk is None else walk.precision(precision[:n])))
     corner = d.corner.toarray()
     corner[np.diag_indices_from(corner)] += precision[n:]
-    if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
+    if walk is None and components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
         kept = np.ones(len(corner), dtype=bool)
         if not whole:
             kept[: likelihood.n_shifts] = ~likelihood.loose
@@ -365,15 +393,56 @@ def make_solver(
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
-def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000) -> Array:
-    """Solve A X = B for all columns at once, with Jacobi preconditioning."""
+@dataclass(frozen=True)
+class Alone:
+    """The diagonal of A: each value given all others."""
+
+    diagonal: Array
+
+    @staticmethod
+    def of(A: csr_array) -> Alone:
+        return Alone(np.asarray(A.diagonal(), dtype=np.float64))
+
+    def solve(self, right: Array) -> Array:
+        return right / self.diagonal[:, None]
+
+    def variances(self) -> Array:
+        return 1 / self.diagonal
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The tridiagonal part of A, where values follow each other in time: each path given all others, factored as L D L'."""
+
+    d: Array
+    e: Array
+    """(n - 1,) below the diagonal of L."""
+
+    @staticmethod
+    def of(A: csr_array) -> Chains:
+        d, e, failed = get_lapack_funcs(("pttrf",), (A.data,))[0](A.diagonal(), A.diagonal(1))
+        assert not failed, "a curvature that is not positive"
+        return Chains(d, e)
+
+    def solve(self, right: Array) -> Array:
+        return np.ascontiguousarray(get_lapack_funcs(("pttrs",), (self.d,))[0](self.d, self.e, right)[0])
+
+    def variances(self) -> Array:
+        # of the inverse, from the end: s_i = 1 / d_i + e_i^2 s_(i+1) (Takahashi, Fagan & Chin 1973)
+        return solve_banded((0, 1), np.stack([np.append(0.0, -(self.e**2)), np.ones(len(self.d))]), 1 / self.d)
+
+
+def conjugate_gradients(
+    A: csr_array, right: Array, *, tolerance: float = 1e-8, limit: int = 2000, near: Alone | Chains | None = None
+) -> Array:
+    """Solve A X = B for all columns at once, preconditioned by a part of A that is easily solved: left out, its diagonal (Jacobi)."""
     if not right.size:
         return right
     B = right[:, None] if right.ndim == 1 else right
-    inverse = 1.0 / np.asarray(A.diagonal(), dtype=np.float64)[:, None]
+    near = near or Alone.of(A)
     solution = np.zeros_like(B)
     residual = B.copy()
-    z = inverse * residual
+    z = near.solve(residual)
     direction = z.copy()
     rz = (residual * z).sum(0)
     target = tolerance**2 * np.maximum(rz, 1e-300)
@@ -382,7 +451,7 @@ def conjugate_gradients(A: csr_array, right: Array, *, tolerance: float = 1e-8, 
         step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
         solution += step * direction
         residual -= step * Ad
-        z = inverse * residual
+        z = near.solve(residual)
         new = (residual * z).sum(0)
         if (new <= target).all():
             break

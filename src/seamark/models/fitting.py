@@ -30,10 +30,11 @@ from seamark.models.design import Design, build_design, comparison_parts, distin
 from seamark.models.effects import Position, Reliability
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.observation import Missing, Observation
-from seamark.models.people import Factor, People, Same, Strata, columns_of
+from seamark.models.people import Factor, People, Same, Strata, columns_of, walk_factor
 from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
 from seamark.models.slopes import GRID, SHARES, Classes, Slopes
-from seamark.models.utility import Basis, Utility, default_utility
+from seamark.models.utility import Basis, Dynamic, Utility, default_utility
+from seamark.models.walks import Walk
 from seamark.records import Feedback, require_usable
 
 Array = NDArray[np.float64]
@@ -134,17 +135,24 @@ def pose(
     require_usable(feedback)
     utility = utility or default_utility(feedback)
     people = people or Same()
+    graph = feedback
+    walk = None
+    if isinstance(utility, Dynamic) and utility.walks(feedback):
+        walk, feedback = Walk.read(feedback, utility.every)
     strata = Strata.of([*filter(None, [people.factor(feedback)]), *utility.factors(feedback)], feedback)
     covariates, constant = read_covariates(feedback, observation)
     design = build_design(feedback, observation, strata, covariates=covariates)
-    basis = utility.prepare(feedback)
+    basis = utility.prepare(graph)
+    if walk is not None:
+        n = len(walk.response)
+        basis = replace(basis, n_responses=n, parts=(("values", slice(0, n)),), walk=walk)
     values, liked = tastes(feedback, observation, None)
     design = replace(design, tastes=values)
     notes = list(design.notes)
     if constant:
         notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
-        notes += _check_identified(feedback, design, require_identified)
+        notes += _check_identified(graph, design, walk, require_identified)
     seen = _judgments_per_rater(design)
     reliable = observation.with_effect(Reliability) and _reliability_is_learnable(seen)
     if observation.with_effect(Reliability) and not reliable:
@@ -152,11 +160,14 @@ def pose(
     return Problem(given, feedback, utility, people, strata, Likelihood(design, basis, observation), reliable, seen, liked, tuple(notes))
 
 
-def _check_identified(feedback: Feedback, design: Design, required: bool) -> list[str]:
+def _check_identified(feedback: Feedback, design: Design, walk: Walk | None, required: bool) -> list[str]:
     """Id-only responses are meant to be compared with each other: their graph must hang together."""
     alone = feedback.responses["text"].is_null().to_numpy()
     if not alone.any():
         return []
+    if walk is not None:  # a path hangs together
+        shown = [replace(b, shown=walk.response[b.shown]) for b in design.blocks]
+        design = replace(design, blocks=tuple(shown), n_responses=feedback.n_responses)
     part = comparison_parts(design)[alone]
     names = np.array(feedback.responses["name"].to_list(), dtype=object)[alone]
     # responses that were only ever rated, or that meet within a prompt only, form parts by design of the data
@@ -216,10 +227,14 @@ def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str,
     parts: list[tuple[str, NDArray[np.int64]]] = []
     for name, columns in likelihood.basis.parts:
         index = np.arange(P)[columns]
-        parts.append((name, index))
+        blocks = [(name, index)]
         if name != "residual":
             for factor, mine in columns_of(factors).items():
-                parts.append((f"{name} of {factor}", np.concatenate([a * P + index for a in mine])))
+                blocks.append((f"{name} of {factor}", np.concatenate([a * P + index for a in mine])))
+        if (walk := likelihood.basis.walk) is not None:
+            first = [(label, mine[walk.begins[mine % P]]) for label, mine in blocks]
+            blocks = first + [(f"{label} of period", mine[~walk.begins[mine % P]]) for label, mine in blocks]
+        parts += blocks
     for s in likelihood.parts:
         if s.estimated:
             parts.append((s.name, np.arange(likelihood.n_values + s.start, likelihood.n_values + s.stop)))
@@ -261,6 +276,8 @@ class _Search:
     value: float = -np.inf
     posterior: Array = field(default_factory=lambda: np.zeros((0, 0)))
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    told: dict[str, float] = field(default_factory=dict)
+    """How many parameters of each part the data determines."""
 
     @staticmethod
     def start(likelihood: Likelihood, slopes: Slopes | Classes | None, factors: Sequence[Factor]) -> _Search:
@@ -296,7 +313,23 @@ class _Search:
             joint = self.likelihood.rater_log_likelihood(x, self.nodes, posterior) + self.nodes.log_prior
             marginal, posterior = self.nodes.posterior(joint)
             value = float(marginal.sum())
-        return value - 0.5 * float((self.precision * (x - self.centre) ** 2).sum()), posterior, joint
+        return value - 0.5 * float((self.precision * self.coordinates(x - self.centre) ** 2).sum()), posterior, joint
+
+    def coordinates(self, x: Array) -> Array:
+        """What the prior is independent in: x, but for values that move their steps."""
+        return x if self._walk is None else np.concatenate([self._walk.coordinates(x[self.likelihood.values]), x[self.likelihood.n_values :]])
+
+    def pull(self, y: Array) -> Array:
+        """The gradient by x of y's coordinates: the transpose of `coordinates`."""
+        return y if self._walk is None else np.concatenate([self._walk.transposed(y[self.likelihood.values]), y[self.likelihood.n_values :]])
+
+    @property
+    def _walk(self) -> Walk | None:
+        return self.likelihood.basis.walk
+
+    def gradient(self, d: Derivatives) -> Array:
+        """(size,) of the log posterior."""
+        return d.gradient - self.pull(self.precision * self.coordinates(self.x - self.centre))
 
     def look(self) -> None:
         """Evaluate where we stand, at all nodes."""
@@ -308,7 +341,11 @@ class _Search:
         k, P = likelihood.design.loadings.shape[1], likelihood.basis.n_columns
         if likelihood.basis.matrix is None and earlier.basis.matrix is None and len(earlier.weights) == k:
             rows = earlier.basis.rows_for(feedback)
-            self.x[likelihood.values] = np.where(rows.known, earlier.weights[:, rows.index], 0.0).ravel()
+            if likelihood.basis.walk is not None and earlier.basis.walk is not None:
+                walk, before = likelihood.basis.walk, earlier.basis.walk
+                asked = (walk.period * walk.every + (walk.first - before.first)) // before.every
+                rows = earlier.basis.walk_rows(earlier.basis.numbers(problem.given)[walk.response], asked.astype(np.int64))
+            self.x[likelihood.values] = np.where(rows.known, rows.times(earlier.weights.T).T, 0.0).ravel()
         elif likelihood.basis.matrix is not None and earlier.weights.shape == (k, P) and _same_map(likelihood.basis, earlier.basis):
             self.x[likelihood.values] = earlier.weights.ravel()
         row = {name: i for i, name in enumerate(earlier.raters["rater"].to_list())}
@@ -349,9 +386,7 @@ class _Search:
         def climb(steps: int, posterior: Array | None = None) -> None:
             for _ in range(steps):
                 d = likelihood.derivatives(self.x, self.nodes, self.posterior if posterior is None else posterior)
-                step = make_solver(likelihood, d, self.precision, components, rng).solve(
-                    d.gradient - self.precision * (self.x - self.centre)
-                )
+                step = make_solver(likelihood, d, self.precision, components, rng).solve(self.gradient(d))
                 if posterior is None:
                     self.advance(step)
                 else:
@@ -411,11 +446,13 @@ class _Search:
         """
         variance = solver.variances()
         falls = {} if self.slopes else self._falls(solver)
+        y = self.coordinates(self.x)
         for name, index in self.parts:
             undetermined = variance[index].sum() / self.variances[name]
             well_determined = float(np.clip(len(index) - undetermined, 1e-3 * len(index), len(index)))
             well_determined = max(well_determined + falls.get(name, 0.0), 0.1 * well_determined)
-            new = _weighed(float((self.x[index] ** 2).sum()), well_determined, self.usual[name])
+            self.told[name] = well_determined
+            new = _weighed(float((y[index] ** 2).sum()), well_determined, self.usual[name])
             self.variances[name] = self._ahead(name, np.log(new / self.variances[name]))
         self._set_precision()
 
@@ -428,10 +465,11 @@ class _Search:
         doubt = solver.traced(self.likelihood)
         here = self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
         falls: dict[str, float] = {}
+        y = self.coordinates(self.x)
         for name, index in self.parts:
             pull = np.zeros_like(self.x)
-            pull[index] = self.precision[index] * self.x[index]
-            along = solver.solve(pull)
+            pull[index] = self.precision[index] * y[index]
+            along = solver.solve(self.pull(pull))
             size = np.sqrt((along**2).mean())
             if size > 0:
                 ahead = self.likelihood.edge_curvature(self.x + 1e-3 / size * along, self.nodes, self.posterior)
@@ -471,7 +509,9 @@ class _Search:
     @property
     def slack(self) -> float:
         """How little a log variance may still move: half the precision that its part's parameters give it, 5% at most."""
-        return min(0.05, 0.5 * np.sqrt(2 / max(len(index) for _, index in self.parts)))
+        # of many steps in time few are determined by data
+        told = [len(index) if self._walk is None else max(self.told.get(name, 1.0), 1.0) for name, index in self.parts]
+        return min(0.05, 0.5 * np.sqrt(2 / max(told)))
 
     def hyper(self) -> Array:
         return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + (self.slopes.hyper() if self.slopes else []))
@@ -522,6 +562,8 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
     scale = 1.0 if likelihood.basis.matrix is None or shift else _mean_square(likelihood.basis, index)
     if name.endswith((" of persona", " of taste")):
         return 0.5 / max(scale, 1e-12)  # raters who hardly differ are never told apart: start where they do
+    if (walk := likelihood.basis.walk) is not None and name.endswith(" of period"):
+        return min(0.1, 1 / max(walk.last, 1))  # however short the periods, values may move by about 1 over all of them
     beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source"))
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
@@ -561,7 +603,7 @@ def optimise(
         age = age + 1 if lent else 1
         if components is None and likelihood.basis.matrix is None:
             components = Components(derivatives.values)
-        gradient = derivatives.gradient - search.precision * (search.x - search.centre)
+        gradient = search.gradient(derivatives)
         if solver is None or not frozen or not lent:  # priors move no more: a matrix that is lent is also factored already
             solver = make_solver(likelihood, derivatives, search.precision, components, rng, whole=False)
         exact = slopes is None and isinstance(solver, Dense)
@@ -761,6 +803,8 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         posterior = np.vstack([posterior[:-1], weights / weights.sum()]).reshape(design.n_raters + 1, -1)
     latent = None if strata.latent is None else replace(strata.latent, share=state.slopes.level_share if state.slopes else strata.share)
     factors = tuple(latent if f.latent and latent is not None else f for f in strata.factors)
+    if basis.walk is not None:
+        factors = (*factors, walk_factor(basis.walk))
     prior = {f"{name}_sd": float(np.sqrt(v)) for name, v in state.variances.items()}
     if isinstance(state.slopes, Slopes):
         prior |= {"slope_spread": state.slopes.spread} | {f"share {n}": float(s) for n, s in zip(SHARES, state.slopes.shares, strict=True)}
@@ -793,7 +837,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         convergence=state.convergence,
         data={
             "n_judgments": problem.given.n_judgments,
-            "n_responses": feedback.n_responses,
+            "n_responses": problem.given.n_responses,
             "n_prompts": feedback.n_prompts,
             "n_raters": feedback.n_raters,
             "left_out": dict(design.left_out),

@@ -81,13 +81,17 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     if feedback.n_judgments == 0:
         return []
     observation = Observation.from_dict(fit.spec["observation"])
-    strata = Strata.of(fit.factors, feedback)
+    factors, given, of_node = fit.factors, feedback, None
+    if (walk := fit.basis.walk) is not None:  # a response at a time is a response of its own
+        factors = tuple(f for f in factors if f.name != "period")
+        of_node, period, feedback = walk.nodes_of(feedback)
+        rows = fit.basis.walk_rows(fit.basis.numbers(given)[of_node], period)
+    strata = Strata.of(factors, feedback)
     design = build_design(feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, known=fit.families, repeated=False)
     design = replace(design, tastes=tastes(feedback, observation, fit.data["tastes"])[0])
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
     fitted_rater = np.array([seen.get(r, len(seen)) for r in feedback.raters["id"].to_list()] + [len(seen)])
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
-    new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
     U = rows.times(fit.weights.T) @ strata.loadings.T
     spread = {g: rows.times(fit.factor_for(z)) for g, z in enumerate(strata.loadings)}
     L = strata.levels
@@ -125,7 +129,8 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                     for start in range(0, len(mine), 20_000):
                         part = mine[start : start + 20_000]
                         difference = sum(weight * spread[g][block.shown[part, slot]] for slot, weight in enumerate(K[0]))
-                        sd[part, 0] = np.sqrt(squared_rows(difference) + new_variance[block.shown[part]].sum(1))
+                        new = rows.new[block.shown[part]].sum(1) * fit.new_variance(strata.loadings[g])
+                        sd[part, 0] = np.sqrt(squared_rows(difference) + new)
             mine = slice(level * Q, (level + 1) * Q)
             slopes = fit.slope_nodes[rater, mine] * scale[:, None]
             probs += _integrate(fit, block, scaled, sd, shift, slopes, own[:, mine], lapse)
@@ -152,7 +157,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 probs,
                 block.outcome,
                 block.count,
-                block.shown,
+                block.shown if of_node is None else of_node[block.shown],
                 block.rater,
                 block.group // (L + 1) if L > 1 else block.group,
                 prompts[block.shown[:, 0]],

@@ -133,9 +133,9 @@ def _mover(problem: Problem, state: State) -> Callable[[list[Array]], Array]:
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0))
-    if state.slopes is not None or not isinstance(solver, Dense) or not all(_plain(likelihood)):
+    if state.slopes is not None or likelihood.basis.walk is not None or not isinstance(solver, Dense) or not all(_plain(likelihood)):
         raise InvalidSetting(
-            "bootstrap", "this model", "It takes comparisons or ratings with slopes of 1 and one matrix (up to 2,500 values, or features); "
+            "bootstrap", "this model", "It takes comparisons or ratings with slopes of 1, values that do not move and one matrix (up to 2,500 values, or features); "
             "the sandwich intervals of a fit hold for the others (fit(..., cluster=))."
         )  # fmt: skip
     free = likelihood.free
