@@ -40,6 +40,8 @@ WIDEST_BORDER = 4000
 """A border up to this wide has its Schur complement written out."""
 DRAWS = 64
 """Draws that stand for a covariance too large to keep: 9% error of a standard deviation of a gap, 2% of that of a single value."""
+_DENSE_WALK = 800
+"""The same where values move, whose paths are soon solved one by one."""
 _TURNED = 500
 """Largest matrix whose wrong curvatures are turned round one by one."""
 _PROJECTED = 64
@@ -289,7 +291,7 @@ class Iterative:
 
     @cached_property
     def _near(self) -> Chains | None:
-        return None if self._walk is None else Chains.of(self.values)
+        return None if self._walk is None else Chains.of(self.values, len(self._walk.response))
 
     def _solved(self, right: Array, tolerance: float) -> Array:
         return conjugate_gradients(self.values, right, tolerance=tolerance, near=self._near)
@@ -316,6 +318,21 @@ class Iterative:
         probes = self.rng.choice([-1.0, 1.0], (n, max(1, min(16, 100_000 // n))))
         return probes, self._solved(probes, 1e-3)
 
+    def _walked_variances(self, walk: Walk, near: Chains) -> Array:
+        """(n_values,) of the coordinates: what paths say one by one is known exactly, the rest from signs.
+
+        They are signs of the coordinates, lest the doubt about all nodes gets into the sum over the few at which paths begin; the same
+        at each step, or the sizes of steps would never settle. A sum of many variances is all but the prior's, and what is determined
+        is the little that is left, hence the tolerance.
+        """
+        n = len(self.border)
+        signs = _signs(np.random.default_rng(0), (n, max(1, min(16, 50_000 // n))))
+        moved = walk.transposed(signs)
+        rest = walk.coordinates(self._solved(moved, 1e-4) - near.solve(moved))
+        exact = walk.variances(near.variances(), near.covariances())
+        exact += np.tile(walk.begins, len(near.level)) * np.repeat(np.diag(near.level), len(walk.response))
+        return exact + (signs * rest).mean(1)
+
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
         return likelihood.edge_variances(self.values_factor(rng))
@@ -329,28 +346,38 @@ class Iterative:
 
         Of the coordinates in which the prior is independent.
         """
-        probes, solved = self._probed
         factor = _inverse_factor(self._schur)
         through = self._through @ factor
-        if self._walk is not None:
-            probes, solved, through = (self._walk.coordinates(m) for m in (probes, solved, through))
-        return np.concatenate([(probes * solved).mean(1) + (through**2).sum(1), (factor**2).sum(1)])
+        if self._walk is not None and self._near is not None:
+            through, values = self._walk.coordinates(through), self._walked_variances(self._walk, self._near)
+        else:
+            probes, solved = self._probed
+            values = (probes * solved).mean(1)
+        return np.concatenate([values + (through**2).sum(1), (factor**2).sum(1)])
+
+    def corner_variances(self) -> Array:
+        """Of shifts and shape."""
+        return (_inverse_factor(self._schur) ** 2).sum(1)
 
     def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
         n = len(self.border)
         root = self.likelihood.root(self.derivatives)  # B B' is the curvature, so that A^-1 (B e + prior_root e') has variance A^-1
-        factor = np.empty((n, draws))
+        factor, around = np.empty((n, draws)), np.zeros(n)
+        values, near = self.values, self._near or Alone.of(self.values)
+        if isinstance(near, Chains):  # long paths: single precision is far beyond that of draws, and takes half the time
+            values, near, root = csr_array(values.astype(np.float32)), near.single(), csr_array(root.astype(np.float32))
         for start in range(0, draws, 16):
             width = min(16, draws - start)
-            noise = root @ rng.standard_normal((root.shape[1], width))  # type: ignore[index]  # scipy types the shape as optional
-            own = self.prior_root[:, None] * rng.standard_normal((n, width))
+            # signs have the covariance of normal draws, which is all that is asked of them
+            noise = root @ _signs(rng, (root.shape[1], width))  # type: ignore[index]  # scipy types the shape as optional
+            own = self.prior_root[:, None] * _signs(rng, (n, width))
             noise += own if self._walk is None else self._walk.transposed(own)
-            factor[:, start : start + width] = self._solved(noise, 1e-2)
+            drawn = conjugate_gradients(values, noise.astype(values.dtype, copy=False), tolerance=1e-2, near=near)
+            factor[:, start : start + width] = drawn
+            # the variance given the neighbours is known exactly; only what the neighbours' own doubt adds is left to the draws
+            around += ((near.alone(values @ drawn) - drawn) ** 2).sum(1)
         factor /= np.sqrt(draws)
-        # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
-        near = self._near or Alone.of(self.values)
-        around = near.solve(self.values @ factor) - factor
-        exact = near.variances() + (around**2).sum(1)
+        exact = (self._near or Alone.of(self.values)).variances() + around / draws
         factor *= np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-300))[:, None]
         return np.hstack([factor, self._through @ _inverse_factor(self._schur)])
 
@@ -372,7 +399,7 @@ def make_solver(
     Unless `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
     n, free, walk = d.values.shape[0], likelihood.free, likelihood.basis.walk
-    if components is None or len(precision) <= DENSE:
+    if components is None or len(precision) <= (DENSE if walk is None else _DENSE_WALK):
         matrix = d.whole()
         if walk is not None:
             matrix[:n, :n] += walk.precision(precision[:n]).toarray()
@@ -393,6 +420,15 @@ def make_solver(
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
+_SIGN = np.array([-1.0, 1.0])
+
+
+def _signs(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """-1 and 1, at random."""
+    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-shape[0] * shape[1] // 8)), dtype=np.uint8), count=shape[0] * shape[1])
+    return _SIGN[bits].reshape(shape)
+
+
 @dataclass(frozen=True)
 class Alone:
     """The diagonal of A: each value given all others."""
@@ -406,6 +442,8 @@ class Alone:
     def solve(self, right: Array) -> Array:
         return right / self.diagonal[:, None]
 
+    alone = solve
+
     def variances(self) -> Array:
         return 1 / self.diagonal
 
@@ -414,18 +452,36 @@ class Alone:
 class Chains:
     """The tridiagonal part of A, where values follow each other in time: each path given all others, factored as L D L'."""
 
-    d: Array
-    e: Array
+    d: NDArray[np.floating[Any]]
+    e: NDArray[np.floating[Any]]
     """(n - 1,) below the diagonal of L."""
+    level: NDArray[np.floating[Any]]
+    """(k, k) inverse curvature of the levels of the k values, that of all paths together, which comparisons say nothing about."""
 
     @staticmethod
-    def of(A: csr_array) -> Chains:
+    def of(A: csr_array, n: int) -> Chains:
         d, e, failed = get_lapack_funcs(("pttrf",), (A.data,))[0](A.diagonal(), A.diagonal(1))
         assert not failed, "a curvature that is not positive"
-        return Chains(d, e)
+        k = len(d) // n
+        return Chains(d, e, np.linalg.inv((A @ np.repeat(np.eye(k), n, axis=0)).reshape(k, n, k).sum(1)))
+
+    def single(self) -> Chains:
+        return Chains(self.d.astype(np.float32), self.e.astype(np.float32), self.level.astype(np.float32))
 
     def solve(self, right: Array) -> Array:
+        """Nearly A^-1: paths one by one, and the level."""
+        k = len(self.level)
+        out = self.alone(right)
+        blocks = out.reshape(k, -1, right.shape[1])
+        blocks += (self.level @ right.reshape(k, -1, right.shape[1]).sum(1))[:, None]
+        return out
+
+    def alone(self, right: Array) -> Array:
         return np.ascontiguousarray(get_lapack_funcs(("pttrs",), (self.d,))[0](self.d, self.e, right)[0])
+
+    def covariances(self) -> Array:
+        """(n,) of each value with the one before, given all other paths; 0 for the first."""
+        return np.append(0.0, -self.e * self.variances()[1:])
 
     def variances(self) -> Array:
         # of the inverse, from the end: s_i = 1 / d_i + e_i^2 s_(i+1) (Takahashi, Fagan & Chin 1973)
@@ -444,18 +500,20 @@ def conjugate_gradients(
     residual = B.copy()
     z = near.solve(residual)
     direction = z.copy()
-    rz = (residual * z).sum(0)
-    target = tolerance**2 * np.maximum(rz, 1e-300)
+    rz = np.einsum("ij,ij->j", residual, z)
+    tiny = np.finfo(B.dtype).tiny
+    target = tolerance**2 * np.maximum(rz, tiny)
     for _ in range(limit):
         Ad = A @ direction
-        step = rz / np.maximum((direction * Ad).sum(0), 1e-300)
+        step = rz / np.maximum(np.einsum("ij,ij->j", direction, Ad), tiny)
         solution += step * direction
         residual -= step * Ad
         z = near.solve(residual)
-        new = (residual * z).sum(0)
+        new = np.einsum("ij,ij->j", residual, z)
         if (new <= target).all():
             break
-        direction = z + (new / np.maximum(rz, 1e-300)) * direction
+        direction *= new / np.maximum(rz, tiny)
+        direction += z
         rz = new
     return solution[:, 0] if right.ndim == 1 else solution
 

@@ -149,6 +149,8 @@ def pose(
     values, liked = tastes(feedback, observation, None)
     design = replace(design, tastes=values)
     notes = list(design.notes)
+    if walk is not None and (timeless := graph.n_judgments - feedback.n_judgments):
+        notes.append(f"{timeless} judgments without a time are left out: values that move are of some time")
     if constant:
         notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
     if basis.matrix is None:
@@ -278,6 +280,8 @@ class _Search:
     log_joint: Array = field(default_factory=lambda: np.zeros((0, 0)))
     told: dict[str, float] = field(default_factory=dict)
     """How many parameters of each part the data determines."""
+    fallen: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of each part, what `_falls` found last, and at which variance."""
 
     @staticmethod
     def start(likelihood: Likelihood, slopes: Slopes | Classes | None, factors: Sequence[Factor]) -> _Search:
@@ -317,11 +321,15 @@ class _Search:
 
     def coordinates(self, x: Array) -> Array:
         """What the prior is independent in: x, but for values that move their steps."""
-        return x if self._walk is None else np.concatenate([self._walk.coordinates(x[self.likelihood.values]), x[self.likelihood.n_values :]])
+        return (
+            x if self._walk is None else np.concatenate([self._walk.coordinates(x[self.likelihood.values]), x[self.likelihood.n_values :]])
+        )
 
     def pull(self, y: Array) -> Array:
         """The gradient by x of y's coordinates: the transpose of `coordinates`."""
-        return y if self._walk is None else np.concatenate([self._walk.transposed(y[self.likelihood.values]), y[self.likelihood.n_values :]])
+        return (
+            y if self._walk is None else np.concatenate([self._walk.transposed(y[self.likelihood.values]), y[self.likelihood.n_values :]])
+        )
 
     @property
     def _walk(self) -> Walk | None:
@@ -343,8 +351,7 @@ class _Search:
             rows = earlier.basis.rows_for(feedback)
             if likelihood.basis.walk is not None and earlier.basis.walk is not None:
                 walk, before = likelihood.basis.walk, earlier.basis.walk
-                asked = (walk.period * walk.every + (walk.first - before.first)) // before.every
-                rows = earlier.basis.walk_rows(earlier.basis.numbers(problem.given)[walk.response], asked.astype(np.int64))
+                rows = earlier.basis.walk_rows(earlier.basis.numbers(problem.given)[walk.response], before.periods_at(walk))
             self.x[likelihood.values] = np.where(rows.known, rows.times(earlier.weights.T).T, 0.0).ravel()
         elif likelihood.basis.matrix is not None and earlier.weights.shape == (k, P) and _same_map(likelihood.basis, earlier.basis):
             self.x[likelihood.values] = earlier.weights.ravel()
@@ -462,6 +469,8 @@ class _Search:
         The curvature of a choice falls as gaps grow. Left out, a prior sd of 1 is estimated as .88 from 20 judgments a response,
         and everything is pulled too far towards 0 (the bias of penalised quasi-likelihood, Breslow & Lin 1995).
         """
+        if self._walk is not None and self.fallen and all(abs(np.log(v / self.fallen[n][1])) < 0.7 for n, v in self.variances.items()):
+            return {name: found for name, (found, _) in self.fallen.items()}  # they hardly change, and cost as much as a step
         doubt = solver.traced(self.likelihood)
         here = self.likelihood.edge_curvature(self.x, self.nodes, self.posterior)
         falls: dict[str, float] = {}
@@ -474,6 +483,7 @@ class _Search:
             if size > 0:
                 ahead = self.likelihood.edge_curvature(self.x + 1e-3 / size * along, self.nodes, self.posterior)
                 falls[name] = float(doubt @ (ahead - here)) * size / 1e-3
+        self.fallen = {name: (found, self.variances[name]) for name, found in falls.items()}
         return falls
 
     def _ahead(self, name: str, move: float) -> float:
@@ -511,7 +521,7 @@ class _Search:
         """How little a log variance may still move: half the precision that its part's parameters give it, 5% at most."""
         # of many steps in time few are determined by data
         told = [len(index) if self._walk is None else max(self.told.get(name, 1.0), 1.0) for name, index in self.parts]
-        return min(0.05, 0.5 * np.sqrt(2 / max(told)))
+        return min(0.05 if self._walk is None else 0.02, 0.5 * np.sqrt(2 / max(told)))
 
     def hyper(self) -> Array:
         return np.array([np.log(max(v, 1e-4)) for v in self.variances.values()] + (self.slopes.hyper() if self.slopes else []))
@@ -631,7 +641,7 @@ def optimise(
         settled = settled + 1 if len(hyper) and np.abs(now - hyper).max() < search.slack else 0
         hyper = now
         rounds += 1
-        if settled >= (2 if slopes else 1) or rounds >= _ROUNDS or iteration >= max_iterations // 2:
+        if settled >= (2 if slopes or search.likelihood.basis.walk else 1) or rounds >= _ROUNDS or iteration >= max_iterations // 2:
             frozen, age = True, 0
     # converged only if the loop ended by the first-order condition
     converged = frozen and decrement < tolerance
@@ -654,7 +664,7 @@ def _covariance(
         return _dense_covariance(likelihood, state, solver.matrix, cluster, rng)
     if isinstance(solver, Iterative):
         factor = solver.values_factor(rng, DRAWS)
-        se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
+        se = np.sqrt(np.concatenate([(factor**2).sum(1), solver.corner_variances()]))
         note = (
             f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
         )

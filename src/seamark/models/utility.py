@@ -390,9 +390,9 @@ MOST_PERIODS = 60
 class Dynamic:
     """Values that move: in each period those of the one before plus a normal step, whose size is estimated (a random walk).
 
-    With a Tabular utility there may be any number of periods, and a path begins when its response is first judged; what features
-    count moves in up to 60. Steps of 0 are what data without drift end in. That the mix of raters moves is another thing: it shows in who judges, and is
-    kept apart by people and reliability.
+    With a Tabular utility there may be any number of periods, and a path begins when its response is first judged; the weights of
+    features move in up to 60. Steps of 0 are what data without drift end in. That the mix of raters moves is another thing: it shows
+    in who judges, and is kept apart by people and reliability.
 
     Source: Glickman 1999; Coulom 2008 (whole-history rating), with the size of the steps estimated instead of given.
     """

@@ -66,9 +66,13 @@ class Walk:
 
     def periods_of(self, time: pl.Series) -> Codes:
         """(n,) period of each time; the last one judged where it is not known."""
-        every = round(self.every.total_seconds() * 1e6)
-        since = (time - self.first).dt.total_microseconds() // every
+        since = (time - self.first).dt.total_microseconds() // _microseconds(self.every)
         return since.fill_null(self.last).cast(pl.Int64).to_numpy()
+
+    def periods_at(self, other: Walk) -> Codes:
+        """(N,) the period of this walk in which each node of another stands."""
+        later = _microseconds(other.first - self.first)
+        return (other.period * _microseconds(other.every) + later) // _microseconds(self.every)
 
     def nodes_of(self, feedback: Feedback) -> tuple[Codes, Codes, Feedback]:
         """(response, period) of each distinct pair of them, and the judgments with these pairs in place of responses."""
@@ -129,6 +133,13 @@ class Walk:
         x = scaled.copy()
         x[:, :-1] -= self._tied[1:][one] * scaled[:, 1:]
         return x.reshape(y.shape)
+
+    def variances(self, own: Array, before: Array) -> Array:
+        """(k N,) of the coordinates, from the variances of the nodes and their covariances with the node before."""
+        n = len(self.response)
+        tied = np.tile(self._tied, len(own) // n)
+        last = np.append(0.0, own[:-1])
+        return (own + tied * (last - 2 * before)) / np.tile(self.apart, len(own) // n)
 
     def precision(self, p: Array) -> csr_array:
         """(k N, k N) tridiagonal precision of x, where that of y is p (k N,)."""
@@ -213,6 +224,10 @@ class Walk:
             np.array(record["response"], dtype=np.int64),
             np.array(record["period"], dtype=np.int64),
         )
+
+
+def _microseconds(time: timedelta) -> int:
+    return time // timedelta(microseconds=1)
 
 
 def span(feedback: Feedback) -> tuple[datetime, datetime]:
