@@ -384,6 +384,10 @@ class _Search:
 
         Raters are placed by what their scores have in common under the shared value, and the values of each level are those that
         its raters ask for. Several placements are followed for a few steps; the likeliest is kept.
+
+        Nobody is at chance until levels are apart: a minority whose values differ much from the shared one looks as if it were, and
+        once its slopes are 0 it has no say in what its level values (a mode a thousand nats below the best, in 3 of 10 simulated
+        crowds of 84 and 36 raters with 120 judgments each).
         """
         likelihood, L, R = self.likelihood, self.nodes.levels, self.likelihood.design.n_raters
         components = (
@@ -400,6 +404,13 @@ class _Search:
                     values = likelihood.values
                     self.x[values] += np.clip(step[values], -2.0, 2.0)
 
+        everyone = self.nodes
+        if isinstance(self.slopes, Slopes):
+            prior = everyone.log_prior.copy()
+            prior[:-1, 0] = -np.inf  # the last row is that of raters not known
+            self.nodes = replace(everyone, log_prior=prior)
+            self.look()
+        careful = self.nodes
         climb(4)
         shared = self.x.copy()
         scores = likelihood.cluster_scores(shared, self.nodes, self.posterior)[:R, : likelihood.basis.n_columns]
@@ -421,8 +432,9 @@ class _Search:
             placed = np.zeros((R, L, self.posterior.shape[1]))
             slopes = self.posterior[:-1].reshape(R, L, -1).sum(1)
             placed[np.arange(R), level] = slopes
-            self.x = shared.copy()
+            self.x, self.nodes = shared.copy(), careful
             climb(2, np.vstack([placed.reshape(R * L, -1), self.posterior[-1:]]))
+            self.nodes = everyone
             self.look()
             climb(6)
             if best is None or self.value > best[0]:
