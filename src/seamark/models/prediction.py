@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seamark.errors import InvalidSetting
 from seamark.models.design import Block, Design, build_design, tastes
 from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Strata
@@ -19,6 +20,8 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 
 _CHUNK = 1_000_000
+_NO_MASS = 1e-4
+"""A slope and level of less prior mass than this are not looked at for a new person."""
 
 
 @dataclass(frozen=True)
@@ -209,3 +212,46 @@ def _integrate(
                 )
                 out[rows] += w * (weight * p).sum(0).numpy()
     return out
+
+
+def for_person(fit: Fit, judgments: Feedback) -> Fit:
+    """The fit as it is for one person, known by a few judgments: whose values they share is a posterior instead of the shares of all.
+
+        p(l, b | y) ~ share_l p(b) prod_j p(y_j | values of level l, slope b)
+
+    over the latent levels l (personas, or points of the taste grid) and slopes b, the utilities' own doubt integrated out judgment by
+    judgment. `utilities`, `gaps`, `compare`, a `Reward` and `predict` for a rater not seen before then speak of this person, and
+    *disagreement* is what is not known of who they are. With no judgments that can be placed it is everybody's fit.
+
+    Parameters
+    ----------
+    judgments
+        Of one person, from one to as many as there are, about responses that the fit can place.
+
+    Raises
+    ------
+    InvalidSetting
+        If values do not differ by latent levels, or the judgments name several raters.
+
+    Source: the posterior that Variational Preference Learning (Poddar et al. 2024) has an encoder approximate; it takes no training here.
+    """
+    latent = next((f for f in fit.factors if f.latent), None)
+    if latent is None:
+        raise InvalidSetting(
+            "fit", fit.spec["people"]["people"], "Few judgments place a person among Personas or Varying tastes; fit those."
+        )
+    if judgments.judgments["rater"].n_unique() > 1:
+        raise InvalidSetting("judgments", judgments.n_raters, "Give those of one person at a time.")
+    prior = fit.slope_weights[-1]
+    log_posterior = np.full(len(prior), -np.inf)
+    nobody = replace(judgments, judgments=judgments.judgments.with_columns(rater=pl.lit(None, dtype=judgments.judgments["rater"].dtype)))
+    for node in np.flatnonzero(prior > _NO_MASS):
+        certain = replace(fit, slope_weights=np.vstack([fit.slope_weights[:-1], np.eye(len(prior))[node]]))
+        log_posterior[node] = np.log(prior[node])
+        for p in predict(certain, nobody):
+            log_posterior[node] += float(p.count @ np.log(np.maximum(np.take_along_axis(p.probs, p.outcome[:, None], 1)[:, 0], 1e-300)))
+    posterior = np.exp(log_posterior - log_posterior.max())
+    posterior /= posterior.sum()
+    share = posterior.reshape(len(latent.levels), -1).sum(1)
+    factors = tuple(replace(f, share=share) if f is latent else f for f in fit.factors)
+    return replace(fit, factors=factors, slope_weights=np.vstack([fit.slope_weights[:-1], posterior]))
