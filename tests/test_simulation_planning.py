@@ -255,9 +255,9 @@ def test_a_budget_is_spent_where_it_tells_most() -> None:
     groups = plan(budget=3000.0, **settings | {"assumptions": {"spread": 1.5, "group_shares": {"a": 0.8, "b": 0.2}}}).cheapest
     assert groups.half_width_by_group["b"] > groups.half_width_by_group["a"] > groups.half_width
     for bad in ({"width": 1.0, "budget": 5.0}, {"budget": 5.0, "target": "gap"}, {"target": "gap"}):
-        with pytest.raises(InvalidSetting, match="^width is"):
+        with pytest.raises(InvalidSetting, match=r"^width is"):
             plan(**{"target": "mean_win_rate"} | bad)
-    with pytest.raises(InvalidSetting, match="^budget is"):
+    with pytest.raises(InvalidSetting, match=r"^budget is"):
         plan(budget=5.0, target="mean_win_rate", cost_per_prompt=10.0)
 
 
