@@ -326,33 +326,33 @@ def _items(
     for n in _REPEATS:
         variance = between + (total - between) / n  # of a prompt's mean
         if n_prompts is not None:
-            P = n_prompts
+            prompts = n_prompts
         elif width is not None:
-            P = max(2, math.ceil(variance / (width / 2 / _Z) ** 2))
+            prompts = max(2, math.ceil(variance / (width / 2 / _Z) ** 2))
         else:
             assert budget is not None
             each = costs["per prompt"] + n * (costs["per judgment"] + costs["per rater"] / most)
-            P = int(budget / each) if each > 0 else 0
-        raters = {name: math.ceil(P * n * share / most) for name, share in shares.items()}
-        cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * P * n + costs["per prompt"] * P
-        while budget is not None and cost > budget and P > 2 and n_prompts is None:  # raters come whole
-            P -= max(1, P // 500)
-            raters = {name: math.ceil(P * n * share / most) for name, share in shares.items()}
-            cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * P * n + costs["per prompt"] * P
-        half = _Z * math.sqrt(variance / P) if P >= 2 else math.inf
+            prompts = int(budget / each) if each > 0 else 0
+        raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+        cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
+        while budget is not None and cost > budget and prompts > 2 and n_prompts is None:  # raters come whole
+            prompts -= max(1, prompts // 500)
+            raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+            cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
+        half = _Z * math.sqrt(variance / prompts) if prompts >= 2 else math.inf
         if (
-            P < 2
+            prompts < 2
             or sum(raters.values()) > _MOST_RATERS
             or (budget is not None and cost > budget)
             or (width is not None and half > width / 2 * 1.0001)
         ):
             continue
         groups = {
-            name: float(_Z * math.sqrt((own_between + (own_total - own_between) / max(n * share, 1e-9)) / P)) if n * share >= 1
-            else float(_Z * math.sqrt(own_total / (P * n * share)))
+            name: float(_Z * math.sqrt((own_between + (own_total - own_between) / max(n * share, 1e-9)) / prompts)) if n * share >= 1
+            else float(_Z * math.sqrt(own_total / (prompts * n * share)))
             for (name, share), (own_between, own_total) in zip(shares.items(), by_group, strict=True)
         }  # fmt: skip
-        options.append(Option(min(most, P * n), sum(raters.values()), P * n, float(n), half, cost, raters, groups, P))
+        options.append(Option(min(most, prompts * n), sum(raters.values()), prompts * n, float(n), half, cost, raters, groups, prompts))
     return tuple(options)
 
 
