@@ -63,10 +63,10 @@ def fit_raters(given: Feedback) -> Any:
 
 
 def fit_path(given: Feedback) -> Any:
-    """Values that move, in periods of eight days (the fit takes at most sixty periods)."""
+    """Values that move from day to day."""
     from seamark.models import Dynamic, Tabular, fit
 
-    return fit(given, **_plain() | {"utility": Dynamic(utility=Tabular(), every=timedelta(days=8))}), given
+    return fit(given, **_plain() | {"utility": Dynamic(utility=Tabular(), every=timedelta(days=1))}), given
 
 
 def bootstrap(given: Feedback) -> Any:

@@ -326,7 +326,7 @@ ROWS: tuple[Row, ...] = (
         (1e4, 1e5),
         (("RMSE of the last day", ".3f"), ("judgments / s", ",.0f")),
         (
-            Case("**Seamark**, Dynamic, 8-day periods, step estimated", "ours.feedback", "ours.fit_path", "ours.last_strengths", _TORCH),
+            Case("**Seamark**, Dynamic, daily periods, step estimated", "ours.feedback", "ours.fit_path", "ours.last_strengths", _TORCH),
             Case("whr, 20 sweeps, true step given", "peers.games", "peers.whole_history", "peers.last_ratings", ("whr",)),
         ),
         "last_day",

@@ -671,7 +671,7 @@ def test_privacy_is_randomised_response(kind: str) -> None:
     assert _within(private.truth.randomised.mean(), math.sqrt(0.25 / n), C / (math.exp(epsilon) + C - 1))
     others = Counter(str(b) for a, b in zip(*rows[::-1], strict=True) if str(a) != str(b))
     assert len(others) == C, "every answer is given in place of another"
-    assert set(private.feedback.judgments["privacy"]) == {"randomised response, epsilon 1.5"}
+    assert set(private.feedback.judgments["privacy"]) == {"randomised_response(epsilon=1.5)"}
     assert plain.feedback.judgments["privacy"].null_count() == n
     np.testing.assert_array_equal(private.truth.probabilities, plain.truth.probabilities)
 

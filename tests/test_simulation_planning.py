@@ -191,6 +191,76 @@ def test_plans_that_cannot_be_made(name: str, settings: dict[str, Any]) -> None:
         plan(**settings)
 
 
+# ---------------------------------------------------------------------------------------------- how many items
+
+
+def _answers(a: Assumptions, P: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(P, n) answers to pairs of two systems' responses, drawn one by one: a rater, their group and slope, then left, right or tie."""
+    shares = np.array(list(a.group_shares.values()))
+    G = len(shares)
+    own = rng.normal(0, a.disagreement * np.sqrt(G / max(G - 1, 1)), (P, 2, G)) if G > 1 else np.zeros((P, 2, 1))
+    value = rng.normal(0, a.spread, (P, 2, 1)) + own - own.mean(2, keepdims=True)
+    group = rng.choice(G, (P, n), p=shares)
+    gap = np.take_along_axis(value[:, 0] - value[:, 1], group, 1)
+    slope = np.where(rng.random((P, n)) < a.careless, 0.0, np.abs(rng.normal(1, a.slope_spread, (P, n))))
+    weights = np.stack(
+        [np.exp(slope * gap / 2), np.exp(-slope * gap / 2), np.full((P, n), 0.0 if a.log_tie is None else np.exp(a.log_tie))]
+    )
+    p = (1 - a.lapse) * weights / weights.sum(0) + a.lapse / (2 if a.log_tie is None else 3) * (weights > 0)
+    u = rng.random((P, n))
+    return np.where(u < p[0], 1.0, np.where(u < p[0] + p[1], 0.0, 0.5))
+
+
+@pytest.mark.parametrize(
+    "assumptions",
+    [
+        Assumptions(spread=1.2, careless=0.1),
+        Assumptions(spread=2.0, careless=0.3, log_tie=None, lapse=0.1),
+        Assumptions(spread=0.8, disagreement=1.0, group_shares={"a": 0.7, "b": 0.3}),
+    ],
+)
+def test_the_mean_win_rate_is_as_sure_as_planned(assumptions: Assumptions) -> None:
+    """At each number of judgments a prompt that the plan lists, the sd of the mean over 1,500 fresh sets of prompts is the half width / 1.96
+    to 4 standard errors of a standard deviation."""
+    made = plan(width=0.12, target="mean_win_rate", assumptions=assumptions, cost_per_prompt=5.0)
+    rng = np.random.default_rng(0)
+    for option in made.options[:5]:
+        n = round(option.judgments_per_pair)
+        means = [_answers(assumptions, option.n_prompts, n, rng).mean() for _ in range(1500)]
+        assert 1.96 * np.std(means) == pytest.approx(option.half_width, rel=4 / np.sqrt(2 * 1500) + 0.01)
+        assert option.half_width <= 0.06 * 1.0001
+
+
+def test_prompts_narrow_a_mean_and_repeats_do_not_beyond_what_prompts_differ() -> None:
+    """Cochran's optimum: n^2 = cost of a prompt / cost of a judgment x (variance within / between prompts)."""
+    settings: dict[str, Any] = {"target": "mean_win_rate", "assumptions": Assumptions(spread=1.5), "cost_per_judgment": 1.0}
+    free, dear = (plan(width=0.1, **settings, cost_per_prompt=c).cheapest for c in (0.0, 60.0))
+    assert free.judgments_per_pair == 1
+    assert dear.judgments_per_pair > 3
+    assert dear.n_prompts < free.n_prompts
+    few, many = (plan(width=0.5, **settings, n_prompts=P, cost_per_prompt=1.0).options[-1] for P in (200, 800))
+    assert many.half_width == pytest.approx(few.half_width / 2, rel=0.01)
+    repeats = plan(width=0.9, **settings, n_prompts=200).options
+    assert repeats[-1].n_judgments == 30 * repeats[0].n_judgments
+    assert repeats[-1].half_width > 0.4 * repeats[0].half_width, "thirty times the answers to the same prompts"
+
+
+def test_a_budget_is_spent_where_it_tells_most() -> None:
+    settings: dict[str, Any] = {"target": "mean_win_rate", "cost_per_prompt": 10.0, "cost_per_rater": 20.0, "assumptions": {"spread": 1.5}}
+    bought = plan(budget=3000.0, **settings).cheapest
+    assert 0.9 * 3000 < bought.cost <= 3000
+    # nothing that reaches a narrower interval costs less
+    assert plan(width=2 * bought.half_width * 0.97, **settings).cheapest.cost > bought.cost * 0.97
+    assert plan(budget=12_000.0, **settings).cheapest.half_width == pytest.approx(bought.half_width / 2, rel=0.05)
+    groups = plan(budget=3000.0, **settings | {"assumptions": {"spread": 1.5, "group_shares": {"a": 0.8, "b": 0.2}}}).cheapest
+    assert groups.half_width_by_group["b"] > groups.half_width_by_group["a"] > groups.half_width
+    for bad in ({"width": 1.0, "budget": 5.0}, {"budget": 5.0, "target": "gap"}, {"target": "gap"}):
+        with pytest.raises(InvalidSetting, match=r"^width is"):
+            plan(**{"target": "mean_win_rate"} | bad)
+    with pytest.raises(InvalidSetting, match=r"^budget is"):
+        plan(budget=5.0, target="mean_win_rate", cost_per_prompt=10.0)
+
+
 # ---------------------------------------------------------------------------------------------- pilots
 
 PLAIN = {"length": 0.0, "opposed": 0.0, "groups": 1, "disagreement": 0.0, "n_prompts": 80}
@@ -353,7 +423,7 @@ def test_the_command_plants(tmp_path) -> None:
     assert result.exit_code == 0, result.output
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert {r["kind"] for r in records} == {"pair", "label"}
-    assert {r["privacy"] for r in records} == {"randomised response, epsilon 1"}
+    assert {r["privacy"] for r in records} == {"randomised_response(epsilon=1.0)"}
     assert "cannot_tell" in {r.get("outcome") for r in records}
     wrong = CliRunner().invoke(app, ["simulate", "-o", str(tmp_path / "other.jsonl"), "--plant", "fatige=1"])
     assert isinstance(wrong.exception, InvalidSetting)

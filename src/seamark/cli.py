@@ -297,14 +297,25 @@ def simulate(
 
 @app.command()
 def plan(
-    width: Annotated[float, typer.Option("--width", help="Width of the 95% interval, low to high; logits, or a probability for win_rate.")],
     source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="A pilot, which the assumptions are estimated from.")] = None,
-    target: Annotated[str, typer.Option(help="gap: of two responses; group: in each group; win_rate: how often one is preferred.")] = "gap",
-    prompts: Annotated[int | None, typer.Option(help="Prompts to be judged; those of the pilot, or 100.")] = None,
+    width: Annotated[
+        float | None, typer.Option("--width", help="Width of the 95% interval, low to high; logits, or a probability for win rates.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(help="For mean_win_rate, what may be spent, in place of the width.")] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="gap: of two responses; group: in each group; win_rate: how often one is preferred; mean_win_rate: one system to another."
+        ),
+    ] = "gap",
+    prompts: Annotated[
+        int | None, typer.Option(help="Prompts to be judged; those of the pilot, or 100; for mean_win_rate, as many as are best.")
+    ] = None,
     responses: Annotated[int | None, typer.Option(help="Responses to each, of which all pairs are asked about; the pilot's, or 4.")] = None,
     per_rater: Annotated[int, typer.Option(help="Most judgments that one rater gives.")] = 100,
     rater_cost: Annotated[float, typer.Option(help="Cost of a rater.")] = 0.0,
     judgment_cost: Annotated[float, typer.Option(help="Cost of a judgment.")] = 1.0,
+    prompt_cost: Annotated[float, typer.Option(help="Cost of a prompt and its responses.")] = 0.0,
     equal_groups: Annotated[bool, typer.Option("--equal-groups", help="As many raters from each group, not by their share.")] = False,
     assume: Annotated[
         list[str] | None,
@@ -322,15 +333,18 @@ def plan(
 
     pilot = _read(source, format, columns, on_error, axis, seed) if source else None
     made = make(
-        pilot, width=width, target=target, assumptions=read_assumptions(assume or []), n_prompts=prompts, n_responses=responses,
-        max_per_rater=per_rater, cost_per_rater=rater_cost, cost_per_judgment=judgment_cost, equal_groups=equal_groups, seed=seed,
+        pilot, width=width, budget=budget, target=target, assumptions=read_assumptions(assume or []), n_prompts=prompts, n_responses=responses,
+        max_per_rater=per_rater, cost_per_rater=rater_cost, cost_per_judgment=judgment_cost, cost_per_prompt=prompt_cost,
+        equal_groups=equal_groups, seed=seed,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(made.to_dict(), ensure_ascii=False))
         return
     typer.echo(str(made))
     best = made.cheapest
-    typer.echo(f"\nnext: collect {best.n_judgments:,} judgments from {best.n_raters:,} raters, then seamark study prefs.jsonl -o out")
+    typer.echo(
+        f"\nnext: collect {best.n_judgments:,} judgments on {best.n_prompts:,} prompts from {best.n_raters:,} raters, then seamark study prefs.jsonl -o out"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- parsing and printing

@@ -34,6 +34,9 @@ TARGETS = ("response", "span", "critique", "principle")
 ACTS = ("answer", "ask_back", "refuse")
 MEASURES = ("preference", "reward", "cost")
 RATER_KINDS = ("person", "model", "rule")
+PRIVACY = r"(?:none|randomised_response\(\s*epsilon\s*=\s*([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)\s*\))(?:\s*;\s*cleaned\s*=\s*(before|after|never))?"
+"""What `privacy` may say, as a regular expression of its epsilon and when labels were cleaned: see `seamark.models.targets.Privacy`."""
+PRIVACY_FORM = "Write randomised_response(epsilon=1.0); cleaned=before (or after, never), or none."
 
 COLUMNS: dict[str, Any] = {
     # where the record came from
@@ -277,6 +280,7 @@ def _problems(covariates: Sequence[str]) -> list[tuple[str, pl.Expr, str]]:
         ("weight", not_finite("weight") | (pl.col("weight") < 0), "A weight is a finite number, 0 or more."),
         ("seconds", not_finite("seconds") | (pl.col("seconds") < 0), "Seconds are a finite number, 0 or more."),
         ("confidence", not_finite("confidence"), "Confidence is a finite number."),
+        ("privacy", ~pl.col("privacy").str.strip_chars().str.contains(f"^(?:{PRIVACY})$"), PRIVACY_FORM),
         ("measure", not_in("measure", MEASURES), f"Use one of {', '.join(MEASURES)}."),
         ("target", not_in("target", TARGETS), f"Use one of {', '.join(TARGETS)}."),
         ("rater_kind", not_in("rater_kind", RATER_KINDS), f"Use one of {', '.join(RATER_KINDS)}."),

@@ -344,7 +344,7 @@ def _penalised(society: Society, result: Fit, observation: Observation) -> tuple
     if observation.lapse:
         precision[-1] = 1.0
         problem = fitting.pose(feedback, utility=None, people=None, observation=observation, require_identified=True)
-        centre[-1] = fitting.optimise(problem, max_iterations=200, tolerance=1e-4, seed=0).centre[-1]
+        centre[-1] = fitting.optimise(problem, max_iterations=200, tolerance=1e-4, seed=0).prior.centre[-1]
     nodes = Nodes(result.slope_nodes, np.zeros_like(result.slope_nodes))
     d = likelihood.derivatives(x, nodes, result.slope_weights)
     missing, _ = likelihood.score_products(x, nodes, result.slope_weights)

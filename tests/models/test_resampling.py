@@ -34,13 +34,11 @@ def test_a_round_is_the_fit_to_the_weighed_judgments(by: str, kinds: tuple[str, 
     for b in range(3):
         cells = tuple(replace(c.block, count=w[b]) for c, w in zip(problem.likelihood.cells, weights, strict=True))
         weighed = replace(problem.likelihood, design=replace(problem.likelihood.design, blocks=cells))
-        centre = np.zeros(weighed.size)
-        centre[weighed.shape] = weighed.shape_start()
         x = state.x.copy()
         for _ in range(20):
             d = weighed.derivatives(x, state.nodes, state.posterior)
-            curvature = d.whole() + np.diag(state.precision)
-            x += np.linalg.solve(curvature, d.gradient - state.precision * (x - centre))
+            curvature = d.whole() + np.diag(state.prior.precision)
+            x += np.linalg.solve(curvature, d.gradient - state.prior.pull(x))
         se = np.sqrt(np.diag(np.linalg.inv(curvature)))
         assert np.abs((found[b] - x) / se).max() < 0.02
 
@@ -108,11 +106,11 @@ def test_a_round_with_slopes_or_levels_is_where_the_weighed_marginal_has_no_grad
         joint = (likelihood if by == "rater" else weighed).rater_log_likelihood(x, state.nodes) + state.nodes.log_prior
         marginal, _ = state.nodes.posterior(joint)
         total = marginal @ each if by == "rater" else marginal.sum()
-        return float(total) - 0.5 * float(state.precision @ (x - state.centre) ** 2)
+        return float(total) - state.prior.penalty(x)
 
     slope = np.array([(value(x + e) - value(x - e)) / 2e-4 for e in 1e-4 * np.eye(len(x))])
     d = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    se = np.sqrt(np.diag(np.linalg.inv(d.whole() + np.diag(state.precision))))
+    se = np.sqrt(np.diag(np.linalg.inv(d.whole() + np.diag(state.prior.precision))))
     assert np.abs(slope * se).max() < 0.05
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidRecord, InvalidSetting
 from seamark.models.distributional import fit_distribution
 from seamark.models.targets import (
     Channel,
@@ -38,6 +38,7 @@ from seamark.models.targets import (
 )
 from seamark.models.utility import Tabular
 from seamark.records import Feedback
+from seamark.simulation import simulate
 
 Array = NDArray[np.float64]
 GRID = np.linspace(-20, 20, 401)
@@ -258,6 +259,16 @@ def test_statements_as_people_write_them() -> None:
 def test_a_text_that_states_nothing_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting, match=r"Write randomised_response|positive number of nats"):
         Privacy.parse(text)
+
+
+@pytest.mark.parametrize("text", ["yes", "randomised response, epsilon 1", "randomised_response(epsilon=x)", "none; cleaned=often"])
+def test_a_record_that_states_nothing_readable_is_refused_where_it_stands(text: str) -> None:
+    """One error with place, value and remedy as the record is read, rather than later by whoever corrects for flips."""
+    with pytest.raises(InvalidRecord, match=r"field 'privacy' is .*Write randomised_response\(epsilon=1\.0\)"):
+        _asked(["left", "right"], [None, text])
+    assert _asked(["left", "right"], ["none", " randomised_response( epsilon = 1e-1 ) ;cleaned = after "]).n_judgments == 2
+    society = simulate(privacy=1.5, tie=None, n_judgments=50, kinds=("pair",), seed=1)
+    assert Privacy.parse(society.feedback.judgments["privacy"][0]) == Privacy(1.5)
 
 
 def _asked(outcome: list[str], privacy: list[str | None] | None = None, **columns: list[object]) -> Feedback:

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs, solve_banded, solve_triangular
 from scipy.sparse import csr_array, diags_array, hstack
 from scipy.sparse.csgraph import connected_components
 
 from seamark.models.likelihood import Derivatives, Likelihood
+from seamark.models.walks import Walk
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -39,6 +40,8 @@ WIDEST_BORDER = 4000
 """A border up to this wide has its Schur complement written out."""
 DRAWS = 64
 """Draws that stand for a covariance too large to keep: 9% error of a standard deviation of a gap, 2% of that of a single value."""
+_DENSE_WALK = 800
+"""The same where values move, whose paths are soon solved one by one."""
 _TURNED = 500
 """Largest matrix whose wrong curvatures are turned round one by one."""
 _PROJECTED = 64
@@ -107,8 +110,14 @@ class Dense:
     def solve(self, gradient: Array) -> Array:
         return spread(cho_solve(self._cholesky, gradient[self.free]), self.free)
 
+    walk: Walk | None = None
+
     def variances(self) -> Array:
-        return (self.factor**2).sum(1)
+        """(size,) of the coordinates in which the prior is independent."""
+        if self.walk is None:
+            return (self.factor**2).sum(1)
+        moved = self.walk.coordinates(self.factor[: self.n_values])
+        return np.concatenate([(moved**2).sum(1), (self.factor[self.n_values :] ** 2).sum(1)])
 
     def values_factor(self, rng: np.random.Generator) -> Array:
         """(n_values, r) with product the covariance of the values, for variances of gaps: drawn where there are many."""
@@ -162,7 +171,8 @@ class Components:
     @staticmethod
     def of(likelihood: Likelihood, d: Derivatives) -> Components | None:
         """None where one dense matrix takes it all."""
-        return None if likelihood.basis.matrix is not None or likelihood.size <= DENSE else Components(csr_array(d.values))
+        small = likelihood.size <= (DENSE if likelihood.basis.walk is None else _DENSE_WALK)
+        return None if small or likelihood.basis.matrix is not None else Components(csr_array(d.values))
 
     def blocks(self, matrix: csr_array) -> list[Array]:
         """Per size, the blocks (m, s, s)."""
@@ -305,13 +315,20 @@ class Iterative:
     """(n_values,) square roots of the prior precisions."""
     rng: np.random.Generator
 
+    @property
+    def _walk(self) -> Walk | None:
+        return self.likelihood.basis.walk
+
     @cached_property
-    def _diagonal(self) -> Array:
-        return np.asarray(self.values.diagonal(), dtype=np.float64)
+    def _near(self) -> Alone | Chains:
+        return Alone.of(self.values) if self._walk is None else Chains.of(self.values, len(self._walk.response))
+
+    def _solved(self, right: Array, tolerance: float) -> Array:
+        return conjugate_gradients(self.values, right, tolerance=tolerance, near=self._near)
 
     @cached_property
     def _through(self) -> Array:
-        return conjugate_gradients(self.values, self.border, self._diagonal, tolerance=1e-5)
+        return self._solved(self.border, 1e-5)
 
     @cached_property
     def _schur(self) -> tuple[Array, bool]:
@@ -320,7 +337,7 @@ class Iterative:
     def solve(self, gradient: Array) -> Array:
         n = len(self.border)
         g, s = gradient[:n], gradient[n:]
-        alone = conjugate_gradients(self.values, g, self._diagonal, tolerance=1e-3)
+        alone = self._solved(g, 1e-3)
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
         return np.concatenate([alone - self._through @ corner, corner])
 
@@ -329,7 +346,22 @@ class Iterative:
         """Random signs and their solutions (Hutchinson 1990): the more values, the fewer probes a sum over them needs."""
         n = len(self.border)
         probes = _signs(n, max(1, min(16, 100_000 // n)), self.rng).astype(np.float64)
-        return probes, conjugate_gradients(self.values, probes, self._diagonal, tolerance=1e-3)
+        return probes, self._solved(probes, 1e-3)
+
+    def _walked_variances(self, walk: Walk, near: Chains) -> Array:
+        """(n_values,) of the coordinates: what paths say one by one is known exactly, the rest from signs.
+
+        They are signs of the coordinates, lest the doubt about all nodes gets into the sum over the few at which paths begin; the same
+        at each step, or the sizes of steps would never settle. A sum of many variances is all but the prior's, and what is determined
+        is the little that is left, hence the tolerance.
+        """
+        n = len(self.border)
+        signs = _signs(n, max(1, min(16, 50_000 // n)), np.random.default_rng(0)).astype(np.float64)
+        moved = walk.transposed(signs)
+        rest = walk.coordinates(self._solved(moved, 1e-4) - near.solve(moved))
+        exact = walk.variances(near.variances(), near.covariances())
+        exact += np.tile(walk.begins, len(near.level)) * np.repeat(np.diag(near.level), len(walk.response))
+        return exact + (signs * rest).mean(1)
 
     def gap_variances(self, likelihood: Likelihood, rng: np.random.Generator) -> Array:
         """(E,) variance of the gap of each edge."""
@@ -340,28 +372,41 @@ class Iterative:
         return likelihood.edge_products(*self._probed)
 
     def variances(self) -> Array:
-        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off."""
-        probes, solved = self._probed
-        values = (probes * solved).mean(1)
+        """Unbiased; precise in sums over many parameters, which is what prior strengths are read off.
+
+        Of the coordinates in which the prior is independent.
+        """
         factor = _inverse_factor(self._schur)
-        return np.concatenate([values + ((self._through @ factor) ** 2).sum(1), (factor**2).sum(1)])
+        through = self._through @ factor
+        if self._walk is not None and isinstance(self._near, Chains):
+            through, values = self._walk.coordinates(through), self._walked_variances(self._walk, self._near)
+        else:
+            probes, solved = self._probed
+            values = (probes * solved).mean(1)
+        return np.concatenate([values + (through**2).sum(1), (factor**2).sum(1)])
+
+    def corner_variances(self) -> Array:
+        """Of shifts and shape."""
+        return (_inverse_factor(self._schur) ** 2).sum(1)
 
     def values_factor(self, rng: np.random.Generator, draws: int = 32) -> Array:
         n = len(self.border)
         root = self.likelihood.root(self.derivatives)  # B B' is the curvature, so that A^-1 (B e + prior_root e') has variance A^-1
         # single precision is far finer than the draws, and half the memory to move
-        root, values = csr_array(root, dtype=np.float32), csr_array(self.values, dtype=np.float32)
-        diagonal, prior = self._diagonal.astype(np.float32), self.prior_root.astype(np.float32)
-        factor = np.empty((n, draws), dtype=np.float32)
+        root, values, near = csr_array(root, dtype=np.float32), csr_array(self.values, dtype=np.float32), self._near.single()
+        factor, around = np.empty((n, draws), dtype=np.float32), np.zeros(n)
         for start in range(0, draws, 16):
             width = min(16, draws - start)
+            # signs have the covariance of normal draws, which is all that is asked of them
             noise = root @ _signs(root.shape[1], width, rng)  # type: ignore[index]  # scipy types the shape as optional
-            noise += prior[:, None] * _signs(n, width, rng)
-            factor[:, start : start + width] = conjugate_gradients(values, noise, diagonal, tolerance=1e-2)
+            own: Any = self.prior_root.astype(np.float32)[:, None] * _signs(n, width, rng)
+            noise += own if self._walk is None else self._walk.transposed(own)
+            drawn = conjugate_gradients(values, noise, tolerance=1e-2, near=near)
+            factor[:, start : start + width] = drawn
+            # the variance given the neighbours is known exactly; only what the neighbours' own doubt adds is left to the draws
+            around += ((near.alone(values @ drawn) - drawn) ** 2).sum(1)
         factor /= np.sqrt(np.float32(draws))
-        # the variance given the neighbours is exactly 1 / a_ii; only what the neighbours' own doubt adds is left to the draws
-        around = (values @ factor) / diagonal[:, None] - factor
-        exact = 1 / self._diagonal + (around**2).sum(1)
+        exact = self._near.variances() + around / draws
         scale = np.sqrt(exact / np.maximum((factor**2).sum(1), 1e-30))
         return np.hstack([factor * scale[:, None], self._through @ _inverse_factor(self._schur)])
 
@@ -384,18 +429,21 @@ def make_solver(
     Along `open_` (size, r) there is no prior, which the one matrix alone can say: for the others the step is a little short there. Unless
     `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
-    n, free = d.values.shape[0], likelihood.free
+    n, free, walk = d.values.shape[0], likelihood.free, likelihood.basis.walk
     if components is None:
         matrix = d.whole()
-        matrix[np.diag_indices_from(matrix)] += precision
+        if walk is not None:
+            matrix[:n, :n] += walk.precision(precision[:n]).toarray()
+            matrix[np.arange(n, len(matrix)), np.arange(n, len(matrix))] += precision[n:]
+        else:
+            matrix[np.diag_indices_from(matrix)] += precision
         if open_ is not None and open_.size:
             matrix -= (precision[:, None] * open_) @ open_.T
-        return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n)
-    # a diagonal written as rows of one entry adds faster than scipy's
-    values = csr_array(d.values + csr_array((precision[:n], np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32)), shape=(n, n)))
+        return Dense(matrix if free.all() else matrix[np.ix_(free, free)], free, n, walk)
+    values = csr_array(d.values + (_diagonal(precision[:n]) if walk is None else walk.precision(precision[:n])))
     corner = d.corner.toarray()
     corner[np.diag_indices_from(corner)] += precision[n:]
-    if components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
+    if walk is None and components.largest <= LARGEST_BLOCK and len(corner) <= WIDEST_BORDER:
         kept = np.ones(len(corner), dtype=bool)
         if not whole:
             kept[: likelihood.n_shifts] = ~likelihood.loose
@@ -405,31 +453,100 @@ def make_solver(
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 
-def conjugate_gradients(A: csr_array, right: Any, diagonal: Any, *, tolerance: float = 1e-8, limit: int = 2000) -> Any:
-    """Solve A X = B for all columns at once, with Jacobi preconditioning by the diagonal of A."""
+@dataclass(frozen=True)
+class Alone:
+    """The diagonal of A: each value given all others."""
+
+    diagonal: NDArray[np.floating[Any]]
+
+    @staticmethod
+    def of(A: csr_array) -> Alone:
+        return Alone(np.asarray(A.diagonal()).astype(np.float32 if A.dtype == np.float32 else np.float64))
+
+    def single(self) -> Alone:
+        return Alone(self.diagonal.astype(np.float32))
+
+    def solve(self, right: Any) -> Any:
+        return right / self.diagonal[:, None]
+
+    alone = solve
+
+    def variances(self) -> Array:
+        return 1 / self.diagonal
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The tridiagonal part of A, where values follow each other in time: each path given all others, factored as L D L'."""
+
+    d: NDArray[np.floating[Any]]
+    e: NDArray[np.floating[Any]]
+    """(n - 1,) below the diagonal of L."""
+    level: NDArray[np.floating[Any]]
+    """(k, k) inverse curvature of the levels of the k values, that of all paths together, which comparisons say nothing about."""
+
+    @staticmethod
+    def of(A: csr_array, n: int) -> Chains:
+        d, e, failed = get_lapack_funcs(("pttrf",), (A.data,))[0](A.diagonal(), A.diagonal(1))
+        assert not failed, "a curvature that is not positive"
+        k = len(d) // n
+        return Chains(d, e, np.linalg.inv((A @ np.repeat(np.eye(k), n, axis=0)).reshape(k, n, k).sum(1)))
+
+    def single(self) -> Chains:
+        return Chains(self.d.astype(np.float32), self.e.astype(np.float32), self.level.astype(np.float32))
+
+    def solve(self, right: Any) -> Any:
+        """Nearly A^-1: paths one by one, and the level."""
+        k = len(self.level)
+        out = self.alone(right)
+        blocks = out.reshape(k, -1, right.shape[1])
+        blocks += (self.level @ right.reshape(k, -1, right.shape[1]).sum(1))[:, None]
+        return out
+
+    def alone(self, right: Any) -> Any:
+        return np.ascontiguousarray(get_lapack_funcs(("pttrs",), (self.d,))[0](self.d, self.e, right)[0])
+
+    def covariances(self) -> Array:
+        """(n,) of each value with the one before, given all other paths; 0 for the first."""
+        return np.append(0.0, -self.e * self.variances()[1:])
+
+    def variances(self) -> Array:
+        # of the inverse, from the end: s_i = 1 / d_i + e_i^2 s_(i+1) (Takahashi, Fagan & Chin 1973)
+        return solve_banded((0, 1), np.stack([np.append(0.0, -(self.e**2)), np.ones(len(self.d))]), 1 / self.d)
+
+
+def conjugate_gradients(A: csr_array, right: Any, *, tolerance: float = 1e-8, limit: int = 2000, near: Alone | Chains | None = None) -> Any:
+    """Solve A X = B for all columns at once, preconditioned by a part of A that is easily solved: left out, its diagonal (Jacobi)."""
     if not right.size:
         return right
     B = right[:, None] if right.ndim == 1 else right
-    inverse = 1 / diagonal[:, None]
+    near = near or Alone.of(A)
     solution = np.zeros_like(B)
     residual = B.copy()
-    z = inverse * residual
+    z = near.solve(residual)
     direction = z.copy()
-    rz = (residual * z).sum(0)
+    rz = np.einsum("ij,ij->j", residual, z)
     tiny = np.finfo(B.dtype).tiny
     target = tolerance**2 * np.maximum(rz, tiny)
     for _ in range(limit):
         Ad = A @ direction
-        step = rz / np.maximum((direction * Ad).sum(0), tiny)
+        step = rz / np.maximum(np.einsum("ij,ij->j", direction, Ad), tiny)
         solution += step * direction
         residual -= step * Ad
-        z = inverse * residual
-        new = (residual * z).sum(0)
+        z = near.solve(residual)
+        new = np.einsum("ij,ij->j", residual, z)
         if (new <= target).all():
             break
-        direction = z + (new / np.maximum(rz, tiny)) * direction
+        direction *= new / np.maximum(rz, tiny)
+        direction += z
         rz = new
     return solution[:, 0] if right.ndim == 1 else solution
+
+
+def _diagonal(values: Array) -> csr_array:
+    """Rows of one entry, which add faster than scipy's own diagonal."""
+    n = len(values)
+    return csr_array((values, np.arange(n, dtype=np.int32), np.arange(n + 1, dtype=np.int32)), shape=(n, n))
 
 
 def _signs(n: int, columns: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -447,14 +564,14 @@ def without_prior(d: Derivatives, likelihood: Likelihood) -> Array:
     """
     size, P = likelihood.size, likelihood.basis.n_columns
     columns = [s.start for s in likelihood.parts if s.name.startswith("bias by") and not s.per_rater]
-    if not columns or likelihood.basis.matrix is not None:
+    if not columns or likelihood.basis.matrix is not None or likelihood.basis.walk is not None:
         return np.zeros((size, 0))
     values = csr_array(csr_array(d.values)[:P, :P])
     border = csr_array(csr_array(d.border)[:P, columns]).toarray()
     # where nothing but gaps is judged their level is open already: the ridge keeps it out of the directions
     ridge = 1e-6 * float(values.diagonal().mean())
     held = csr_array(values + diags_array(np.full(P, ridge)))
-    along = conjugate_gradients(held, border, held.diagonal(), tolerance=1e-6)
+    along = conjugate_gradients(held, border, tolerance=1e-6)
     left, singular, _ = np.linalg.svd(along, full_matrices=False)
     out = np.zeros((size, len(columns)))
     out[:P] = left

@@ -20,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
+from seamark.models.walks import Walk, span
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -46,7 +47,7 @@ class Factor:
     learnt: bool = False
     """Whether the share of a latent factor is estimated."""
     starts: tuple[datetime, ...] = ()
-    """Beginning of each period but the first."""
+    """Beginning of each period but the first; where each response has a path of its own there is no need of it, nor of loadings."""
 
     def codes(self, feedback: Feedback) -> Codes:
         """(n_judgments,) level of each judgment; n_levels where it is not known."""
@@ -286,6 +287,12 @@ class Strata:
         return Strata(tuple(factors), stratum, full, latent[0].share, latent[0].learnt)
 
 
+def walk_factor(walk: Walk) -> Factor:
+    """The periods with judgments, as a factor that values weigh nothing by: where each response stands in them its path says."""
+    names = walk.names
+    return Factor("period", "time", names, np.zeros((len(names) + 1, 0)), np.full(len(names), 1 / len(names)))
+
+
 def columns_of(factors: Sequence[Factor]) -> dict[str, range]:
     """Which of the k values, beyond the shared one, belong to each factor."""
     out, start = {}, 1
@@ -303,12 +310,7 @@ def periods(feedback: Feedback, every: timedelta, most: int) -> Factor:
     InvalidSetting
         If fewer than half of the judgments have a time, or they fall in fewer than two periods or more than `most`.
     """
-    time = feedback.judgments["time"]
-    if time.null_count() > 0.5 * len(time):
-        raise InvalidSetting("Dynamic", "time", "Fewer than half of the judgments have a time; values cannot follow it.")
-    first, last = time.min(), time.max()
-    assert isinstance(first, datetime)
-    assert isinstance(last, datetime)
+    first, last = span(feedback)
     n = int((last - first) / every) + 1
     if not 2 <= n <= most:
         raise InvalidSetting(

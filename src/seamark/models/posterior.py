@@ -18,6 +18,7 @@ from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, It
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.result import Convergence
 from seamark.models.slopes import Classes, Slopes
+from seamark.models.walks import Walk
 
 Array = NDArray[np.float64]
 
@@ -28,17 +29,44 @@ _KEPT = 512
 
 
 @dataclass
+class Prior:
+    """Normal, and independent in its coordinates: the parameters themselves, but of values that move their steps (`walks`)."""
+
+    centre: Array
+    """(size,) where a parameter is taken at the mode of its marginal posterior, moved so that this is the mode."""
+    precision: Array
+    """(size,) of the coordinates."""
+    open_: Array
+    """(size, r) orthonormal directions along which there is none."""
+    walk: Walk | None
+    n_values: int
+
+    def coordinates(self, x: Array) -> Array:
+        if self.walk is None:
+            return x
+        return np.concatenate([self.walk.coordinates(x[: self.n_values]), x[self.n_values :]])
+
+    def pull(self, x: Array, index: NDArray[np.int64] | slice = slice(None)) -> Array:
+        """What it pulls x (size,) or (size, B) by, or that of some coordinates: minus the gradient of its logarithm."""
+        y = self.coordinates((x.T - self.centre).T)
+        pulled = np.zeros_like(y)
+        pulled[index] = (self.precision[index] * y[index].T).T
+        if self.walk is not None:
+            pulled = np.concatenate([self.walk.transposed(pulled[: self.n_values]), pulled[self.n_values :]])
+        return np.asarray(pulled - self.open_ @ (self.open_.T @ pulled)) if self.open_.size else pulled
+
+    def penalty(self, x: Array) -> float:
+        return 0.5 * float((x - self.centre) @ self.pull(x))
+
+
+@dataclass
 class State:
     """Where the search for the mode ended."""
 
     x: Array
     nodes: Nodes
     posterior: Array
-    centre: Array
-    """(size,) of the prior; where a parameter is taken at the mode of its marginal posterior, moved so that this is the mode."""
-    precision: Array
-    open_: Array
-    """(size, r) orthonormal directions without a prior."""
+    prior: Prior
     variances: dict[str, float]
     parts: list[tuple[str, NDArray[np.int64]]]
     """Named index sets of x that share a prior variance which was estimated."""
@@ -47,12 +75,6 @@ class State:
     convergence: Convergence
     derivatives: Derivatives | None
     """At x, where they are known."""
-
-
-def pull(precision: Array, open_: Array, away: Array) -> Array:
-    """What the prior pulls parameters by, (size,) or (size, B), that are so far from its centre; it does not along `open_`."""
-    pulled = (precision * away.T).T
-    return np.asarray(pulled - open_ @ (open_.T @ pulled)) if open_.size else pulled
 
 
 def covariance(
@@ -86,11 +108,9 @@ def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array)
     """
     columns = np.zeros((len(state.x), len(state.parts)))
     for column, (_, index) in zip(columns.T, state.parts, strict=True):
-        n, precision = len(index), state.precision[index]
-        well_determined = float(np.clip(n - precision @ variance[index], 0.0, n))
-        mine = np.zeros(len(state.x))
-        mine[index] = state.x[index]
-        column[:] = solve(pull(state.precision, state.open_, mine)) / np.sqrt(well_determined**2 / (2 * n) + 1 / VAGUE**2)
+        n = len(index)
+        well_determined = float(np.clip(n - state.prior.precision[index] @ variance[index], 0.0, n))
+        column[:] = solve(state.prior.pull(state.x, index)) / np.sqrt(well_determined**2 / (2 * n) + 1 / VAGUE**2)
     return columns
 
 
@@ -99,16 +119,16 @@ def _at_known_priors(
 ) -> tuple[Array | csr_array, Array, Array | None, Array, list[str]]:
     """(factor, se, sandwich, columns of the doubt about the priors, notes), the first three taking the priors as known."""
     derivatives = state.derivatives or likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, rng, open_=state.open_)
+    solver = make_solver(likelihood, derivatives, state.prior.precision, state.components, rng, open_=state.prior.open_)
     if isinstance(solver, Dense):
         return _dense(likelihood, state, solver.matrix, cluster, rng, clustered=clustered)
     if isinstance(solver, Iterative):
         factor = solver.values_factor(rng, DRAWS)
-        se = np.concatenate([np.sqrt((factor**2).sum(1)), np.sqrt(solver.variances()[likelihood.n_values :])])
+        se = np.sqrt(np.concatenate([(factor**2).sum(1), solver.corner_variances()]))
         note = (
             f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
         )
-        return factor, se, None, _prior_doubt(state, solver.solve, se**2), [note]
+        return factor, se, None, _prior_doubt(state, solver.solve, solver.variances()), [note]
     notes: list[str] = []
     if state.nodes.levels > 1:
         notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
@@ -185,7 +205,8 @@ def _dense(
     factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
     del lower
     se = np.sqrt((factor**2).sum(1))
-    columns = _prior_doubt(state, lambda pulled: spread(factor @ (factor.T @ pulled[free]), free), spread(se, free) ** 2)
+    coordinates = (state.prior.coordinates(spread(factor, free)) ** 2).sum(1)
+    columns = _prior_doubt(state, lambda pulled: spread(factor @ (factor.T @ pulled[free]), free), coordinates)
     sandwich = None
     if meat is not None:  # diag(F (F' M F) F')
         inner = factor.T @ meat @ factor

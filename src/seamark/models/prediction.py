@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seamark.errors import InvalidSetting
 from seamark.models.design import Block, Design, build_design, tastes
 from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Strata
@@ -19,6 +20,8 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 
 _CHUNK = 1_000_000
+_NO_MASS = 1e-4
+"""A slope and level of less prior mass than this are not looked at for a new person."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,12 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     if feedback.n_judgments == 0:
         return []
     observation = Observation.from_dict(fit.spec["observation"])
-    strata = Strata.of(fit.factors, feedback)
+    factors, given, of_node = fit.factors, feedback, None
+    if (walk := fit.basis.walk) is not None:  # a response at a time is a response of its own
+        factors = tuple(f for f in factors if f.name != "period")
+        of_node, period, feedback = walk.nodes_of(feedback)
+        rows = fit.basis.walk_rows(fit.basis.numbers(given)[of_node], period)
+    strata = Strata.of(factors, feedback)
     design = build_design(
         feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, biases=fit.data.get("biases"), known=fit.families,
         repeated=False,
@@ -90,7 +98,6 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
     fitted_rater = np.array([seen.get(r, len(seen)) for r in feedback.raters["id"].to_list()] + [len(seen)])
     prompts = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
-    new_variance = fit.prior.get("residual_sd", 0.0) ** 2 * rows.new
     U = rows.times(fit.weights.T) @ strata.loadings.T
     spread = {g: rows.times(fit.factor_for(z)) for g, z in enumerate(strata.loadings)}
     L = strata.levels
@@ -128,7 +135,8 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                     for start in range(0, len(mine), 20_000):
                         part = mine[start : start + 20_000]
                         difference = sum(weight * spread[g][block.shown[part, slot]] for slot, weight in enumerate(K[0]))
-                        sd[part, 0] = np.sqrt(squared_rows(difference) + new_variance[block.shown[part]].sum(1))
+                        new = rows.new[block.shown[part]].sum(1) * fit.new_variance(strata.loadings[g])
+                        sd[part, 0] = np.sqrt(squared_rows(difference) + new)
             mine = slice(level * Q, (level + 1) * Q)
             slopes = fit.slope_nodes[rater, mine] * scale[:, None]
             probs += _integrate(fit, block, scaled, sd, shift, slopes, own[:, mine], lapse)
@@ -155,7 +163,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 probs,
                 block.outcome,
                 block.count,
-                block.shown,
+                block.shown if of_node is None else of_node[block.shown],
                 block.rater,
                 block.group // (L + 1) if L > 1 else block.group,
                 prompts[block.shown[:, 0]],
@@ -207,3 +215,46 @@ def _integrate(
                 )
                 out[rows] += w * (weight * p).sum(0).numpy()
     return out
+
+
+def for_person(fit: Fit, judgments: Feedback) -> Fit:
+    """The fit as it is for one person, known by a few judgments: whose values they share is a posterior instead of the shares of all.
+
+        p(l, b | y) ~ share_l p(b) prod_j p(y_j | values of level l, slope b)
+
+    over the latent levels l (personas, or points of the taste grid) and slopes b, the utilities' own doubt integrated out judgment by
+    judgment. `utilities`, `gaps`, `compare`, a `Reward` and `predict` for a rater not seen before then speak of this person, and
+    *disagreement* is what is not known of who they are. With no judgments that can be placed it is everybody's fit.
+
+    Parameters
+    ----------
+    judgments
+        Of one person, from one to as many as there are, about responses that the fit can place.
+
+    Raises
+    ------
+    InvalidSetting
+        If values do not differ by latent levels, or the judgments name several raters.
+
+    Source: the posterior that Variational Preference Learning (Poddar et al. 2024) has an encoder approximate; it takes no training here.
+    """
+    latent = next((f for f in fit.factors if f.latent), None)
+    if latent is None:
+        raise InvalidSetting(
+            "fit", fit.spec["people"]["people"], "Few judgments place a person among Personas or Varying tastes; fit those."
+        )
+    if judgments.judgments["rater"].n_unique() > 1:
+        raise InvalidSetting("judgments", judgments.n_raters, "Give those of one person at a time.")
+    prior = fit.slope_weights[-1]
+    log_posterior = np.full(len(prior), -np.inf)
+    nobody = replace(judgments, judgments=judgments.judgments.with_columns(rater=pl.lit(None, dtype=judgments.judgments["rater"].dtype)))
+    for node in np.flatnonzero(prior > _NO_MASS):
+        certain = replace(fit, slope_weights=np.vstack([fit.slope_weights[:-1], np.eye(len(prior))[node]]))
+        log_posterior[node] = np.log(prior[node])
+        for p in predict(certain, nobody):
+            log_posterior[node] += float(p.count @ np.log(np.maximum(np.take_along_axis(p.probs, p.outcome[:, None], 1)[:, 0], 1e-300)))
+    posterior = np.exp(log_posterior - log_posterior.max())
+    posterior /= posterior.sum()
+    share = posterior.reshape(len(latent.levels), -1).sum(1)
+    factors = tuple(replace(f, share=share) if f is latent else f for f in fit.factors)
+    return replace(fit, factors=factors, slope_weights=np.vstack([fit.slope_weights[:-1], posterior]))

@@ -21,7 +21,7 @@ from seamark.models.fitting import Memory, Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
-from seamark.models.posterior import State, pull
+from seamark.models.posterior import State
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 
@@ -83,11 +83,15 @@ def bootstrap(
     Raises
     ------
     InvalidSetting
-        If there are no raters or prompts to weigh.
+        If there are no raters or prompts to weigh, or values move.
     NotConverged
         If the fit that the rounds start from has not converged.
     """
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
+    if problem.likelihood.basis.walk is not None:
+        raise InvalidSetting(
+            "bootstrap", "Dynamic", "It takes values that do not move; the intervals of a fit hold for others (fit(..., cluster=))."
+        )
     state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed)
     if not state.convergence.converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, state.convergence.tolerance)
@@ -137,7 +141,9 @@ def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], A
     """What takes weights of the cells to the modes under them, (rounds, size)."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
-    solver = make_solver(likelihood, derivatives, state.precision, state.components, np.random.default_rng(0), open_=state.open_)
+    solver = make_solver(
+        likelihood, derivatives, state.prior.precision, state.components, np.random.default_rng(0), open_=state.prior.open_
+    )
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
         return _all_at_once(likelihood, state, solver)
 
@@ -158,7 +164,7 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Arra
     x, memory = state.x.copy(), Memory()
     for _ in range(_STEPS):
         _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - pull(state.precision, state.open_, x - state.centre)
+        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.prior.pull(x)
         step = memory.step(x, gradient, solver)
         x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
         if np.sqrt(max(float(gradient @ step), 0.0) / len(step)) < _CLOSE:
@@ -176,7 +182,7 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense) -> Callabl
 
     def gradient(x: Array, weights: list[Array]) -> Array:
         """(size, rounds) of the weighed log posterior, at x (size, rounds)."""
-        out = -pull(state.precision, state.open_, x - state.centre[:, None])
+        out = -state.prior.pull(x)
         by_edge = np.zeros((len(likelihood.edges.left), x.shape[1]))
         gap = likelihood.edge_gaps(x)
         for c, D, weight in zip(likelihood.cells, incidence, weights, strict=True):

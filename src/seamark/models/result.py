@@ -19,7 +19,8 @@ from seamark.models.effects import Covariate
 from seamark.models.observation import Outcome, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Factor, columns_of
 from seamark.models.shifts import Shift
-from seamark.models.utility import Basis, FeatureMap, squared_rows
+from seamark.models.utility import Basis, FeatureMap, Rows, squared_rows
+from seamark.models.walks import Walk
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
 
@@ -219,6 +220,9 @@ class Fit:
         for f in self.factors:
             if f is self._people:
                 continue
+            if f.name == "period" and self.basis.walk is not None:
+                asked.pop("period", None)  # any date will do
+                continue
             level = asked.pop(f.name, f.levels[-1] if f.name == "period" else None)
             if level is not None and level not in f.levels:
                 raise InvalidSetting(f"at[{f.name!r}]", level, f"Use one of {', '.join(f.levels)}.")
@@ -227,6 +231,11 @@ class Fit:
         if asked:
             raise InvalidSetting("at", sorted(asked), f"The fit's values differ by {', '.join(place) or 'nothing'}.")
         return out
+
+    def _rows(self, feedback: Feedback, at: Mapping[str, str] | None) -> Rows:
+        """The rows of the basis in the period asked about."""
+        walk, asked = self.basis.walk, (at or {}).get("period")
+        return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(asked))
 
     @property
     def position(self) -> float:
@@ -255,21 +264,35 @@ class Fit:
         """(n_responses,) utility for the mean person, in logits; NaN where a response is not known.
 
         `without` names parts of the basis (style) that are not to count; `at` says the axis, context or period ({"axis": "helpful"}).
+        Of the values of a table that move, the period can be any date, before, between or after the judgments: {"period": "2024-05-31"}.
         """
-        rows = self.basis.rows_for(feedback)
+        rows = self._rows(feedback, at)
         z, _ = self._population(group_weights, at)
         return np.where(rows.known, rows.times((z @ self._kept(without))[:, None])[:, 0], np.nan)
 
-    def ignorance(self, feedback: Feedback, *, group_weights: Mapping[str, float] | None = None, without: tuple[str, ...] = ()) -> Array:
+    def ignorance(
+        self,
+        feedback: Feedback,
+        *,
+        group_weights: Mapping[str, float] | None = None,
+        without: tuple[str, ...] = (),
+        at: Mapping[str, str] | None = None,
+    ) -> Array:
         """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
-        rows = self.basis.rows_for(feedback)
-        variance = squared_rows(rows.times(self._seen_factor(group_weights, without))) + rows.new * self._new_variance
+        rows = self._rows(feedback, at)
+        z, _ = self._population(group_weights, at)
+        variance = squared_rows(rows.times(self._seen_factor(group_weights, without, at))) + rows.new * self.new_variance(z)
         return np.where(rows.known, np.sqrt(variance), np.nan)
 
-    @property
-    def _new_variance(self) -> float:
-        """Variance that a new response has beyond its features."""
-        return self.prior.get("residual_sd", 0.0) ** 2
+    def new_variance(self, z: Array) -> float:
+        """Variance that a new response has beyond its features, for a person with these loadings (k,); where values move, of a step."""
+        if self.basis.walk is None:
+            return self.prior.get("residual_sd", 0.0) ** 2
+        own = [f for f in self.factors if f.name != "period"]
+        total = z[0] ** 2 * self.prior["values of period_sd"] ** 2
+        for name, mine in columns_of(own).items():
+            total += float((z[mine.start : mine.stop] ** 2).sum()) * self.prior[f"values of {name} of period_sd"] ** 2
+        return float(total)
 
     def factor_for(self, z: Array) -> Any:
         """(P, r), sparse or dense: factor of the covariance of the weights of a person with these loadings (k,)."""
@@ -304,8 +327,8 @@ class Fit:
         at: Mapping[str, str] | None = None,
     ) -> Gaps:
         """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
-        rows = self.basis.rows_for(feedback)
-        _, share = self._population(group_weights)
+        rows = self._rows(feedback, at)
+        z, share = self._population(group_weights, at)
         kept = self._kept(without)
         named = self.loadings[: len(self.groups)] + self._circumstances(at)
         values = rows.times(kept.T) @ named.T  # (n_responses, G)
@@ -316,7 +339,7 @@ class Fit:
         for start in range(0, len(left), 20_000):
             part = slice(start, start + 20_000)
             variance[part] = squared_rows(placed[left[part]] - placed[right[part]])
-        variance += (rows.new[left] + rows.new[right]) * self._new_variance
+        variance += (rows.new[left] + rows.new[right]) * self.new_variance(z)
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
         return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right], share)
@@ -399,12 +422,14 @@ class Fit:
         """
         rows = self.basis.rows_for(feedback)
         P = self.weights.shape[1]
-        prior = np.zeros(P)
+        prior, beyond = np.zeros(P), self.new_variance(np.eye(len(self.weights))[0])
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
-        posterior = squared_rows(rows.times(self.factor[:P])) + rows.new * self._new_variance
+        if self.basis.walk is not None:
+            prior += beyond * self.basis.walk.since()
+        posterior = squared_rows(rows.times(self.factor[:P])) + rows.new * beyond
         squared = replace(rows, columns=None if rows.columns is None else rows.columns**2)
-        before = squared.times(prior[:, None])[:, 0] + rows.new * self._new_variance
+        before = squared.times(prior[:, None])[:, 0] + rows.new * beyond
         return np.where(
             rows.outside,
             0.0,
@@ -455,6 +480,7 @@ class Fit:
                 "n_responses": self.basis.n_responses,
                 "parts": [[name, s.start, s.stop] for name, s in self.basis.parts],
                 "response_ids": self.basis.response_ids,
+                "walk": self.basis.walk.to_dict() if self.basis.walk else None,
                 "features": features.features if features else None,
                 "style_names": features.style_names if features else [],
             },
@@ -494,7 +520,8 @@ class Fit:
             held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
             features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
         matrix = None if features is None else np.zeros((0, len(features.style_mean) + len(features.content_mean)))
-        basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]))
+        walk = Walk.from_dict(b["walk"]) if b.get("walk") else None
+        basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]), walk)
         raters = pl.DataFrame(
             {"rater": pl.Series(record["rater_ids"], dtype=pl.String)}
             | {name.removeprefix("raters."): value for name, value in arrays.items() if name.startswith("raters.")}

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from seamark.columns import PRIVACY, PRIVACY_FORM
 from seamark.errors import InvalidSetting
 from seamark.records import Feedback
 
@@ -228,7 +229,7 @@ def project(theta: T, bound: float) -> T:
 # ---------------------------------------------------------------------------------------------- privacy that travels with the data
 
 Cleaned = Literal["before", "after", "never"]
-_STATEMENT = re.compile(r"(none|randomised_response\(\s*epsilon\s*=\s*([^)\s]+)\s*\))(?:\s*;\s*cleaned\s*=\s*(\w+))?")
+_STATEMENT = re.compile(PRIVACY)
 _TELLTALE = ("strength", "strength_levels", "confidence", "seconds", "rationale", "reason")
 """Fields of a judgment that give its answer away, in whole or in part."""
 _OTHER: Mapping[str, str] = MappingProxyType({"left": "right", "right": "left"})
@@ -281,17 +282,13 @@ class Privacy:
         >>> Privacy.parse("randomised_response(epsilon=1.0); cleaned=before")
         Privacy(epsilon=1.0, cleaned='before')
         """
-        remedy = "Write randomised_response(epsilon=1.0); cleaned=before (or after, never), or none."
         found = _STATEMENT.fullmatch(text.strip())
-        if found is None or found[3] not in (None, "before", "after", "never"):
-            raise InvalidSetting("privacy", text, remedy)
-        try:
-            epsilon = np.inf if found[2] is None else float(found[2])
-        except ValueError:
-            raise InvalidSetting("privacy", text, remedy) from None
-        if not epsilon > 0 or (found[2] is not None and epsilon == np.inf):
+        if found is None:
+            raise InvalidSetting("privacy", text, PRIVACY_FORM)
+        epsilon = np.inf if found[1] is None else float(found[1])
+        if not epsilon > 0 or (found[1] is not None and epsilon == np.inf):
             raise InvalidSetting("privacy", text, "Privacy loss is a positive number of nats; without a mechanism write none.")
-        return Privacy(epsilon, cast("Cleaned | None", found[3]))
+        return Privacy(epsilon, cast("Cleaned | None", found[2]))
 
     @property
     def flips(self) -> float:

@@ -22,6 +22,7 @@ from scipy.sparse import csr_array, issparse
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.features import HashEncoder, style_features
 from seamark.models.people import Factor, periods, split
+from seamark.models.walks import Walk
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -120,7 +121,9 @@ class Basis:
     """Named column ranges, each with a prior variance of its own."""
     features: FeatureMap | None = None
     response_ids: tuple[str, ...] = field(default=(), repr=False)
-    """Content ids of the rows, for the identity and the residual part."""
+    """Content ids of the rows, for the identity and the residual part; with a walk, of the responses that its nodes are of."""
+    walk: Walk | None = None
+    """Where values move: the rows are the nodes of this walk."""
     _last: list[tuple[pl.DataFrame, Rows]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
@@ -171,8 +174,14 @@ class Basis:
         product = self.matrix.T @ AX
         return np.block([[product, AX.T], [AX, A.toarray()]]) if self._has_identity else product
 
-    def rows_for(self, feedback: Feedback) -> Rows:
-        """The rows of X for the responses of any feedback; those of the last two tables asked for are kept."""
+    def rows_for(self, feedback: Feedback, period: int | None = None) -> Rows:
+        """The rows of X for the responses of any feedback; those of the last two tables asked for are kept.
+
+        Where values move, those of a period; left out, of the last one judged.
+        """
+        if self.walk is not None:
+            seen = self.numbers(feedback)
+            return self.walk_rows(seen, self.walk.last if period is None else period)
         for table, rows in self._last:
             if table is feedback.responses:
                 return rows
@@ -181,8 +190,7 @@ class Basis:
         return rows
 
     def _rows(self, feedback: Feedback) -> Rows:
-        lookup = {name: row for row, name in enumerate(self.response_ids)}
-        seen = np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
+        seen = self.numbers(feedback)
         if self.features is None:
             return Rows(None, np.maximum(seen, 0), seen >= 0, np.zeros(len(seen)), np.zeros(len(seen), dtype=bool))
         texts = feedback.responses["text"]
@@ -190,6 +198,17 @@ class Basis:
         known = texts.is_not_null().to_numpy()
         new = np.zeros(len(seen)) if self.residual is None else (seen < 0).astype(float)
         return Rows(columns, seen, known, new, outside)
+
+    def numbers(self, feedback: Feedback) -> NDArray[np.int64]:
+        """(n_responses,) number of each response of a feedback in `response_ids`; -1 where it was not fitted."""
+        lookup = {name: row for row, name in enumerate(self.response_ids)}
+        return np.array([lookup.get(name, -1) for name in feedback.responses["id"].to_list()], dtype=np.int64)
+
+    def walk_rows(self, response: NDArray[np.int64], period: NDArray[np.int64] | int) -> Rows:
+        """The rows of responses (n,), numbered as in `response_ids`, in periods."""
+        assert self.walk is not None
+        one, two, weight, doubt = self.walk.place(response, period)
+        return Rows(None, one, response >= 0, doubt, np.zeros(len(one), dtype=bool), two, weight)
 
 
 @dataclass(frozen=True)
@@ -203,12 +222,20 @@ class Rows:
     known: NDArray[np.bool_]
     """(n,) whether the fit can speak about the response at all."""
     new: Array
-    """(n,) 1 where the residual part applies to a response that was not in the training data: its value is 0, its variance the prior's."""
+    """(n,) 1 where the residual part applies to a response that was not in the training data: its value is 0, its variance the prior's.
+    Where values move, the steps whose variance there is beside the nodes'."""
     outside: NDArray[np.bool_]
     """(n,) whether the response is unlike everything in the training data."""
+    other: NDArray[np.int64] | None = None
+    """(n,) where values move, the node after; `index` is the one before."""
+    weight: Array | None = None
+    """(n,) what the node after counts."""
 
     def times(self, W: Any) -> Any:
         """X W; sparse only if W is, which the identity alone can have."""
+        if self.other is not None and self.weight is not None:
+            between = self.weight.reshape(-1, *(1 for _ in W.shape[1:]))
+            return (1 - between) * W[self.index] + between * W[self.other] if self.weight.any() else W[self.index]
         if self.columns is None:
             return W[self.index]
         P = self.columns.shape[1]
@@ -363,8 +390,9 @@ MOST_PERIODS = 60
 class Dynamic:
     """Values that move: in each period those of the one before plus a normal step, whose size is estimated (a random walk).
 
-    Steps of 0 are what data without drift end in. That the mix of raters moves is another thing: it shows in who judges, and is
-    kept apart by people and reliability.
+    With a Tabular utility there may be any number of periods, and a path begins when its response is first judged; the weights of
+    features move in up to 60. Steps of 0 are what data without drift end in. That the mix of raters moves is another thing: it shows
+    in who judges, and is kept apart by people and reliability.
 
     Source: Glickman 1999; Coulom 2008 (whole-history rating), with the size of the steps estimated instead of given.
     """
@@ -377,7 +405,11 @@ class Dynamic:
         return (self.utility or default_utility(feedback)).prepare(feedback)
 
     def factors(self, feedback: Feedback) -> tuple[Factor, ...]:
-        return (periods(feedback, self.every, MOST_PERIODS),)
+        return () if self.walks(feedback) else (periods(feedback, self.every, MOST_PERIODS),)
+
+    def walks(self, feedback: Feedback) -> bool:
+        """Whether each response has a path of its own, rather than the weights of features."""
+        return isinstance(self.utility or default_utility(feedback), Tabular)
 
     def to_dict(self) -> dict[str, Any]:
         return {"utility": "Dynamic", "of": self.utility.to_dict() if self.utility else None, "every_s": self.every.total_seconds()}

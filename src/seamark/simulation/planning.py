@@ -13,6 +13,14 @@ together: the scale of the values, known only as far as the mean slope of the ra
 a fixed seed. Gaps and the numbers of judgments per pair (Poisson, as when pairs are drawn at random) are drawn in the same way, with
 the same random numbers for every design.
 
+The mean win rate of two systems over a population of prompts is another thing: more prompts narrow it, as more answers to the same
+prompts do not beyond what prompts differ. With q_i the chance that an answer to prompt i prefers the first, P prompts and n answers
+to each by raters drawn anew, y an answer (1, 1/2 or 0),
+
+    var(mean) = var(q_i) / P + (var(y) - var(q_i)) / (P n)                                two-stage sampling (Cochran 1977, section 10.3)
+
+for systems that are as good as each other, of which the variance is the largest.
+
 Not in it: uncertainty of tie propensity, lapse, position and prior strengths, which a design large enough for its values pins down;
 what features of texts add (`Linear` takes fewer judgments); people who differ within their group.
 """
@@ -38,7 +46,10 @@ TARGETS: dict[str, str] = {
     "gap": "the gap of two responses to a prompt, for the mean person",
     "group": "the same gap, for the people of each group",
     "win_rate": "the probability that a person prefers the one to the other",
+    "mean_win_rate": "the share of answers that prefer one system's response to another's, ties half, over prompts like these",
 }
+_REPEATS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30)
+"""Judgments of a prompt that are tried where the number of prompts is open."""
 _Z = 1.96
 _BLOCKS = 192
 """Prompts drawn for the expectation: their mean width is then known to 1% or so."""
@@ -104,7 +115,9 @@ class Option:
     cost: float
     raters_by_group: Mapping[str, int]
     half_width_by_group: Mapping[str, float]
-    """Of the gap within each group, logits."""
+    """Of the gap within each group, logits; of a mean win rate, its own within each group."""
+    n_prompts: int
+    """To be judged."""
 
 
 @dataclass(frozen=True)
@@ -154,20 +167,21 @@ class Plan:
 
     def __str__(self) -> str:
         a, best = self.assumptions, self.cheapest
-        unit = "" if self.target == "win_rate" else " logits"
+        unit = "" if self.target.endswith("win_rate") else " logits"
+        many = "any number of" if len({o.n_prompts for o in self.options}) > 1 else f"{self.n_prompts:,}"
         lines = [
             f"a 95% interval {self.width:g}{unit} wide, for {TARGETS[self.target]}",
-            f"{self.n_prompts:,} prompts with {self.n_responses} responses each; values sd {a.spread:.2f}, {a.careless:.0%} careless, "
+            f"{many} prompts with {self.n_responses} responses each; values sd {a.spread:.2f}, {a.careless:.0%} careless, "
             f"slopes sd {a.slope_spread:.2f}, {'no ties' if a.log_tie is None else f'log tie propensity {a.log_tie:.2f}'}, "
             f"lapse {a.lapse:.0%}" + (f", disagreement {a.disagreement:.2f}" if len(a.group_shares) > 1 else ""),
             "",
-            "  judgments/rater   raters   judgments   per pair   half width         cost",
+            "  judgments/rater   raters   judgments   per pair   half width         cost    prompts",
         ]
         for o in self.options:
             mark = "  <- cheapest" if o is best else ""
             lines.append(
                 f"  {o.judgments_per_rater:15,} {o.n_raters:8,} {o.n_judgments:11,} {o.judgments_per_pair:10.2f} {o.half_width:12.3f} "
-                f"{o.cost:12,.2f}{mark}"
+                f"{o.cost:12,.2f} {o.n_prompts:10,}{mark}"
             )
         if len(best.raters_by_group) > 1:
             lines += ["", "  group                raters   half width of its gap"]
@@ -178,7 +192,8 @@ class Plan:
 def plan(
     pilot: Feedback | None = None,
     *,
-    width: float,
+    width: float | None = None,
+    budget: float | None = None,
     target: str = "gap",
     assumptions: Assumptions | Mapping[str, Any] | None = None,
     n_prompts: int | None = None,
@@ -186,6 +201,7 @@ def plan(
     max_per_rater: int = 100,
     cost_per_rater: float = 0.0,
     cost_per_judgment: float = 1.0,
+    cost_per_prompt: float = 0.0,
     equal_groups: bool = False,
     seed: int = 0,
 ) -> Plan:
@@ -194,14 +210,16 @@ def plan(
     Parameters
     ----------
     pilot : judgments of the same kind, from which the assumptions are estimated where they are not given.
-    width : from the low end of the interval to the high one; logits, or a probability for win_rate. The mean over pairs is planned.
-    target : gap, group (in the group where it is widest), or win_rate: see `TARGETS`.
+    width : from the low end of the interval to the high one; logits, or a probability for win rates. The mean over pairs is planned.
+    budget : for mean_win_rate, what may be spent, in place of the width: the narrowest interval for it.
+    target : gap, group (in the group where it is widest), win_rate, or mean_win_rate: see `TARGETS`.
     assumptions : what raters and responses are like, or some of it; the rest is estimated from the pilot, or is the default of
         `Assumptions`.
     n_prompts, n_responses : prompts to be judged and responses to each, of which all pairs are asked about; those of the pilot, or
-        100 prompts with 4 responses. A leaderboard is one prompt with as many responses as it has entries.
+        100 prompts with 4 responses. A leaderboard is one prompt with as many responses as it has entries. For mean_win_rate there are two
+        responses, and the plan says how many prompts unless you do: the interval of a gap does not narrow with more of them.
     max_per_rater : most judgments that one rater gives.
-    cost_per_rater, cost_per_judgment : in any currency.
+    cost_per_rater, cost_per_judgment, cost_per_prompt : in any currency.
     equal_groups : recruit as many raters from each group, instead of by their share.
     seed : of the draws that the expectations are taken over.
 
@@ -216,11 +234,16 @@ def plan(
     >>> reached.cheapest.judgments_per_rater
     50
     """
-    if not 0 < width < math.inf or (target == "win_rate" and width >= 1):
-        raise InvalidSetting("width", width, "A width is above 0; that of a win rate is below 1.")
     if target not in TARGETS:
         raise InvalidSetting("target", target, f"Use {', '.join(TARGETS)}.")
-    for name, value in (("cost_per_rater", cost_per_rater), ("cost_per_judgment", cost_per_judgment)):
+    if (width is None) == (budget is None) or (budget is not None and target != "mean_win_rate"):
+        raise InvalidSetting("width", width, "Give the width that is wanted; for mean_win_rate, that or a budget.")
+    if width is not None and (not 0 < width < math.inf or (target.endswith("win_rate") and width >= 1)):
+        raise InvalidSetting("width", width, "A width is above 0; that of a win rate is below 1.")
+    if budget is not None and not 0 < budget < math.inf:
+        raise InvalidSetting("budget", budget, "A budget is above 0.")
+    prices = (("cost_per_rater", cost_per_rater), ("cost_per_judgment", cost_per_judgment), ("cost_per_prompt", cost_per_prompt))
+    for name, value in prices:
         if not 0 <= value < math.inf:
             raise InvalidSetting(name, value, "A cost is 0 or more.")
     notes: list[str] = []
@@ -236,6 +259,20 @@ def plan(
         if unknown:
             raise InvalidSetting("assumptions", sorted(unknown), f"Use {', '.join(f.name for f in fields(Assumptions))}.")
         assumed = replace(assumed, **(assumptions or {}))
+    costs = {"per rater": cost_per_rater, "per judgment": cost_per_judgment, "per prompt": cost_per_prompt}
+    if target == "mean_win_rate":
+        if max_per_rater < 1 or (n_prompts is not None and n_prompts < 2):
+            raise InvalidSetting("n_prompts", n_prompts, "Use 2 or more, or leave them open; and 1 or more for max_per_rater.")
+        found = _items(assumed, costs, width, budget, n_prompts, max_per_rater, equal_groups=equal_groups, seed=seed)
+        if not found:
+            raise InvalidSetting(
+                "width" if budget is None else "budget", width or budget, "It buys or reaches nothing; ask for less, or pay more."
+            )
+        best = min(found, key=(lambda o: (o.cost, o.n_judgments)) if budget is None else (lambda o: (o.half_width, o.cost)))
+        wanted = 2 * best.half_width if width is None else width
+        kept = found if budget is None else (best,)
+        return Plan(target, wanted, best.n_prompts, 2, kept, assumed, costs, tuple(notes))
+    assert width is not None
     if pilot is not None:
         per_prompt = pilot.responses["prompt"].drop_nulls().value_counts()["count"]
         n_prompts = n_prompts or max(len(per_prompt), 1)
@@ -265,17 +302,77 @@ def plan(
                 n_judgments=judgments,
                 judgments_per_pair=judgments / design.n_pairs,
                 half_width=reached.of(target),
-                cost=cost_per_rater * sum(raters.values()) + cost_per_judgment * judgments,
+                cost=cost_per_rater * sum(raters.values()) + cost_per_judgment * judgments + cost_per_prompt * n_prompts,
                 raters_by_group=raters,
                 half_width_by_group=dict(zip(assumed.group_shares, reached.group.tolist(), strict=True)),
+                n_prompts=n_prompts,
             )
         )
     if not options:
         raise InvalidSetting("width", width, f"Not even {_MOST_RATERS:,} raters reach it. Ask for a wider interval, or for fewer prompts.")
     if len(assumed.group_shares) > 1 and min(options[-1].raters_by_group.values()) < 10:
         notes.append("a group with fewer than 10 raters says little about people beyond these")
-    costs = {"per rater": cost_per_rater, "per judgment": cost_per_judgment}
     return Plan(target, width, n_prompts, n_responses, tuple(options), assumed, costs, tuple(notes))
+
+
+def _items(
+    a: Assumptions, costs: Mapping[str, float], width: float | None, budget: float | None, n_prompts: int | None, most: int, *,
+    equal_groups: bool, seed: int,
+) -> tuple[Option, ...]:  # fmt: skip
+    """The ways to a mean win rate, by judgments of a prompt: the prompts that the width takes, or that the budget buys."""
+    shares = dict.fromkeys(a.group_shares, 1 / len(a.group_shares)) if equal_groups else dict(a.group_shares)
+    between, total, by_group = _win_rate_variances(a, np.array(list(shares.values())), seed)
+    options: list[Option] = []
+    for n in _REPEATS:
+        variance = between + (total - between) / n  # of a prompt's mean
+        if n_prompts is not None:
+            prompts = n_prompts
+        elif width is not None:
+            prompts = max(2, math.ceil(variance / (width / 2 / _Z) ** 2))
+        else:
+            assert budget is not None
+            each = costs["per prompt"] + n * (costs["per judgment"] + costs["per rater"] / most)
+            prompts = int(budget / each) if each > 0 else 0
+        raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+        cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
+        while budget is not None and cost > budget and prompts > 2 and n_prompts is None:  # raters come whole
+            prompts -= max(1, prompts // 500)
+            raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+            cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
+        half = _Z * math.sqrt(variance / prompts) if prompts >= 2 else math.inf
+        if (
+            prompts < 2
+            or sum(raters.values()) > _MOST_RATERS
+            or (budget is not None and cost > budget)
+            or (width is not None and half > width / 2 * 1.0001)
+        ):
+            continue
+        groups = {
+            name: float(_Z * math.sqrt((own_between + (own_total - own_between) / max(n * share, 1e-9)) / prompts)) if n * share >= 1
+            else float(_Z * math.sqrt(own_total / (prompts * n * share)))
+            for (name, share), (own_between, own_total) in zip(shares.items(), by_group, strict=True)
+        }  # fmt: skip
+        options.append(Option(min(most, prompts * n), sum(raters.values()), prompts * n, float(n), half, cost, raters, groups, prompts))
+    return tuple(options)
+
+
+def _win_rate_variances(a: Assumptions, shares: Array, seed: int) -> tuple[float, float, list[tuple[float, float]]]:
+    """(variance over prompts of the chance that an answer prefers the first, variance of an answer), of all and of each group."""
+    from scipy.special import ndtri
+
+    rng = np.random.default_rng(seed)
+    design = Design(replace(a, group_shares=dict(zip(a.group_shares, shares.tolist(), strict=True))), 2, 2, seed=seed)
+    G = len(shares)
+    root = np.linalg.cholesky(design._prior + 1e-9 * np.eye(G))
+    gap = np.sqrt(2) * rng.standard_normal((20_000, G)) @ root.T  # (prompts, G)
+    level = (np.arange(20) + 0.5) / 20
+    slope = np.append(np.abs(1 + a.slope_spread * ndtri(level)), 0.0)
+    mass = np.append(np.full(20, (1 - a.careless) / 20), a.careless)
+    p, _ = design._answering.probabilities(slope[:, None, None] * gap)
+    p = np.einsum("q,qbgo->bgo", mass, p)
+    won, squared = p[..., 0] + p[..., 2] / 2, p[..., 0] + p[..., 2] / 4
+    each = [(float(won[:, g].var()), float(squared[:, g].mean() - won[:, g].mean() ** 2)) for g in range(G)]
+    return float((won @ shares).var()), float((squared @ shares).mean() - (won @ shares).mean() ** 2), each
 
 
 def read_assumptions(texts: Sequence[str]) -> dict[str, Any]:

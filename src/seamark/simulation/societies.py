@@ -741,5 +741,5 @@ def _circumstance_columns(
         if group is not None:
             columns[name] = [group.names[v] for v in code.tolist()]
     if settings["privacy"] is not None:
-        columns["privacy"] = [f"randomised response, epsilon {settings['privacy']:g}"] * len(rater)
+        columns["privacy"] = [f"randomised_response(epsilon={float(settings['privacy'])!r})"] * len(rater)
     return columns
