@@ -1259,3 +1259,22 @@ def test_compare_reads_texts():
     assert table.compare(texts[0], texts[1], prompt=prompt).disagreement is None
     linear = fit(feedback, utility=Linear(n_columns=64))
     assert 0 < linear.compare("A new answer, never judged.", texts[1], prompt=prompt).p < 1
+
+
+def test_a_fit_keeps_to_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def pools() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    society = leaderboard(5, n_responses=5, n_judgments=100)
+    with threadpool_limits(2, user_api="blas"):
+        before = pools()
+        for told in (None, "2"):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if told:
+                monkeypatch.setenv("OMP_NUM_THREADS", told)
+            fit(society.feedback, progress=lambda *_: seen.append(pools()))
+            assert seen[-1] == ({1} if told is None else before)
+        assert pools() == before

@@ -40,6 +40,7 @@ from scipy.stats import norm
 
 from seamark.errors import InvalidSetting, NotConverged, SeamarkError, UnreadableSource
 from seamark.models.observation import PROBIT_SCALE
+from seamark.models.threads import on_one_thread
 from seamark.models.utility import Basis, FeatureMap, Rows, Utility, default_utility
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
@@ -424,6 +425,7 @@ class Distribution:
 # ---------------------------------------------------------------------------------------------- the fit
 
 
+@on_one_thread
 def fit_distribution(
     feedback: Feedback,
     *,

@@ -33,6 +33,7 @@ from seamark.models.people import Factor, People, Same, Strata, columns_of, walk
 from seamark.models.posterior import VAGUE, Prior, State, covariance
 from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
 from seamark.models.slopes import GRID, SHARES, Classes, Slopes
+from seamark.models.threads import on_one_thread
 from seamark.models.utility import Basis, Dynamic, Utility, default_utility
 from seamark.models.walks import Walk
 from seamark.records import Feedback, require_usable
@@ -69,6 +70,7 @@ _STALE = 4
 # ---------------------------------------------------------------------------------------------- fit
 
 
+@on_one_thread
 def fit(
     feedback: Feedback,
     *,

@@ -22,6 +22,7 @@ from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
 from seamark.models.posterior import State
+from seamark.models.threads import on_one_thread
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 
@@ -59,6 +60,7 @@ class Bootstrap:
         return (self.utilities - self.utilities.mean(1, keepdims=True)).std(0, ddof=1)
 
 
+@on_one_thread
 def bootstrap(
     feedback: Feedback,
     *,
