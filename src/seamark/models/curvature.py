@@ -216,16 +216,27 @@ class Blocks:
     def _inverses(self) -> list[Array]:
         return [np.asarray(np.linalg.inv(_upright(block)), dtype=np.float64) for block in self.components.blocks(self.values)]
 
+    def _solved(self, right: Array) -> Array:
+        """W^-1 times (n_values, r)."""
+        out = np.empty_like(right)
+        for members, inverse in zip(self.components.members, self._inverses, strict=True):
+            out[members] = inverse @ right[members]
+        return out
+
     @cached_property
-    def _inverse(self) -> csr_array:
-        return self.components.matrix(self._inverses)
+    def _own(self) -> Array:
+        """(n_values,) diagonal of W^-1."""
+        out = np.empty(self.values.shape[0])  # type: ignore[index]  # scipy types the shape as optional
+        for members, inverse in zip(self.components.members, self._inverses, strict=True):
+            out[members] = inverse.diagonal(axis1=1, axis2=2)
+        return out
 
     @cached_property
     def _through(self) -> Any:
         """W^-1 C, dense where the border is narrow."""
         # a sparse product keeps its zeros only while responses have few raters each
         narrow = self.border.shape[1] <= _PROJECTED  # type: ignore[index]  # scipy types the shape as optional
-        return self._inverse @ (self.border.toarray() if narrow else self.border)
+        return self._solved(self.border.toarray()) if narrow else self.components.matrix(self._inverses) @ self.border
 
     @cached_property
     def _schur(self) -> tuple[Array, bool]:
@@ -241,7 +252,9 @@ class Blocks:
         n = self.values.shape[0]  # type: ignore[index]  # scipy types the shape as optional
         g, s = gradient[:n], gradient[n:][self.kept]
         corner = cho_solve(self._schur, s - self._through.T @ g) if len(s) else s
-        return np.concatenate([self._inverse @ g - self._through @ corner, self._placed(corner, gradient[n:][~self.kept] / self.alone)])
+        return np.concatenate(
+            [self._solved(g[:, None])[:, 0] - self._through @ corner, self._placed(corner, gradient[n:][~self.kept] / self.alone)]
+        )
 
     def _placed(self, kept: Array, alone: Array) -> Array:
         out = np.empty(len(self.kept))
@@ -257,7 +270,7 @@ class Blocks:
 
     def variances(self) -> Array:
         rng = np.random.default_rng(0)
-        values = self._inverse.diagonal() + (self._low_rank(rng) ** 2).sum(1)
+        values = self._own + (self._low_rank(rng) ** 2).sum(1)
         return np.concatenate([values, self._placed((self._corner_factor**2).sum(1), 1 / self.alone)])
 
     def values_factor(self, rng: np.random.Generator) -> csr_array:
@@ -270,7 +283,7 @@ class Blocks:
         if likelihood.design.loadings.shape != (1, 1):
             return likelihood.edge_variances(self.values_factor(rng))
         e, place = likelihood.edges, self.components
-        own, pair = np.asarray(self._inverse.diagonal(), dtype=np.float64), e.right >= 0
+        own, pair = self._own, e.right >= 0
         left, right = e.left[pair], e.right[pair]
         variance = own[e.left]
         variance[pair] += own[right]

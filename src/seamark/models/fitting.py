@@ -591,10 +591,10 @@ class _Search:
 
     @property
     def slack(self) -> float:
-        """How little a log variance may still move: half the precision that its part's parameters give it, 5% at most."""
+        """How little a log variance may still move: half the precision that its part's parameters give it, between .3% and 5%."""
         # of many steps in time few are determined by data
         determined = [len(index) if self._walk is None else max(self.determined.get(name, 1.0), 1.0) for name, index in self.parts]
-        return min(0.05 if self._walk is None else 0.02, 0.5 * np.sqrt(2 / max(determined)))
+        return float(np.clip(0.5 * np.sqrt(2 / max(determined)), 0.003, 0.05 if self._walk is None else 0.02))
 
     def hyper(self) -> Array:
         logs = [np.log(max(v, 1e-4)) for v in self.variances.values()]
