@@ -419,7 +419,7 @@ def _differ(text: str | None, utility: Utility | None) -> Utility | None:
     try:
         if what == "period" and float(by) > 0:
             return Dynamic(timedelta(days=float(by)), utility)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise InvalidSetting("--differ", text, "Use axis, context:FIELD, or period:DAYS with a number of days above 0.")
 

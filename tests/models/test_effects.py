@@ -28,6 +28,7 @@ from seamark.models import (
     Source,
     Tabular,
     Taste,
+    curvature,
     fit,
     fitting,
     predict,
@@ -427,3 +428,26 @@ def test_tastes_take_texts():
         fitted(planted(n_judgments=200), Taste())
     with pytest.raises(InvalidSetting, match="log_characters"):
         fitted(planted(n_judgments=200, text=True, n_responses=4), Taste("charm"))
+
+
+def test_numbers_of_slots_are_as_uncertain_by_every_solver(monkeypatch: pytest.MonkeyPatch):
+    """Values have no prior along the numbers: one matrix says so itself, of the others a covariance takes it away afterwards.
+
+    Draws know a standard error to 9%; the step of the others is a little short along the numbers, which moves the estimate by part of one.
+    """
+    society = simulate(
+        n_prompts=120, n_responses=4, n_raters=60, n_judgments=1440, kinds=("pair",), groups=1, disagreement=0.0, careless=0.0, position=0.0,
+        length=0.0, tie=None, lapse=0.0, style=Style((0.4,), correlation=0.6), seed=3,
+    )  # fmt: skip
+    found = {}
+    for name, (dense, block) in {"Dense": (2500, 64), "Blocks": (100, 64), "Iterative": (100, 1)}.items():
+        monkeypatch.setattr(curvature, "DENSE", dense)
+        monkeypatch.setattr(curvature, "LARGEST_BLOCK", block)
+        result = fitted(society, Bias("length"))
+        gaps = result.gaps(society.feedback, np.arange(0, 400, 4), np.arange(1, 400, 4))
+        found[name] = next(p for p in result.parameters if p.name == "bias by length"), gaps.ignorance.mean()
+    (one, wide), *others = found.values()
+    for other, spread in others:
+        assert abs(other.estimate - one.estimate) < 0.3 * one.se
+        assert other.se == pytest.approx(one.se, rel=0.1)
+        assert spread == pytest.approx(wide, rel=0.1)

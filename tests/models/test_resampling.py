@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from test_effects import planted
 
+from seamark.errors import InvalidSetting
 from seamark.models import Observation, Personas, Position, Reliability, Same, Tabular, bootstrap, fit
 from seamark.models.fitting import optimise, pose
 from seamark.models.resampling import _mover, _weights
-from seamark.simulation import Tastes
+from seamark.simulation import Society, Tastes, simulate
 
 POSITION = Observation(effects=(Position(),), lapse=False)
+
+
+def prompted(**settings: Any) -> Society:
+    """Responses that belong to a prompt each, as those of a leaderboard do not."""
+    return simulate(n_prompts=40, n_responses=4, n_raters=60, groups=1, disagreement=0.0, careless=0.0, seed=3, **settings)
 
 
 @pytest.mark.parametrize("kinds", [("pair",), ("pair", "rating")])
@@ -21,7 +29,7 @@ POSITION = Observation(effects=(Position(),), lapse=False)
 def test_a_round_is_the_fit_to_the_weighed_judgments(by: str, kinds: tuple[str, ...]):
     """Against Newton's method run to its end on the weighed likelihood; priors frozen. Within 2% of a standard error."""
     problem = pose(
-        planted(n_judgments=1500, kinds=kinds, tie=-1.0).feedback,
+        (prompted if by == "prompt" else planted)(n_judgments=1500, kinds=kinds, tie=-1.0).feedback,
         utility=Tabular(),
         people=None,
         observation=POSITION,
@@ -30,7 +38,9 @@ def test_a_round_is_the_fit_to_the_weighed_judgments(by: str, kinds: tuple[str, 
     state = optimise(problem, max_iterations=100, tolerance=1e-6, seed=0)
     weights = _weights(problem, by, 3, np.random.default_rng(3))
     assert all((w >= 0).all() for w in weights)
-    found = _mover(problem, state, by)(weights)
+    assert all(w.std() > 0.1 for w in weights)
+    found, unsettled = _mover(problem, state, by)(weights)
+    assert not unsettled
     for b in range(3):
         cells = tuple(replace(c.block, count=w[b]) for c, w in zip(problem.likelihood.cells, weights, strict=True))
         weighed = replace(problem.likelihood, design=replace(problem.likelihood.design, blocks=cells))
@@ -98,7 +108,8 @@ def test_a_round_with_slopes_or_levels_is_where_the_weighed_marginal_has_no_grad
     else:
         weights = _weights(problem, "judgment", 1, rng)
         weights = [w[0] for w in weights]
-    (x,) = _mover(problem, state, by)([w[None] for w in weights])
+    (x,), unsettled = _mover(problem, state, by)([w[None] for w in weights])
+    assert not unsettled
     assert np.abs(x - state.x).max() > 0.02
     weighed = likelihood.weighed(weights)
 
@@ -156,3 +167,38 @@ def test_intervals_can_cluster_by_prompt():
 def test_a_plain_fit_ends_where_the_gradient_is_nothing():
     result = fit(planted(n_judgments=20_000).feedback, utility=Tabular(), observation=Observation(effects=(), lapse=False))
     assert result.convergence.gradient < 1e-9
+
+
+def test_copies_of_a_judgment_weigh_the_same_in_all_latent_levels():
+    society = planted(n_judgments=600)
+    problem = pose(society.feedback, utility=Tabular(), people=Personas(3), observation=POSITION, require_identified=True)
+    (weights,) = _weights(problem, "judgment", 2, np.random.default_rng(1))
+    block = problem.likelihood.cells[0].block
+    levels = block.who - block.rater * 3
+    for rater in range(3):
+        mine = block.rater == rater
+        first, *others = (weights[:, mine & (levels == level)] for level in range(3))
+        assert len(np.unique(first)) == first.size > 4
+        assert all(np.array_equal(first, other) for other in others)
+
+
+def test_judgments_of_raters_that_are_not_known_are_weighed_one_by_one():
+    """Nine of ten judgments without a rater: the default is by judgment, and by rater is as wide as that and wider."""
+    society = planted(n_judgments=2000)
+    frame = society.feedback.judgments
+    hidden = frame.with_columns(rater=pl.when(pl.int_range(frame.height) % 10 == 0).then("rater").otherwise(None))
+    feedback = replace(society.feedback, judgments=hidden)
+    usual = bootstrap(feedback, utility=Tabular(), observation=POSITION, rounds=100, seed=2)
+    assert usual.by == "judgment"
+    by_rater = bootstrap(feedback, utility=Tabular(), observation=POSITION, rounds=100, by="rater", seed=2)
+    assert by_rater.se.mean() > 0.85 * usual.se.mean()
+    alone = replace(society.feedback, judgments=frame.with_columns(rater=pl.lit(None, dtype=frame["rater"].dtype)))
+    with pytest.raises(InvalidSetting, match="fewer than two raters"):
+        bootstrap(alone, utility=Tabular(), observation=POSITION, by="rater")
+
+
+def test_what_a_bootstrap_cannot_do_is_refused():
+    society = planted(n_judgments=200)
+    for bad in ({"by": "raters"}, {"rounds": 1}, {"rounds": -1}):
+        with pytest.raises(InvalidSetting):
+            bootstrap(society.feedback, utility=Tabular(), observation=POSITION, **bad)

@@ -439,7 +439,8 @@ def make_solver(
 ) -> Solver:
     """The way to solve A with priors of this precision (size,); `components` are None where one dense matrix takes it all.
 
-    Along `open_` (size, r) there is no prior, which the one matrix alone can say: for the others the step is a little short there. Unless
+    Along `open_` (size, r) there is no prior, which the one matrix alone can say: for the others the step is a little short there, and a
+    covariance takes it away afterwards (`posterior`). Unless
     `whole`, shifts of raters that hardly move with the values step by themselves, which is enough for a step.
     """
     n, free, walk = d.values.shape[0], likelihood.free, likelihood.basis.walk

@@ -223,7 +223,7 @@ class Varying:
 
 
 def _require_raters(feedback: Feedback, people: str) -> None:
-    if feedback.n_raters < 3:
+    if feedback.judgments["rater"].drop_nulls().n_unique() < 3:
         raise InvalidSetting("people", people, "It takes raters with ids, at least 3, and several judgments of each; use Same().")
 
 

@@ -55,6 +55,16 @@ class Prior:
             pulled = np.concatenate([self.walk.transposed(pulled[: self.n_values]), pulled[self.n_values :]])
         return np.asarray(pulled - self.open_ @ (self.open_.T @ pulled)) if self.open_.size else pulled
 
+    def opened(self, solve: Callable[[Array], Array]) -> Array:
+        """(size, r) columns that taking it away along the open directions O adds to a covariance A^-1 that has it there (Woodbury 1950):
+        S (1 / p - O' S)^-1 S' with S = A^-1 O, values having one precision p."""
+        if not self.open_.size:
+            return self.open_
+        solved, p = np.column_stack([solve(direction) for direction in self.open_.T]), float(self.precision[0])
+        left = np.eye(self.open_.shape[1]) / p - self.open_.T @ solved
+        curve, axes = np.linalg.eigh((left + left.T) / 2)
+        return solved @ axes / np.sqrt(np.maximum(curve, 1e-9 / p))
+
     def penalty(self, x: Array) -> float:
         return 0.5 * float((x - self.centre) @ self.pull(x))
 
@@ -117,7 +127,8 @@ def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array)
 def _at_known_priors(
     likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
 ) -> tuple[Array | csr_array, Array, Array | None, Array, list[str]]:
-    """(factor, se, sandwich, columns of the doubt about the priors, notes), the first three taking the priors as known."""
+    """(factor, se, sandwich, further columns of the covariance, notes): the first three take the priors as known, and where the matrix is
+    not one, as holding along all directions."""
     derivatives = state.derivatives or likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.prior.precision, state.components, rng, open_=state.prior.open_)
     if isinstance(solver, Dense):
@@ -128,7 +139,8 @@ def _at_known_priors(
         note = (
             f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
         )
-        return factor, se, None, _prior_doubt(state, solver.solve, solver.variances()), [note]
+        opened = state.prior.opened(solver.solve)
+        return factor, se, None, np.hstack([opened, _prior_doubt(state, solver.solve, solver.variances())]), [note]
     notes: list[str] = []
     if state.nodes.levels > 1:
         notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
@@ -148,14 +160,19 @@ def _at_known_priors(
     factor = solver.values_factor(rng)
     se = np.sqrt(solver.variances()[: likelihood.size])
     more = np.zeros(solver.border.shape[1] - (likelihood.size - likelihood.n_values))  # type: ignore[index]  # scipy types the shape as optional
-    columns = _prior_doubt(state, lambda pulled: solver.solve(np.append(pulled, more))[: likelihood.size], se**2)
+
+    def solve(right: Array) -> Array:
+        return solver.solve(np.append(right, more))[: likelihood.size]
+
+    opened = state.prior.opened(solve)
+    columns = np.hstack([opened, _prior_doubt(state, solve, se**2)])
     shared = np.concatenate(
         [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
     )
     sandwich = np.full(likelihood.size, np.nan)
     if len(shared) and clustered:
         scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)
-        rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size]
+        rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size] + opened[shared] @ opened.T
         sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
     notes.append(f"no sandwich for the {likelihood.n_values:,} values, which are too many")
     return factor, se, sandwich, columns, notes

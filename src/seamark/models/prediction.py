@@ -244,7 +244,10 @@ def for_person(fit: Fit, judgments: Feedback) -> Fit:
             "fit", fit.spec["people"]["people"], "Few judgments place a person among Personas or Varying tastes; fit those."
         )
     if judgments.judgments["rater"].n_unique() > 1:
-        raise InvalidSetting("judgments", judgments.n_raters, "Give those of one person at a time.")
+        named = judgments.judgments["rater"].n_unique()
+        raise InvalidSetting(
+            "judgments", f"those of {named} raters, or of one and of some not known", "Give those of one person at a time."
+        )
     prior = fit.slope_weights[-1]
     log_posterior = np.full(len(prior), -np.inf)
     nobody = replace(judgments, judgments=judgments.judgments.with_columns(rater=pl.lit(None, dtype=judgments.judgments["rater"].dtype)))

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, Solver, make_solver
+from seamark.models.design import Block, Design
 from seamark.models.fitting import Memory, Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
@@ -27,9 +29,11 @@ from seamark.models.utility import Utility
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
 
-_STEPS = 30
-"""Most steps of a round with the fit's own curvature, each of which takes most of what is left."""
+_STEPS = 20
+"""Most steps of a round with the curvature of the fit, each of which usually takes most of what is left; where some judgments weigh
+several times as much they lead astray, and as many steps with the round's own curvature follow."""
 _CLOSE = 0.003
 """A round ends when its step is shorter than this, in standard errors."""
 _AT_ONCE = 2_000_000
@@ -47,6 +51,8 @@ class Bootstrap:
     position: Array
     """(rounds,) logits in favour of the slot shown first; 0 without that effect."""
     by: str
+    unsettled: int
+    """Rounds that ended on their way: where there are many, intervals are not to be trusted."""
 
     def gap(self, left: NDArray[np.int64], right: NDArray[np.int64], level: float = 0.95) -> tuple[Array, Array]:
         """(low, high) of the gaps left - right (response codes), by the quantiles of the rounds."""
@@ -78,17 +84,22 @@ def bootstrap(
     Parameters
     ----------
     by
-        What is weighed as one. Left out: raters where the judgments have them, else judgments, of which equal ones share a gamma weight.
+        What is weighed as one. Left out: raters where most judgments have one, else judgments, of which equal ones share a gamma weight.
+        Judgments whose rater or prompt is not known are weighed one by one.
     progress
         Called with (rounds done, rounds).
 
     Raises
     ------
     InvalidSetting
-        If there are no raters or prompts to weigh, or values move.
+        If there are fewer than two rounds, raters or prompts to weigh, or values move.
     NotConverged
         If the fit that the rounds start from has not converged.
     """
+    if by not in (None, "judgment", "rater", "prompt"):
+        raise InvalidSetting("by", by, "Use judgment, rater or prompt.")
+    if rounds < 2:
+        raise InvalidSetting("rounds", rounds, "A spread takes two at least, and an interval a hundred.")
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     if problem.likelihood.basis.walk is not None:
         raise InvalidSetting(
@@ -98,13 +109,15 @@ def bootstrap(
     if not state.convergence.converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, state.convergence.tolerance)
     rng = np.random.default_rng(seed)
-    by = by or ("rater" if problem.likelihood.design.n_raters > 1 else "judgment")
-    found = np.empty((rounds, problem.likelihood.size))
+    seen = problem.seen
+    by = by or ("rater" if (seen > 0).sum() >= 2 and seen.sum() > 0.5 * problem.likelihood.design.n_judgments else "judgment")
+    found, unsettled = np.empty((rounds, problem.likelihood.size)), 0
     move = _mover(problem, state, by)
     step = max(1, _AT_ONCE // max(sum(len(c.group) for c in problem.likelihood.cells), 1))
     for start in range(0, rounds, step):
         some = slice(start, min(start + step, rounds))
-        found[some] = move(_weights(problem, by, some.stop - some.start, rng))
+        found[some], left = move(_weights(problem, by, some.stop - some.start, rng))
+        unsettled += left
         if progress is not None:
             progress(some.stop, rounds)
     likelihood = problem.likelihood
@@ -118,63 +131,86 @@ def bootstrap(
     z = counts / counts.sum() @ likelihood.design.loadings
     values = likelihood.basis.times(np.einsum("a,rap->pr", z, weights)).T
     place = likelihood.part("position")
-    return Bootstrap(values, weights, found[:, place].mean(1) if place else np.zeros(rounds), by)
+    return Bootstrap(values, weights, found[:, place].mean(1) if place else np.zeros(rounds), by, unsettled)
 
 
 def _weights(problem: Problem, by: str, rounds: int, rng: np.random.Generator) -> list[Array]:
     """Per block, (rounds, n) weights of the cells, of mean their count."""
     cells, design = problem.likelihood.cells, problem.likelihood.design
+    # a sum of n exponential weights is a gamma variate of shape n
+    alone = [rng.standard_gamma(c.block.count, (rounds, len(c.block.count)))[:, _originals(c.block, design)] for c in cells]
     if by == "judgment":
-        # a sum of n exponential weights is a gamma variate of shape n
-        return [rng.standard_gamma(c.block.count, (rounds, len(c.block.count))) for c in cells]
+        return alone
     if by == "rater":
-        if design.n_raters < 2:
-            raise InvalidSetting("by", by, "The judgments have no raters; use judgment or prompt.")
-        each = np.hstack([rng.standard_exponential((rounds, design.n_raters)), np.ones((rounds, 1))])
-        return [each[:, c.block.rater] * c.block.count for c in cells]
-    prompts = problem.feedback.responses["prompt"].to_numpy()
-    if problem.feedback.n_prompts < 2:
-        raise InvalidSetting("by", by, "The judgments have no prompts; use judgment or rater.")
-    each = np.hstack([rng.standard_exponential((rounds, problem.feedback.n_prompts)), np.ones((rounds, 1))])
-    return [each[:, np.nan_to_num(prompts.astype(float), nan=-1).astype(int)[c.block.shown[:, 0]]] * c.block.count for c in cells]
+        code, n = [c.block.rater for c in cells], design.n_raters
+        several = (problem.seen > 0).sum() >= 2
+    else:
+        prompt = problem.feedback.responses["prompt"].cast(pl.Int64).fill_null(problem.feedback.n_prompts).to_numpy()
+        code, n = [prompt[c.block.shown[:, 0]] for c in cells], problem.feedback.n_prompts
+        several = len(np.unique(np.concatenate(code))) >= 2
+    if not several:
+        raise InvalidSetting(
+            "by",
+            by,
+            f"The {'responses' if by == 'prompt' else 'judgments'} have fewer than two {by}s; use another of judgment, rater and prompt.",
+        )
+    each = rng.standard_exponential((rounds, n + 1))
+    return [np.where(k < n, each[:, k] * c.block.count, own) for c, k, own in zip(cells, code, alone, strict=True)]
 
 
-def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], Array]:
-    """What takes weights of the cells to the modes under them, (rounds, size)."""
+def _originals(block: Block, design: Design) -> Codes:
+    """(n,) the first copy of each cell, which stands once for each latent level of its rater."""
+    every = np.arange(len(block.who))
+    if design.levels == 1:
+        return every
+    # cells are sorted by rater and level, and each level has the same cells in the same order
+    starts = np.searchsorted(block.who, np.arange(design.n_raters * design.levels + 1))
+    first = starts[np.minimum(block.rater, design.n_raters) * design.levels]
+    return np.where(block.rater < design.n_raters, first + every - starts[block.who], every)
+
+
+def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], tuple[Array, int]]:
+    """What takes weights of the cells to the modes under them (rounds, size), and the number of rounds that did not reach theirs."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(
         likelihood, derivatives, state.prior.precision, state.components, np.random.default_rng(0), open_=state.prior.open_
     )
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
-        return _all_at_once(likelihood, state, solver)
+        return _all_at_once(likelihood, state, solver, by)
 
-    def move(weights: list[Array]) -> Array:
-        return np.stack([_one(likelihood, state, solver, [w[b] for w in weights], by) for b in range(len(weights[0]))])
+    def move(weights: list[Array]) -> tuple[Array, int]:
+        rounds = [_one(likelihood, state, solver, [w[b] for w in weights], by) for b in range(len(weights[0]))]
+        return np.stack([x for x, _ in rounds]), sum(not settled for _, settled in rounds)
 
     return move
 
 
-def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str) -> Array:
-    """(size,) the mode where cells count so much, from the mode of the fit with its curvature; slopes and latent levels integrated out.
+def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str) -> tuple[Array, bool]:
+    """(size,) the mode where cells count so much, and whether it was reached, from the mode of the fit with its curvature; slopes and latent levels integrated out.
 
     A rater's weight multiplies the log marginal likelihood, so what is known of the rater's slope does not move with it; weights of
     judgments count within it.
     """
     weighed = likelihood.weighed(counts)
     of_slopes = likelihood if by == "rater" else weighed
-    x, memory = state.x.copy(), Memory()
-    for _ in range(_STEPS):
-        _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-        gradient = weighed.derivatives(x, state.nodes, posterior).gradient - state.prior.pull(x)
-        step = memory.step(x, gradient, solver)
-        x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
-        if np.sqrt(max(float(gradient @ step), 0.0) / len(step)) < _CLOSE:
-            break
-    return x
+    rng = np.random.default_rng(0)
+    for own in (False, True):
+        x, memory = state.x.copy(), Memory()
+        for _ in range(_STEPS):
+            _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
+            d = weighed.derivatives(x, state.nodes, posterior)
+            gradient = d.gradient - state.prior.pull(x)
+            if own:
+                solver = make_solver(weighed, d, state.prior.precision, state.components, rng, open_=state.prior.open_)
+            step = memory.step(x, gradient, solver)
+            x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
+            if np.sqrt(abs(float(gradient @ step)) / len(step)) < _CLOSE:
+                return x, True
+    return x, False
 
 
-def _all_at_once(likelihood: Likelihood, state: State, solver: Dense) -> Callable[[list[Array]], Array]:
+def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, by: str) -> Callable[[list[Array]], tuple[Array, int]]:
     """The same for slopes of 1 and one matrix, all rounds side by side."""
     free = likelihood.free
     factor = cho_factor(solver.matrix, lower=True)
@@ -197,16 +233,21 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense) -> Callabl
         out[likelihood.values] += likelihood.edge_sums(by_edge)
         return out
 
-    def move(weights: list[Array]) -> Array:
+    def move(weights: list[Array]) -> tuple[Array, int]:
         rounds = len(weights[0])
-        x = np.repeat(state.x[:, None], rounds, axis=1)
+        x, far = np.repeat(state.x[:, None], rounds, axis=1), np.ones(rounds, dtype=bool)
         for _ in range(_STEPS):
             slope = gradient(x, weights)[free]
             step = cho_solve(factor, slope)
             x[free] += step
-            if np.sqrt((slope * step).sum(0).max() / len(step)) < _CLOSE:
+            far = ~(np.sqrt(np.abs(slope * step).sum(0) / len(step)) < _CLOSE)
+            if not far.any():
                 break
-        return x.T
+        unsettled = 0
+        for b in np.flatnonzero(far):
+            x[:, b], settled = _one(likelihood, state, solver, [w[b] for w in weights], by)
+            unsettled += not settled
+        return x.T, unsettled
 
     return move
 

@@ -216,6 +216,8 @@ class Fit:
         Left out, an axis or context is the mean over the judgments', a period the last.
         """
         place, out = columns_of(self.factors), np.zeros(len(self.weights))
+        if at is not None and not isinstance(at, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidSetting("at", at, 'Use a mapping such as {"period": "2024-05-31"}.')
         asked = dict(at or {})
         for f in self.factors:
             if f is self._people:
@@ -234,7 +236,7 @@ class Fit:
 
     def _rows(self, feedback: Feedback, at: Mapping[str, str] | None) -> Rows:
         """The rows of the basis in the period asked about."""
-        walk, asked = self.basis.walk, (at or {}).get("period")
+        walk, asked = self.basis.walk, at.get("period") if isinstance(at, Mapping) else None
         return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(asked))
 
     @property

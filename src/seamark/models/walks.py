@@ -57,6 +57,8 @@ class Walk:
             If fewer than half of the judgments have a time, or they fall in one period.
         """
         first, last = span(feedback)
+        if not isinstance(every, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidSetting("Dynamic(every=)", every, "Use a timedelta, such as timedelta(days=30).")
         if every <= timedelta(0) or (last - first) < every:
             raise InvalidSetting("Dynamic(every=)", str(every), f"It makes one period of {first:%Y-%m-%d} to {last:%Y-%m-%d}.")
         timed = replace(feedback, judgments=feedback.judgments.filter(pl.col("time").is_not_null()))
@@ -174,7 +176,7 @@ class Walk:
             return int(np.unique(self.period)[self.names.index(asked)])
         try:
             when = datetime.fromisoformat(asked)
-        except ValueError:
+        except (ValueError, TypeError):
             raise InvalidSetting("at['period']", asked, "Use a date such as 2024-05-31, or 2024-05-31T12:00.") from None
         zone = self.first.tzinfo
         when = when.replace(tzinfo=None) if zone is None else when if when.tzinfo else when.replace(tzinfo=zone)

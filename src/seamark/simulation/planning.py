@@ -333,11 +333,11 @@ def _items(
             assert budget is not None
             each = costs["per prompt"] + n * (costs["per judgment"] + costs["per rater"] / most)
             prompts = int(budget / each) if each > 0 else 0
-        raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+        raters = _recruited(prompts, n, shares, most)
         cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
         while budget is not None and cost > budget and prompts > 2 and n_prompts is None:  # raters come whole
             prompts -= max(1, prompts // 500)
-            raters = {name: math.ceil(prompts * n * share / most) for name, share in shares.items()}
+            raters = _recruited(prompts, n, shares, most)
             cost = costs["per rater"] * sum(raters.values()) + costs["per judgment"] * prompts * n + costs["per prompt"] * prompts
         half = _Z * math.sqrt(variance / prompts) if prompts >= 2 else math.inf
         if (
@@ -354,6 +354,11 @@ def _items(
         }  # fmt: skip
         options.append(Option(min(most, prompts * n), sum(raters.values()), prompts * n, float(n), half, cost, raters, groups, prompts))
     return tuple(options)
+
+
+def _recruited(prompts: int, n: int, shares: Mapping[str, float], most: float) -> dict[str, int]:
+    """Raters by group: enough for their judgments, and for nobody to answer a prompt twice."""
+    return {name: max(math.ceil(prompts * n * share / most), math.ceil(n * share)) for name, share in shares.items()}
 
 
 def _win_rate_variances(a: Assumptions, shares: Array, seed: int) -> tuple[float, float, list[tuple[float, float]]]:

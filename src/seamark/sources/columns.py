@@ -83,18 +83,25 @@ def _read(source: Source, options: Options) -> Iterator[Columns]:
 
 
 def _covariates(sample: Sequence[Record], found: Sequence[str]) -> list[str]:
-    """Columns named after a side that hold numbers, and are there for the other side too."""
+    """Columns named after a side that hold numbers, and are there for the other side too.
+
+    Mostly numbers: a cell that is none is then an error that names its line, and not the end of the column.
+    """
 
     def numeric(name: str) -> bool:
-        try:
-            known = [number(record, name) for record in sample]
-        except WrongField:
-            return False
-        return any(value is not None for value in known)
+        given = [record for record in sample if record.get(name) not in (None, "")]
+        return sum(_is_number(record, name) for record in given) > 0.5 * len(given)
 
     held = [name for name in found if covariate_of(name) and numeric(name)]
     others = {"left": "right", "right": "left", "chosen": "rejected", "rejected": "chosen", "response": "response"}
     return [name for name in held if f"{others[name.partition('_')[0]]}_{covariate_of(name)}" in held]
+
+
+def _is_number(record: Record, name: str) -> bool:
+    try:
+        return number(record, name) is not None
+    except WrongField:
+        return False
 
 
 def _mapping(given: Mapping[str, str] | None, found: Sequence[str], covariates: Sequence[str]) -> dict[str, str]:
