@@ -4,7 +4,7 @@ from seamark.models.effects import Bias, Lapse, Leniency, Missingness, Position,
 from seamark.models.fitting import fit
 from seamark.models.observation import Choice, Davidson, Luce, Observation, Rating, Strength, Thumbs, rao_kupper
 from seamark.models.people import Groups, Personas, Same, Varying
-from seamark.models.prediction import predict
+from seamark.models.prediction import for_person, predict
 from seamark.models.resampling import Bootstrap, bootstrap
 from seamark.models.result import Fit
 from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
@@ -39,6 +39,7 @@ __all__ = [
     "Varying",
     "bootstrap",
     "fit",
+    "for_person",
     "predict",
     "rao_kupper",
 ]
