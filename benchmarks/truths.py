@@ -179,7 +179,7 @@ SD = {
     "haste": 0.5,
     "lapse": 1.0,
 }  # fmt: skip
-"""Standard deviations that truths are drawn with, in logits. They are those that the fit starts from (`fitting._usual_variance`) to
+"""Standard deviations that truths are drawn with, in logits. They are those that the fit starts from (`search._usual_variance`) to
 within a factor of 2; position, shapes, scales and hastes lie well within their wider fixed priors (sd 1 and 2), so that data sets are
 of the kind people have."""
 

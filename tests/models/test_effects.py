@@ -30,8 +30,8 @@ from seamark.models import (
     Taste,
     curvature,
     fit,
-    fitting,
     predict,
+    search,
 )
 from seamark.records import Feedback
 from seamark.simulation import Confidence, Missing, Society, Style, simulate
@@ -326,7 +326,7 @@ def test_a_search_that_starts_from_some_of_the_judgments_ends_in_the_same_place(
     """Prior variances settle to 5%, which moves values that are known as well as these by less than a twentieth of a standard error."""
     society = planted(style=Style(), n_judgments=8000)
     whole = fitted(society, Bias("length"))
-    monkeypatch.setattr(fitting, "_MANY", 100)
+    monkeypatch.setattr(search, "_MANY", 100)
     fewer = fitted(society, Bias("length"))
     assert fewer.convergence.converged
     assert fewer.convergence.iterations < whole.convergence.iterations

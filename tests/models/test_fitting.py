@@ -36,9 +36,10 @@ from seamark.models import (
     Thumbs,
     curvature,
     fit,
-    fitting,
     posterior,
     predict,
+    problem,
+    search,
 )
 from seamark.models.design import build_design, costs_as_preferences
 from seamark.models.likelihood import Likelihood, Nodes
@@ -343,8 +344,8 @@ def _penalised(society: Society, result: Fit, observation: Observation) -> tuple
     centre[likelihood.shape] = likelihood.shape_start()
     if observation.lapse:
         precision[-1] = 1.0
-        problem = fitting.pose(feedback, utility=None, people=None, observation=observation, require_identified=True)
-        centre[-1] = fitting.optimise(problem, max_iterations=200, tolerance=1e-4, seed=0).prior.centre[-1]
+        posed = problem.pose(feedback, utility=None, people=None, observation=observation, require_identified=True)
+        centre[-1] = search.optimise(posed, max_iterations=200, tolerance=1e-4, seed=0).prior.centre[-1]
     nodes = Nodes(result.slope_nodes, np.zeros_like(result.slope_nodes))
     d = likelihood.derivatives(x, nodes, result.slope_weights)
     missing, _ = likelihood.score_products(x, nodes, result.slope_weights)

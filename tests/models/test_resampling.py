@@ -12,8 +12,9 @@ from test_effects import planted
 
 from seamark.errors import InvalidSetting
 from seamark.models import Observation, Personas, Position, Reliability, Same, Tabular, bootstrap, fit
-from seamark.models.fitting import optimise, pose
+from seamark.models.problem import pose
 from seamark.models.resampling import _mover, _weights
+from seamark.models.search import optimise
 from seamark.simulation import Society, Tastes, simulate
 
 POSITION = Observation(effects=(Position(),), lapse=False)

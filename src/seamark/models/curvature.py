@@ -34,6 +34,8 @@ Codes = NDArray[np.int64]
 
 DENSE = 2500
 """Up to this many parameters a table is solved as one dense matrix."""
+_SMALL = 400
+"""Up to this many steps with one matrix, whatever its blocks."""
 LARGEST_BLOCK = 64
 """Responses that meet in sets of at most this many are solved set by set."""
 WIDEST_BORDER = 4000
@@ -148,6 +150,11 @@ class Dense:
         return _log_det(_cholesky(self.matrix[np.ix_(rest, rest)]))
 
 
+def one_matrix(likelihood: Likelihood) -> bool:
+    """Whether the curvature is worked out, inverted and kept as one dense matrix."""
+    return likelihood.basis.matrix is not None or likelihood.size <= (DENSE if likelihood.basis.walk is None else _DENSE_WALK)
+
+
 class Components:
     """Which values meet, directly or through others, and where each stands in its block."""
 
@@ -171,8 +178,18 @@ class Components:
     @staticmethod
     def of(likelihood: Likelihood, d: Derivatives) -> Components | None:
         """None where one dense matrix takes it all."""
-        small = likelihood.size <= (DENSE if likelihood.basis.walk is None else _DENSE_WALK)
-        return None if small or likelihood.basis.matrix is not None else Components(csr_array(d.values))
+        return None if one_matrix(likelihood) else Components(csr_array(d.values))
+
+    @staticmethod
+    def to_search(likelihood: Likelihood, d: Derivatives) -> Components | None:
+        """The same, but not None where the one matrix falls into small blocks, and steps with them cost much less."""
+        if not one_matrix(likelihood):
+            return Components.of(likelihood, d)
+        # directions without a prior, which numbers of slots have, are for the one matrix
+        if likelihood.basis.matrix is not None or likelihood.basis.walk is not None or likelihood.design.biases or likelihood.size <= _SMALL:
+            return None
+        found = Components(csr_array(d.values))
+        return found if found.largest <= LARGEST_BLOCK else None
 
     def blocks(self, matrix: csr_array) -> list[Array]:
         """Per size, the blocks (m, s, s)."""

@@ -19,11 +19,12 @@ from scipy.sparse import csr_array
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, Solver, make_solver
 from seamark.models.design import Block, Design
-from seamark.models.fitting import Memory, Problem, optimise, pose
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
 from seamark.models.posterior import State
+from seamark.models.problem import Problem, pose
+from seamark.models.search import Memory, optimise
 from seamark.models.threads import on_one_thread
 from seamark.models.utility import Utility
 from seamark.records import Feedback
