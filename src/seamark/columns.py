@@ -35,7 +35,7 @@ ACTS = ("answer", "ask_back", "refuse")
 MEASURES = ("preference", "reward", "cost")
 RATER_KINDS = ("person", "model", "rule")
 PRIVACY = r"(?:none|randomised_response\(\s*epsilon\s*=\s*([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)\s*\))(?:\s*;\s*cleaned\s*=\s*(before|after|never))?"
-"""What `privacy` may say, as a regular expression of its epsilon and when labels were cleaned: see `seamark.models.targets.Privacy`."""
+"""What `privacy` may say, as a regular expression of its epsilon and when labels were cleaned: see `seamark.models.privacy.Privacy`."""
 PRIVACY_FORM = "Write randomised_response(epsilon=1.0); cleaned=before (or after, never), or none."
 
 COLUMNS: dict[str, Any] = {

@@ -17,7 +17,8 @@ from scipy import optimize, stats
 from scipy.special import expit, log_expit, log_ndtr
 
 from seamark.checks.agreement import krippendorff_alpha
-from seamark.models.targets import Channel, Target, bradley_terry, flip_rate, label_dp, robust, soft_label
+from seamark.models.privacy import flip_rate
+from seamark.models.targets import Channel, Target, bradley_terry, label_dp, robust, soft_label
 
 Array = NDArray[np.float64]
 

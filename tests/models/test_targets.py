@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from seamark.errors import InvalidRecord, InvalidSetting
 from seamark.models.distributional import fit_distribution
+from seamark.models.privacy import Cleaned, Privacy, flip_rate, flip_rates, privatise
 from seamark.models.targets import (
     Channel,
-    Cleaned,
-    Privacy,
     Target,
     adaptive_margin,
     beta_rapl,
@@ -26,12 +25,9 @@ from seamark.models.targets import (
     channel_loss,
     eps_rapl,
     flip,
-    flip_rate,
-    flip_rates,
     label_dp,
     label_smoothing,
     margin_rapl,
-    privatise,
     project,
     robust,
     soft_label,

@@ -186,7 +186,12 @@ class Components:
         if not one_matrix(likelihood):
             return Components.of(likelihood, d)
         # directions without a prior, which numbers of slots have, are for the one matrix
-        if likelihood.basis.matrix is not None or likelihood.basis.walk is not None or likelihood.design.biases or likelihood.size <= _SMALL:
+        if (
+            likelihood.basis.matrix is not None
+            or likelihood.basis.walk is not None
+            or likelihood.design.biases
+            or likelihood.size <= _SMALL
+        ):
             return None
         found = Components(csr_array(d.values))
         return found if found.largest <= LARGEST_BLOCK else None

@@ -24,6 +24,7 @@ from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scal
 from seamark.models.features import style_features
 from seamark.models.observation import Choice, Davidson, Link, Luce, Missing, Observation, Outcome, Rating, Strength, Thumbs
 from seamark.models.people import Strata
+from seamark.models.privacy import Privacy
 from seamark.records import Feedback
 
 _PAIRED = pl.Enum(["left", "right", "tie", "both_bad", "cannot_tell", "skipped"])
@@ -61,6 +62,8 @@ class Block:
     """(n, m) source model of each slot, or (n, 0) where no effect asks for it."""
     numbers: NDArray[np.float64]
     """(n, d, C) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
+    replaced: NDArray[np.float64]
+    """(n,) share of answers that a mechanism for privacy replaced by any answer at random."""
 
     @property
     def lenient(self) -> bool:
@@ -231,6 +234,9 @@ def build_design(
         pl.Series("group", strata.stratum), pl.Series("row", np.arange(feedback.n_judgments)),
         *(pl.Series(f"x{i}", c.codes(feedback)) for i, c in enumerate(covariates)),
     )  # fmt: skip
+    epsilon, notes = _private(feedback)
+    if epsilon is not None:
+        frame = frame.with_columns(pl.Series("epsilon", epsilon))
     if observation.with_effect(Source):
         sources, coded = _source_codes(feedback, sources)
         frame = frame.with_columns(coded)
@@ -238,7 +244,6 @@ def build_design(
     numbers = SlotNumbers.read(feedback, biases) if biases else None
     blocks: list[Block] = []
     left_out: dict[str, int] = {}
-    notes: list[str] = []
     pairs = _where(frame, pl.col("kind") == "pair") if "pair" in families else frame.clear()
     missing = _missing_block(pairs) if observation.with_effect(Missingness) and (known is None or "pair/answered" in known) else None
     unanswered = int(frame["outcome"].is_in(["cannot_tell", "skipped"]).sum())
@@ -369,6 +374,31 @@ def _where(frame: pl.DataFrame, holds: pl.Expr) -> pl.DataFrame:
     return frame if mask.all() else frame.filter(mask)
 
 
+def _private(feedback: Feedback) -> tuple[NDArray[np.float64] | None, list[str]]:
+    """((n_judgments,) epsilon of the randomised response that gave each answer, infinite where none did, None where none did any; notes)."""
+    stated = [(text, Privacy.parse(text)) for text in feedback.judgments["privacy"].drop_nulls().unique().to_list()]
+    private = [(text, p) for text, p in stated if p.flips]
+    if not private:
+        return None, []
+    read = {text: p.epsilon for text, p in private if p.cleaned != "after"}
+    epsilon = feedback.judgments["privacy"].replace_strict(read, default=np.inf, return_dtype=pl.Float64).to_numpy()
+    rows = feedback.judgments.filter(pl.Series(np.isfinite(epsilon)))
+    several = rows.filter((pl.col("kind") == "ranking") | pl.col("worst").is_not_null()).height
+    if several:
+        raise InvalidSetting(
+            "privacy", private[0][0], f"{several:,} of these answers are rankings, or best and worst: how likely a mechanism for privacy made "
+            "one out of another is not worked out for them. Leave them out."
+        )  # fmt: skip
+    notes: list[str] = []
+    for text, p in private:
+        if p.cleaned == "after":
+            # correcting for the mechanism would multiply the harm of each label that was set after it
+            notes.append(
+                f"answers under {text!r} were picked or set after the mechanism: how many are flipped is not known, and they enter as they are"
+            )
+    return epsilon, notes
+
+
 def _by_axis(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     """Parts by axis, named "" or "/axis"."""
     return [(f"/{axis}" if axis else "", part) for (axis,), part in frame.group_by(["axis"], maintain_order=True)]
@@ -392,7 +422,11 @@ def _block(
     weight = coded["weight"].to_numpy()
     extra = [name for name in coded.columns if name[0] == "x" and name[1:].isdigit()]
     source = coded["source"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(-1, m).T if "source" in coded.columns else []
-    columns = [*slots.T, *source, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
+    epsilon, private = np.full(1, np.inf), []
+    if "epsilon" in coded.columns and not isinstance(family, Missing):  # whether there was an answer is no secret
+        epsilon, which = np.unique(coded["epsilon"].to_numpy(), return_inverse=True)
+        private = [which]
+    columns = [*slots.T, *source, *private, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
     kept = slice(None) if (weight > 0).all() else weight > 0
     columns, weight = [column[kept] for column in columns], weight[kept]
     if numbers is not None:
@@ -405,11 +439,14 @@ def _block(
         cells, count = _cells(columns, None if (weight == 1).all() else weight)
         contrast = np.zeros((len(count), len(family.contrast(m)), 0))
     code, group, ordered, rater = cells[-4:]
-    models, levels = cells[m : m + len(source)], cells[m + len(source) : -4]
+    before = m + len(source)
+    models, levels = cells[m:before], cells[before + len(private) : -4]
+    others = np.exp(-epsilon[cells[before]]) if private else np.zeros(len(code))  # odds of each other answer against the true one
+    replaced = family.n_outcomes * others / (1 + (family.n_outcomes - 1) * others)
     nothing = np.zeros((len(code), 0), dtype=np.int64)
     return Block(
         name, family, np.stack(cells[:m], 1), group, code, rater, ordered.astype(np.float64), count, rater,
-        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing, contrast,
+        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing, contrast, replaced,
     )  # fmt: skip
 
 
@@ -419,7 +456,9 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     row = np.repeat(np.arange(len(times)), times)
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
-    parts = {f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers")}
+    parts = {
+        f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers", "replaced")
+    }
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
 
@@ -493,6 +532,14 @@ def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> t
 def _pair_blocks(part: pl.DataFrame, family: Outcome, numbers: SlotNumbers | None) -> list[Block]:
     part = part.with_columns(pl.col("outcome").cast(_PAIRED).to_physical().alias("side"))
     left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)
+    if not isinstance(family, Choice) and "epsilon" in part.columns:
+        private = pl.col("epsilon").is_finite()
+        there = part.filter(private)
+        if there.height and there["strength"].null_count() == there.height and not (there["side"] > 1).any():
+            # a mechanism that gave one of two; where there is no tie, Davidson's answers are Bradley & Terry's
+            blocks = _pair_blocks(there, Choice(), numbers)
+            rest = part.filter(~private).drop("epsilon", "side")
+            return [replace(b, name="pair/private") for b in blocks] + (_pair_blocks(rest, family, numbers) if rest.height else [])
     if isinstance(family, Strength):
         k = family.levels
         if k == 1:  # Rao & Kupper: a decided pair needs no grade
@@ -522,7 +569,9 @@ def _choice_blocks(
     cap = MOST_TIED if known is None else max((f.most for f in fitted), default=1)
     stages: dict[tuple[int, bool], list[tuple[list[int], list[int], dict[str, Any], list[int]]]] = {}
     carried = [
-        name for name in part.columns if name in ("rater", "group", "weight", "ordered", "row") or (name[0] == "x" and name[1:].isdigit())
+        name
+        for name in part.columns
+        if name in ("rater", "group", "weight", "ordered", "row", "epsilon") or (name[0] == "x" and name[1:].isdigit())
     ]
     sourced, approximated, most = "source" in part.columns, 0, 1
     none = bool((part["outcome"] == "both_bad").any()) if known is None else any(f.none for f in fitted)

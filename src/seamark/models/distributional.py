@@ -451,7 +451,7 @@ def fit_distribution(
     family
         Normal() if left out.
     flips
-        Flip rate e: a number, one number per judgment (n_judgments,) (see `targets.flip_rates` for private labels), or "estimate"
+        Flip rate e: a number, one number per judgment (n_judgments,) (see `privacy.flip_rates` for private labels), or "estimate"
         for one unknown rate. Spread also draws answers towards 1/2, but never below the share that flips leave to the better of
         two responses far apart: the data must have such pairs for the rate to be told apart from spread.
     tolerance

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from scipy.special import logsumexp
 from seamark.models.design import Block, Design
 from seamark.models.observation import Missing, Observation
 from seamark.models.shifts import Shift, ShiftMatrix, block_diagonal, shift_matrix, shifts_of
-from seamark.models.terms import Terms, log_prob, terms, with_lapse_covariates, with_scales
+from seamark.models.terms import Terms, diluted, log_prob, randomised, terms, with_lapse_covariates, with_scales
 from seamark.models.utility import Basis, squared_rows
 
 Array = NDArray[np.float64]
@@ -150,6 +151,11 @@ class Cells:
     @property
     def scalar(self) -> bool:
         return len(self.K) == 1
+
+    @cached_property
+    def private(self) -> bool:
+        """Whether some of the answers were replaced at random, at a known rate."""
+        return bool(self.block.replaced.any())
 
     @property
     def lapses(self) -> bool:
@@ -501,16 +507,22 @@ class Likelihood:
 
     def _log_prob(self, c: Cells, z: Array, rows: Any, x: Array) -> Array:
         t = x[self.shape]
-        return log_prob(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
+        found = log_prob(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
+        return diluted(found, c.block.family.n_outcomes, c.block.replaced[rows]) if c.private else found
 
     def _terms(self, c: Cells, z: Array, rows: Any, x: Array, shift: Array) -> Terms:
         """Derivatives by the contrast z and by the parameters of `_shape_of`; `shift` (n[, d]) is the part of z that is not scaled."""
         t = x[self.shape]
-        found = terms(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
+        found = self._plain_terms(c, z, rows, t)
         if c.scale is not None:
             size = c.shape.stop - c.shape.start
             found = with_scales(found, z - shift[rows], c.scale[rows], slice(size, size))
         return found if c.haste is None else with_lapse_covariates(found, c.haste[rows])
+
+    def _plain_terms(self, c: Cells, z: Array, rows: Any, t: Array) -> Terms:
+        """Derivatives by the contrast z, the family's own parameters and the log odds of a lapse."""
+        found = terms(c.block.family, z, c.block.outcome[rows], t[c.shape], self._lapse_odds(c, rows, t))
+        return randomised(found, c.block.family.n_outcomes, c.block.replaced[rows]) if c.private else found
 
     # ------------------------------------------------------------------ many parameter vectors at once
 
@@ -527,10 +539,10 @@ class Likelihood:
         t, mine = x[self.shape], self._shape_of(c)
         shape = np.zeros((self.n_shape, *z.shape))
         if not mine:
-            return terms(c.block.family, z, c.block.outcome, t[c.shape, 0], None).first, shape
+            return self._plain_terms(c, z, slice(None), t[:, 0]).first, shape
         first = np.empty_like(z)
         for b in range(len(z)):
-            found = terms(c.block.family, z[b : b + 1], c.block.outcome, t[c.shape, b], self._lapse_odds(c, slice(None), t[:, b]))
+            found = self._plain_terms(c, z[b : b + 1], slice(None), t[:, b])
             first[b], shape[mine, b] = found.first[0], found.first_t[:, 0]
         return first, shape
 

@@ -152,6 +152,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                     weight,
                     None if lapse is None else np.full(n, fit.shape[-1]),
                 )
+        probs += block.replaced[:, None] * (1 / block.family.n_outcomes - probs)
         preference = np.full(n, np.nan)
         if pair:
             first, second = _sides(block.family)

@@ -14,7 +14,7 @@ minus the Fisher information, so that a Newton step always climbs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +63,15 @@ def log_prob(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_
     else:
         location, cuts, code, _, _ = _ordinal(family, z, outcome, theta)
         plain = _Interval.of(_link(family), location, cuts, code).log_prob
-    if log_lapse_odds is None:
-        return plain
-    lapse = _sigmoid(np.asarray(log_lapse_odds))
-    np.exp(plain, out=plain)
-    plain *= 1 - lapse
-    plain += lapse / family.n_outcomes
-    return np.log(plain, out=plain)
+    return plain if log_lapse_odds is None else diluted(plain, family.n_outcomes, _sigmoid(np.asarray(log_lapse_odds)))
+
+
+def diluted(log_prob: Array, n_outcomes: int, share: float | Array) -> Array:
+    """log((1 - e) P + e / C) in place of log P, where a share e of the answers is any of the C at random. Writes over its input."""
+    np.exp(log_prob, out=log_prob)
+    log_prob *= 1 - share
+    log_prob += share / n_outcomes
+    return np.log(log_prob, out=log_prob)
 
 
 def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odds: float | Array | None = None) -> Terms:
@@ -84,7 +86,17 @@ def terms(family: Outcome, z: Array, outcome: Codes, theta: Array, log_lapse_odd
         plain = _missing(z, outcome, theta)
     else:
         plain = _graded(family, z, outcome, theta)
-    return plain if log_lapse_odds is None else _lapsed(plain, family.n_outcomes, log_lapse_odds)
+    return plain if log_lapse_odds is None else _lapsed(plain, family.n_outcomes, _sigmoid(np.asarray(log_lapse_odds)))
+
+
+def randomised(found: Terms, n_outcomes: int, share: Array) -> Terms:
+    """The same where a known share (n,) of the answers was replaced by any of the C at random: `_lapsed`, its rate being no parameter."""
+    T, out = len(found.first_t), _lapsed(found, n_outcomes, share)
+
+    def second_t(weight: Array) -> Array:
+        return out.second_t(weight)[:T, :T]
+
+    return replace(out, first_t=out.first_t[:T], cross=out.cross[:T], second_t=second_t)
 
 
 # ---------------------------------------------------------------------------------------------- families
@@ -357,9 +369,9 @@ class _Interval:
 # ---------------------------------------------------------------------------------------------- lapse
 
 
-def _lapsed(plain: Terms, n_outcomes: int, log_odds: float | Array) -> Terms:
-    """log((1 - e) P + e / C), e = sigmoid(log_odds); r is the probability that the answer was no lapse, given the answer."""
-    e = _sigmoid(np.asarray(log_odds))  # () or (n,)
+def _lapsed(plain: Terms, n_outcomes: int, e: Array) -> Terms:
+    """log((1 - e) P + e / C), e () or (n,), with its log odds as one more parameter; r is the probability that the answer was no lapse,
+    given the answer."""
     r = np.exp(plain.log_prob)
     r *= 1 - e
     mixed = r + e / n_outcomes
