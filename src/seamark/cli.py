@@ -73,7 +73,7 @@ EffectOption = Annotated[
     typer.Option(
         "--effect",
         help="Beside the usual effects: scale:FIELD (position is fatigue; guideline_version, team, confidence), lapse:seconds, "
-        "position:raters, position:FIELD, source, taste:NAME (taste:log_characters), bias:NAME (a covariate of what was shown: style "
+        "position:raters, position:FIELD, leniency:FIELD (team), source, source:FIELD (ui_version), taste:NAME (taste:log_characters), bias:NAME (a covariate of what was shown: style "
         "control), or bias:NAME:raters. May be given again.",
     ),
 ]
@@ -428,7 +428,7 @@ def _observation(effects: list[str] | None) -> Observation | None:
     """The usual effects, with those that --effect adds."""
     if not effects:
         return None
-    from seamark.models.effects import Bias, Lapse, Position, Scale, Source, Taste
+    from seamark.models.effects import Bias, Lapse, Leniency, Position, Scale, Source, Taste
     from seamark.models.observation import Observation
 
     usual = list(Observation().effects)
@@ -443,8 +443,10 @@ def _observation(effects: list[str] | None) -> Observation | None:
             usual[position] = replace(usual[position], per_rater=True)  # type: ignore[call-arg]  # it is a Position
         elif what == "position" and by:
             usual[position] = replace(usual[position], by=by)  # type: ignore[call-arg]  # it is a Position
-        elif text == "source":
-            usual.append(Source())
+        elif what == "source":
+            usual.append(Source(by))
+        elif what == "leniency" and by:
+            usual = [replace(e, by=by) if isinstance(e, Leniency) else e for e in usual]
         elif what == "bias" and by:
             usual.append(Bias(by.removesuffix(":raters"), per_rater=by.endswith(":raters")))
         elif what == "taste":
@@ -453,7 +455,7 @@ def _observation(effects: list[str] | None) -> Observation | None:
             raise InvalidSetting(
                 "--effect",
                 text,
-                "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, source, taste:NAME, bias:NAME or bias:NAME:raters.",
+                "Use scale:FIELD, lapse:FIELD, position:raters, position:FIELD, leniency:FIELD, source, source:FIELD, taste:NAME, bias:NAME or bias:NAME:raters.",
             )
     return Observation(effects=tuple(usual))
 

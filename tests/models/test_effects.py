@@ -19,6 +19,7 @@ from seamark.models import (
     Davidson,
     Fit,
     Lapse,
+    Leniency,
     Luce,
     Missingness,
     Observation,
@@ -33,6 +34,7 @@ from seamark.models import (
     predict,
     search,
 )
+from seamark.models.privacy import privatise
 from seamark.records import Feedback
 from seamark.simulation import Confidence, Missing, Society, Style, simulate
 
@@ -451,3 +453,159 @@ def test_numbers_of_slots_are_as_uncertain_by_every_solver(monkeypatch: pytest.M
         assert abs(other.estimate - one.estimate) < 0.3 * one.se
         assert other.se == pytest.approx(one.se, rel=0.1)
         assert spread == pytest.approx(wide, rel=0.1)
+
+
+# ---------------------------------------------------------------------------------------------- by team, by screen, by what was shown
+
+
+def _items(rng: np.random.Generator, n: int, items: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(values of items, left and right of n pairs)."""
+    left = rng.integers(0, items, n)
+    return rng.normal(0, 1.0, items), left, (left + rng.integers(1, items, n)) % items
+
+
+def _named(values: np.ndarray, feedback: Feedback) -> np.ndarray:
+    """Values by code of the feedback's responses, whose names end in the number of the item."""
+    found = values[[int(name.split()[-1]) for name in feedback.responses["name"].to_list()]]
+    return found - found.mean()
+
+
+def test_noise_that_goes_with_the_responses_is_told_from_their_values():
+    """Long items are judged with a gap that counts half as much per sd of length: a model of one noise misses the gaps between them,
+    and this one covers (R75, N39)."""
+    rng = np.random.default_rng(0)
+    value, left, right = _items(rng, 12_000, 40)
+    length = rng.normal(0, 1, 40)
+    mean = (length[left] + length[right]) / 2
+    won = rng.random(12_000) < 1 / (1 + np.exp(-(value[left] - value[right]) * np.exp(-0.7 * mean)))
+    feedback = Feedback.from_arrays(
+        left_id=left, right_id=right, outcome=np.where(won, 0, 1), left_length=length[left], right_length=length[right],
+        names={"outcome": ["left", "right"]},
+    )  # fmt: skip
+    right_one, wrong = (fit(feedback, utility=Tabular(), observation=Observation(effects=e, lapse=False)) for e in ((Scale("length"),), ()))
+    assert_near(right_one, "scale: length", -0.7 * mean.std())
+    order = [int(name) for name in feedback.responses["name"].to_list()]
+    long = np.argsort(-length[order])[:10]
+    i, j = (long[k] for k in np.triu_indices(10, 1))
+    truth = value[order]
+    average = np.exp(-0.7 * mean.mean())  # utilities are those of the average circumstances
+    inside = []
+    for result in (right_one, wrong):
+        gaps = result.gaps(feedback, i, j)
+        inside.append(float((np.abs(gaps.mean - average * (truth[i] - truth[j])) < 1.96 * gaps.ignorance).mean()))
+    print("95% intervals of gaps between long items that cover:", inside)
+    assert inside[0] > 0.85 > 0.7 > inside[1]
+
+
+def test_a_lenient_team_is_told_from_good_responses():
+    """Ratings by two teams of which one sees the better half of the responses, and is .8 logits more lenient (R44)."""
+    rng = np.random.default_rng(1)
+    value = rng.normal(0, 1.0, 20)
+    rater = rng.integers(0, 30, 6000)
+    team = rater % 2
+    order = np.argsort(value)
+    item = np.where(rng.random(6000) < 0.8, order[10 * team + rng.integers(0, 10, 6000)], rng.integers(0, 20, 6000))
+    cuts = np.array([-1.5, -0.5, 0.5, 1.5])
+    rating = 1 + (value[item] + 0.8 * team + rng.logistic(size=6000) > cuts[:, None]).sum(0)
+    feedback = Feedback.from_columns(
+        {"kind": ["rating"] * 6000, "outcome": ["answered"] * 6000, "ids": [[f"item {i}"] for i in item], "rating": rating.astype(float).tolist(),
+         "scale_low": [1.0] * 6000, "scale_high": [5.0] * 6000, "rater": [f"r{r}" for r in rater], "team": [f"team {t}" for t in team]}
+    )  # fmt: skip
+    result = fit(feedback, utility=Tabular(), observation=Observation(effects=(Leniency(by="team"),), lapse=False))
+    (found,) = [p for p in result.parameters if p.name.startswith("leniency by team")]
+    assert abs(found.estimate) == pytest.approx(0.8, abs=4 * found.wider)
+    wrong = fit(feedback, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+    truth = _named(value, feedback)
+    errors = [np.sqrt(((r.utilities(feedback) - r.utilities(feedback).mean() - truth) ** 2).mean()) for r in (result, wrong)]
+    print(f"RMSE of values with the team's leniency {errors[0]:.3f}, without {errors[1]:.3f}; offset {found.estimate:.2f}")
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_a_screen_that_flatters_one_model_does_not_rank_it():
+    """Of three equally good models one is favoured by .7 logits on one of two screens: without the screen it leads, with it does not (R46)."""
+    rng = np.random.default_rng(2)
+    value, left, right = _items(rng, 9000, 30)
+    model = np.arange(30) % 3
+    value -= np.array([value[model == m].mean() for m in range(3)])[model]
+    ui = rng.integers(0, 2, 9000)
+    favour = 0.7 * ui * ((model[left] == 2).astype(float) - (model[right] == 2))
+    won = rng.random(9000) < 1 / (1 + np.exp(-(value[left] - value[right] + favour)))
+    feedback = Feedback.from_columns(
+        {"kind": ["pair"] * 9000, "ids": [[f"item {a}", f"item {b}"] for a, b in zip(left, right, strict=True)],
+         "outcome": np.where(won, "left", "right").tolist(), "ui_version": [f"screen {u}" for u in ui],
+         "models": [[f"model {model[a]}", f"model {model[b]}"] for a, b in zip(left, right, strict=True)]}
+    )  # fmt: skip
+    result = fit(feedback, utility=Tabular(), observation=Observation(effects=(Source(by="ui_version"),), lapse=False))
+    by_model = {p.name: p for p in result.parameters if p.name.startswith("source by ui_version")}
+    print({name: (round(p.estimate, 2), round(p.wider, 2)) for name, p in by_model.items()})
+    sign = 1 if any("screen 1 (against screen 0)" in name for name in by_model) else -1
+    commonest = ({"model 0", "model 1", "model 2"} - {name.split(": ")[1].split(",")[0] for name in by_model}).pop()
+    for name, p in by_model.items():
+        planted = 0.7 * (("model 2" in name) - (commonest == "model 2")) * sign
+        assert abs(p.estimate - planted) < 4 * p.wider, name
+
+
+def test_what_the_data_cannot_tell_is_said():
+    """Two guidelines that never judge anything but coin flips: whether they scale the gap nobody can know (R69, R75)."""
+    rng = np.random.default_rng(3)
+    n = 300
+    feedback = Feedback.from_columns(
+        {"kind": ["pair"] * n, "ids": [["item 0", "item 1"]] * n, "outcome": np.where(rng.random(n) < 0.5, "left", "right").tolist(),
+         "guideline_version": [f"v{i}" for i in rng.integers(0, 2, n)]}
+    )  # fmt: skip
+    result = fit(feedback, utility=Tabular(), observation=Observation(effects=(Scale("guideline_version"),), lapse=False))
+    assert any("does not tell scale: guideline_version" in note for note in result.notes), result.notes
+    told = fitted(planted(fatigue=0.5), Scale("position"))
+    assert not any("does not tell" in note for note in told.notes)
+
+
+# ---------------------------------------------------------------------------------------------- labels that were randomised for privacy
+
+
+@pytest.mark.parametrize("kind", ["pair", "ties", "rating", "thumbs"])
+def test_private_labels_are_read_as_what_they_are(kind: str):
+    """Randomised response with epsilon 1 (27% of pairs flipped): values of their size, intervals that cover; read as if they were plain,
+    they come out at about half (R-N2)."""
+    kinds = ("pair" if kind == "ties" else kind,)
+    society = planted(3, privacy=1.0, position=0.0, kinds=kinds, tie=0.3 if kind == "ties" else None, n_judgments=12_000)
+    feedback = society.feedback
+    result = fit(feedback, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+    i, j = np.triu_indices(feedback.n_responses, 1)
+    truth = society.truth.value
+    gaps = result.gaps(feedback, i, j)
+    covered = float((np.abs(gaps.mean - (truth[i] - truth[j])) < 1.96 * gaps.ignorance).mean())
+    silent = replace(feedback, judgments=feedback.judgments.with_columns(privacy=pl.lit(None, dtype=pl.String)))
+    plain = fit(silent, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+
+    def slope(r: Fit) -> float:
+        u, v = r.utilities(feedback), truth - truth.mean()
+        return float(v @ u / (v @ v))
+
+    print(f"{kind}: slope {slope(result):.2f}, as if plain {slope(plain):.2f}; 95% intervals that cover {covered:.2f}")
+    assert slope(plain) < 0.75 < 0.85 < slope(result) < 1.15
+    assert covered > 0.75
+
+
+def test_labels_set_after_the_mechanism_are_said_and_not_corrected():
+    clear = planted(4, position=0.0)
+    private = privatise(clear.feedback, epsilon=1.0, rng=np.random.default_rng(0), cleaned="after")
+    result = fit(private, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+    assert any("after the mechanism" in note for note in result.notes)
+    silent = replace(private, judgments=private.judgments.with_columns(privacy=pl.lit(None, dtype=pl.String)))
+    assert np.allclose(
+        result.utilities(private), fit(silent, utility=Tabular(), observation=Observation(effects=(), lapse=False)).utilities(private)
+    )
+
+
+def test_held_out_private_labels_are_predicted_as_they_are_recorded():
+    """The probability of a recorded answer goes through the mechanism, that of the preference does not."""
+    clear = planted(5, position=0.0)
+    private = privatise(clear.feedback, epsilon=1.0, rng=np.random.default_rng(0))
+    result = fit(private, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+    (recorded,), (plain,) = predict(result, private), predict(result, clear.feedback)
+    flips = 1 / (1 + np.e)
+    assert recorded.probs.max() <= 1 - flips + 1e-9
+    assert plain.probs.max() > recorded.probs.max()
+    answered = np.take_along_axis(recorded.probs, recorded.outcome[:, None], 1)[:, 0]
+    loss = -(recorded.count @ np.log(answered)) / recorded.count.sum()
+    assert flips < loss < np.log(2)

@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seamark.columns import OUTCOMES
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.models.effects import Covariate, Lapse, Missingness, Position, Scale, SlotNumbers, Source, Taste
+from seamark.models.effects import Covariate, Lapse, Leniency, Missingness, Position, Role, Scale, SlotNumbers, Source, Taste
 from seamark.models.features import style_features
 from seamark.models.observation import Choice, Davidson, Link, Luce, Missing, Observation, Outcome, Rating, Strength, Thumbs
 from seamark.models.people import Strata
@@ -181,8 +181,11 @@ def read_covariates(feedback: Feedback, observation: Observation) -> tuple[tuple
     found: list[Covariate] = []
     constant: list[str] = []
     for effect in observation.effects:
-        if isinstance(effect, Position):
-            made = Covariate.read(feedback, effect.by, "position", within_rater=False) if effect.by else None
+        if isinstance(effect, Position | Leniency | Source):
+            if not effect.by:
+                continue
+            role: Role = "position" if isinstance(effect, Position) else "leniency" if isinstance(effect, Leniency) else "source"
+            made = Covariate.read(feedback, effect.by, role, within_rater=False)
         elif isinstance(effect, Scale):
             made = Covariate.read(feedback, effect.by, "scale", within_rater=effect.within_rater)
         elif isinstance(effect, Lapse):
@@ -191,7 +194,7 @@ def read_covariates(feedback: Feedback, observation: Observation) -> tuple[tuple
             continue
         if made is not None:
             found.append(made)
-        elif not isinstance(effect, Position) or effect.by:
+        else:
             constant.append(effect.by)
     return tuple(found), tuple(constant)
 

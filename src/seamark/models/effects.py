@@ -31,6 +31,7 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Role = Literal["scale", "lapse", "position", "leniency", "source"]
 
 _BINS = 12
 """Most levels of a numeric column: within a twelfth of the data an effect moves little."""
@@ -62,6 +63,9 @@ class Position:
 class Leniency:
     """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood."""
 
+    by: str = ""
+    """A column of the judgments (team, guideline_version) whose levels are lenient in common."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -70,6 +74,9 @@ class Source:
     It is relative to the commonest source, as which responses of unknown origin count, and an association: with a table of values
     it is known only as far as models differ more than their responses do.
     """
+
+    by: str = ""
+    """A column of the judgments (ui_version) whose levels favour models differently: a screen that flatters one of them."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,8 @@ class Bias:
 
 @dataclass(frozen=True)
 class Scale:
-    """The gap counts exp(g x) times as much: x a column of the judgments, standardised, or its levels around their mean.
+    """The gap counts exp(g x) times as much: x a column of the judgments, standardised, or its levels around their mean, or the mean of
+    a covariate over what was shown (noise that goes with the responses: Scale("length") where long ones are judged less well).
 
     Scale("position") is fatigue over a session, Scale("guideline_version") or Scale("team") a change of instruction,
     Scale("confidence", within_rater=True) stated confidence, which is taken as evidence and never trusted: g is estimated, and
@@ -132,7 +140,8 @@ class Missingness:
     """Whether a pair is answered at all: "cannot tell" and "skipped" as outcomes whose log odds are m + m_r - c L(gap).
 
     L(gap) = log cosh(gap / 2): close calls are skipped more often where c > 0; m_r differs by rater. Without it they are left out,
-    which is right only if c is 0.
+    which biases nothing as long as gap and rater alone decide (given its gap, a pair that is answered is answered like any other), and
+    loses what a skipped pair tells: that it was close.
 
     Source: a selection model of data missing not at random (Heckman 1979; Diggle & Kenward 1994).
     """
@@ -150,7 +159,7 @@ class Covariate:
     """A column of the judgments as numbers around 0, learnt on one set of judgments and applicable to any."""
 
     by: str
-    role: Literal["scale", "lapse", "position"]
+    role: Role
     within_rater: bool
     levels: tuple[str, ...]
     """Of a column of names, the commonest, with which the others are compared, first; empty where it holds numbers."""
@@ -178,7 +187,7 @@ class Covariate:
         return np.where(np.isnan(values), len(self.table) - 1, codes)
 
     @staticmethod
-    def read(feedback: Feedback, by: str, role: Literal["scale", "lapse", "position"], *, within_rater: bool) -> Covariate | None:
+    def read(feedback: Feedback, by: str, role: Role, *, within_rater: bool) -> Covariate | None:
         """The covariate that this column makes; None where it says the same of every judgment.
 
         Raises
@@ -186,10 +195,13 @@ class Covariate:
         InvalidSetting
             If there is no such column.
         """
-        if by not in feedback.judgments.columns or feedback.judgments[by].dtype.is_nested():
-            raise InvalidSetting("by", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence.")
-        column = feedback.judgments[by]
-        if not column.dtype.is_numeric():
+        named = by in feedback.judgments.columns
+        if not (named or _of_slots(feedback, by)) or (named and feedback.judgments[by].dtype.is_nested()):
+            raise InvalidSetting(
+                "by", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence, or a covariate."
+            )
+        if named and not feedback.judgments[by].dtype.is_numeric():
+            column = feedback.judgments[by]
             counts = column.cast(pl.String).drop_nulls().value_counts().sort(by).sort("count", descending=True, maintain_order=True)
             if counts.height < 2:
                 return None
@@ -338,8 +350,8 @@ def _centre(feedback: Feedback, by: str) -> tuple[float, float]:
 
 
 def _numbers(feedback: Feedback, by: str, within_rater: bool) -> Array:
-    """(n_judgments,) the column, times on a log scale, NaN where it is null."""
-    column = pl.col(by).cast(pl.Float64)
+    """(n_judgments,) the column, or the mean of a covariate over the slots; times on a log scale, NaN where it is null."""
+    column = pl.col(by).cast(pl.Float64) if by in feedback.judgments.columns else pl.col(COVARIATE + by).list.mean()
     if by == "seconds":
         column = column.clip(lower_bound=0.1).log()
     if within_rater:

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 
 _RUNAWAY = 2.0
 """A log scale four prior standard deviations out."""
+_UNTOLD = 0.8
+"""Share of a prior's variance that is left where the data says nearly nothing."""
 _THIN = 40
 """Judgments of a response from which on the coefficients of numbers of slots are right to about 3% (docs/decisions/0013-style-control.md)."""
 
@@ -134,6 +136,9 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
                 f"{name} is {x[index]:+.1f}, more than circumstances do: values and scale have run apart, so leave this effect out"
             )
         parameters.append(parameter(name, index, "log scale" if name.startswith("scale") else "log odds"))
+    untold = [name for name, index in likelihood.circumstances if se[index] ** 2 * state.prior.precision[index] > _UNTOLD]
+    if untold:
+        notes.append(f"the data does not tell {', '.join(untold)}: the intervals are those of the prior, and values may hold the effect")
     if observation.lapse:
         parameters.append(parameter("lapse (log odds)", likelihood.size - 1))
     if basis.features is not None:
@@ -209,7 +214,9 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     membership = posterior[:-1].reshape(design.n_raters, L, -1).sum(2)
     gaps = found.gaps(feedback, first, second).by_group
     summary = latent_summary(latent, membership, seen, gaps, count, rng)
-    return replace(found, latent=summary, notes=(*found.notes, *((summary.alarm,) if summary.alarm else ())))
+    # levels that data does not tell apart say nothing of whether answers differ by taste or by noise
+    apart = found.separates and not summary.collapsed
+    return replace(found, latent=summary, separates=apart, notes=(*found.notes, *((summary.alarm,) if summary.alarm else ())))
 
 
 @cache

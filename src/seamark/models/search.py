@@ -473,7 +473,7 @@ def _usual_variance(likelihood: Likelihood, name: str, index: NDArray[np.int64])
         return 0.5 / max(scale, 1e-12)  # raters who hardly differ are never told apart: start where they do
     if (walk := likelihood.basis.walk) is not None and name.endswith(" of period"):
         return min(0.1, 1 / max(walk.last, 1))  # however short the periods, values may move by about 1 over all of them
-    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source", "bias"))
+    beside = (" of " in name and not shift) or name == "residual" or name.startswith(("position", "taste", "source", "bias", "leniency by"))
     return (0.1 if beside else 1.0) / max(scale, 1e-12)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, eye_array
 
 from seamark.models.design import Block, Design
-from seamark.models.effects import Bias, Leniency, Missingness, Position, Source, Taste
+from seamark.models.effects import Bias, Covariate, Leniency, Missingness, Position, Role, Source, Taste
 from seamark.models.observation import Observation
 
 Array = NDArray[np.float64]
@@ -28,7 +28,8 @@ class Shift:
     """A run of shift parameters that share a prior."""
 
     name: str
-    """position, position of raters, leniency, source, taste, propensity, position by COLUMN, bias by NUMBER, or that of raters."""
+    """position, position of raters, leniency, source, taste, propensity, bias by NUMBER, or that of raters; position, leniency or source
+    by COLUMN."""
     start: int
     names: tuple[str, ...]
     """Per parameter; empty where there is one per rater."""
@@ -61,16 +62,21 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
     for effect in observation.effects:
         if isinstance(effect, Position) and placed:
             add("position", ("position",), 1, estimated=False)
-            for c in design.covariates:
-                if c.role == "position":
-                    add(f"position by {c.by}", c.names, c.width, estimated=c.width > 1)
+            for c in _by(design, "position"):
+                add(f"position by {c.by}", c.names, c.width, estimated=c.width > 1)
             if effect.per_rater and raters_in(placed) > 1:
                 add("position of raters", (), R, estimated=True)
         # a shift per rater needs at least two raters, else it is the cut points under another name
-        elif isinstance(effect, Leniency) and raters_in([b for b in design.blocks if b.lenient]) > 1:
-            add("leniency", (), R, estimated=True)
+        elif isinstance(effect, Leniency) and any(b.lenient for b in design.blocks):
+            for c in _by(design, "leniency"):
+                add(f"leniency by {c.by}", c.names, c.width, estimated=c.width > 1)
+            if raters_in([b for b in design.blocks if b.lenient]) > 1:
+                add("leniency", (), R, estimated=True)
         elif isinstance(effect, Source) and design.sources:
             add("source", design.sources, len(design.sources), estimated=True)
+            for c in _by(design, "source"):
+                names = tuple(f"{model}, {name}" for name in c.names for model in design.sources)
+                add(f"source by {c.by}", names, len(names), estimated=True)
         elif isinstance(effect, Taste) and raters_in(list(design.blocks)) > 1:
             add(f"taste for {effect.of}", (), R, estimated=True)
         elif isinstance(effect, Bias) and effect.by in design.biases:
@@ -80,6 +86,11 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
         elif isinstance(effect, Missingness) and raters_in([b for b in design.blocks if b.name == "pair/answered"]) > 1:
             add("propensity", (), R, estimated=True)
     return tuple(shifts)
+
+
+def _by(design: Design, role: Role) -> list[Covariate]:
+    """The columns by which an effect differs."""
+    return [c for c in design.covariates if c.role == role]
 
 
 def _has_place(block: Block) -> bool:
@@ -179,6 +190,11 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
     every = np.arange(n * d).reshape(n, d)
     known = np.flatnonzero(rater < n_raters)
 
+    def level(s: Shift, role: Role) -> Array:
+        """(n, C) the numbers of the column by which this effect differs."""
+        i = next(i for i, c in enumerate(design.covariates) if c.role == role and s.name == f"{role} by {c.by}")
+        return np.array(design.covariates[i].table)[block.covariate[:, i]]
+
     def put(cells: Codes, column: Codes | int, value: Array) -> None:
         """value (len(cells), d) at one column per cell."""
         rows.append(every[cells].ravel())
@@ -198,18 +214,22 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         elif s.name == "position of raters":
             put(known, s.start + rater[known], placed[known])
         elif s.name.startswith("position by "):
-            i = next(i for i, c in enumerate(design.covariates) if c.role == "position" and s.name == f"position by {c.by}")
-            table = np.array(design.covariates[i].table)[block.covariate[:, i]]
-            for j in range(table.shape[1]):
-                put(np.arange(n), s.start + j, placed * table[:, j, None])
+            for j, x in enumerate(level(s, "position").T):
+                put(np.arange(n), s.start + j, placed * x[:, None])
+        elif s.name.startswith("leniency by ") and block.lenient:
+            for j, x in enumerate(level(s, "leniency").T):
+                put(np.arange(n), s.start + j, np.repeat(x[:, None], d, axis=1))
         elif s.name == "leniency" and block.lenient:
             put(known, s.start + rater[known], np.ones((len(known), d)))
         elif s.name == "propensity" and block.name == "pair/answered":
             put(known, s.start + rater[known], np.tile([0.0, 1.0], (len(known), 1)))
-        elif s.name == "source" and block.name != "pair/answered":
+        elif s.name.startswith("source") and block.name != "pair/answered":
+            M = len(design.sources)
+            times = np.ones((n, 1)) if s.name == "source" else level(s, "source")
             for slot in range(block.source.shape[1]):
-                from_known = np.flatnonzero(block.source[:, slot] < s.n)
-                put(from_known, s.start + block.source[from_known, slot], np.broadcast_to(K[:, slot], (len(from_known), d)))
+                from_known = np.flatnonzero(block.source[:, slot] < M)
+                for j, x in enumerate(times[from_known].T):
+                    put(from_known, s.start + j * M + block.source[from_known, slot], x[:, None] * K[:, slot])
         elif s.name.startswith("taste for "):
             put(known, s.start + rater[known], design.tastes[s.name.removeprefix("taste for ")][block.shown[known]] @ K.T)
     where = (np.concatenate(rows), np.concatenate(columns))
