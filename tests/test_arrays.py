@@ -250,6 +250,13 @@ def test_numbers_that_do_not_fit_say_where() -> None:
         ({"left_id": "a", "right_id": "b", "outcome": "left"}, "at least one array"),
         ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "left_modle": ["gpt"]}, "Did you mean 'left_model'"),
         ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "right_length": [3]}, "Give left_length too"),
+        (
+            {"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "left_length": ["x"]},
+            "^left_length is 'not numbers'. A name of your own",
+        ),
+        ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "left_length": "x"}, "^left_length is 'not numbers'"),
+        ({"left_id": ["a"], "right_id": ["b"], "outcome": ["left"], "response_length": [3]}, "these judgments show left and right"),
+        ({"response_id": ["a"], "rating": [1.0], "left_length": [3]}, "these judgments show response"),
     ],
 )
 def test_arrays_that_make_no_judgment(columns: dict[str, Any], said: str) -> None:
@@ -268,6 +275,10 @@ def test_covariates_of_sides() -> None:
         "covariate.price": [[1, -1], [1, -1]],
     }
     same(made, Feedback.from_columns(columns))
+    nothing = Feedback.from_arrays(**pair, left_length=[None, None], right_length=np.array([None, None]))
+    same(nothing, Feedback.from_columns(lists(pair)))
+    mixed = Feedback.from_arrays(**pair, left_length=np.array([None, 2], dtype=object), right_length=[1, 2.5])
+    same(mixed, Feedback.from_columns(lists(pair) | {"covariate.length": [[None, 1], [2, 2.5]]}))
     alone = Feedback.from_arrays(response_id=["a", "b"], rating=[1.0, 2.0], response_length=[3, 4])
     assert alone.judgments["covariate.length"].to_list() == [[3], [4]]
     with pytest.raises(InvalidRecord, match=r"line 2.*covariate\.length.*finite"):

@@ -436,8 +436,9 @@ def test_style_control_is_named_on_the_command_line(call: Any, tmp_path: Path) -
         text=False, n_responses=8, n_raters=12, n_judgments=1500, groups=1, careless=0.0, opposed=0.0, style=Style((0.8,)), seed=3
     )
     society.feedback.to_jsonl(tmp_path / "votes.jsonl")
-    status, _, err = call("fit", tmp_path / "votes.jsonl", "--effect", "bias:length:raters", "-o", tmp_path / "fit")
+    status, out, err = call("fit", tmp_path / "votes.jsonl", "--effect", "bias:length:raters", "-o", tmp_path / "fit")
     assert status == 0, err
+    assert re.search(r"bias by length, sd over 12 raters +[0-9.]+  \[[0-9.]+, [0-9.]+\] logits per sd", out)
     fit = sm.Fit.load(tmp_path / "fit")
     (found,) = [p for p in fit.parameters if p.name == "bias by length"]
     assert found.unit == "logits per sd"
@@ -446,3 +447,12 @@ def test_style_control_is_named_on_the_command_line(call: Any, tmp_path: Path) -
     status, _, err = call("fit", tmp_path / "votes.jsonl", "--effect", "bias:lenght", "-o", tmp_path / "other")
     assert status == 2
     assert "The covariates of what was shown are length" in err
+    assert "left_lenght and right_lenght" in err
+    twice = ("--effect", "bias:length", "--effect", "bias:length:raters")
+    status, _, err = call("fit", tmp_path / "votes.jsonl", *twice, "-o", tmp_path / "other")
+    assert status == 2
+    assert "Give Bias of length once" in err
+    status, out, err = call("study", tmp_path / "votes.jsonl", "--effect", "bias:length:raters", "-o", tmp_path / "study")
+    assert status == 0, err
+    assert "bias by length, sd over 12 raters" in (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    assert "coverage/bias/length" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_covariates_stay_with_what_was_shown():
     for wrong, said in ((([1.0],), "one number per response"), (([1.0, np.inf],), "finite")):
         with pytest.raises(InvalidRecord, match=said):
             Feedback.from_columns(columns | {"covariate.length": list(wrong)})
+
+
+@pytest.mark.parametrize("covariates", [{"": 3}, {"length": 4, "": 3}])
+def test_a_covariate_without_a_name_is_one_clear_error(tmp_path, covariates: dict[str, float]):
+    good = {"kind": "pair", "responses": [{"text": "a"}, {"text": "b"}], "outcome": "left"}
+    bad = good | {"responses": [{"text": "a", "covariates": covariates}, {"text": "b"}]}
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, (good, bad))))
+    with pytest.raises(InvalidRecord, match=r"line 2: field 'responses\.0\.covariates' is .*a covariate needs a name"):
+        load(tmp_path / "t.jsonl")
+    assert load(tmp_path / "t.jsonl", on_error="skip").n_judgments == 1
 
 
 def test_a_text_is_held_once_however_often_it_is_judged():

@@ -167,6 +167,9 @@ def test_groups_are_planned_for() -> None:
     assert {"raters_young", "half_width_old"} <= set(by_share.to_frame().columns)
 
 
+MEAN: dict[str, Any] = {"target": "mean_win_rate"}
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -184,6 +187,16 @@ def test_groups_are_planned_for() -> None:
         ("disagreement", {"width": 1.0, "assumptions": {"disagreement": 1.0}}),
         ("slope_spread", {"width": 1.0, "assumptions": {"slope_spread": 0.8}}),
         ("group_shares", {"width": 1.0, "assumptions": {"group_shares": {"a": 0.0}}}),
+        ("width", {}),
+        ("budget", {"width": 1.0, "budget": 5.0}),
+        ("n_prompts", {"width": 1.0, "n_prompts": 0}),
+        ("n_responses", {"width": 1.0, "n_responses": 0}),
+        ("equal_groups", {"width": 1.0, "equal_groups": True}),
+        ("n_responses", MEAN | {"width": 0.1, "n_responses": 3}),
+        ("n_prompts", MEAN | {"width": 0.1, "n_prompts": 1}),
+        ("max_per_rater", MEAN | {"width": 0.1, "max_per_rater": 0}),
+        ("budget", MEAN | {"width": 0.1, "budget": 5.0}),
+        ("equal_groups", MEAN | {"width": 0.1, "equal_groups": True}),
     ],
 )
 def test_plans_that_cannot_be_made(name: str, settings: dict[str, Any]) -> None:
@@ -254,11 +267,53 @@ def test_a_budget_is_spent_where_it_tells_most() -> None:
     assert plan(budget=12_000.0, **settings).cheapest.half_width == pytest.approx(bought.half_width / 2, rel=0.05)
     groups = plan(budget=3000.0, **settings | {"assumptions": {"spread": 1.5, "group_shares": {"a": 0.8, "b": 0.2}}}).cheapest
     assert groups.half_width_by_group["b"] > groups.half_width_by_group["a"] > groups.half_width
-    for bad in ({"width": 1.0, "budget": 5.0}, {"budget": 5.0, "target": "gap"}, {"target": "gap"}):
-        with pytest.raises(InvalidSetting, match=r"^width is"):
-            plan(**{"target": "mean_win_rate"} | bad)
-    with pytest.raises(InvalidSetting, match=r"^budget is"):
-        plan(budget=5.0, target="mean_win_rate", cost_per_prompt=10.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"budget": 5.0, "cost_per_prompt": 10.0},
+            r"^budget is 5.0. The least .* 2 prompts with one judgment of each, by 1 rater, costs 22\.00",
+        ),
+        ({"budget": 5.0, "cost_per_judgment": 0.0}, "^budget is 5.0. Nothing costs anything"),
+        ({"budget": 5e9, "cost_per_judgment": 1.0, "max_per_rater": 1}, "^budget is .* more than 1,000,000 raters"),
+        ({"width": 1e-5, "max_per_rater": 1}, "^width is 1e-05. Not even 1,000,000 raters"),
+        ({}, r"^width is None. .*, or a budget\.$"),
+        ({"budget": 5.0, "target": "gap"}, "^budget is 5.0. A budget is planned for the target mean_win_rate"),
+    ],
+)
+def test_what_is_out_of_reach_says_why(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        plan(**MEAN | asked)
+
+
+def test_too_few_prompts_say_how_many_would_do() -> None:
+    with pytest.raises(InvalidSetting, match=r"^width is 0.1. With 50 prompts it is 0\.\d+ at least") as refused:
+        plan(**MEAN, width=0.1, n_prompts=50)
+    enough = int(str(refused.value).partition("Give ")[2].partition(" prompts")[0])
+    assert plan(**MEAN, width=0.1, n_prompts=enough).options
+    with pytest.raises(InvalidSetting):
+        plan(**MEAN, width=0.1, n_prompts=enough - 1)
+
+
+def test_the_busiest_rater_answers_each_prompt_once() -> None:
+    made = plan(**MEAN, width=0.1, max_per_rater=5000)
+    for option in made.options:
+        assert option.judgments_per_rater == math.ceil(option.n_judgments / option.n_raters) <= option.n_prompts
+    assert any("1 rater may have in common" in note for note in made.notes)
+    assert not plan(**MEAN, width=0.03, max_per_rater=50).notes
+
+
+def test_plans_are_in_words_that_fit() -> None:
+    groups = {"assumptions": {"group_shares": {"a": 0.8, "b": 0.2}}}
+    assert "half width of the win rate within it" in str(plan(**MEAN, width=0.1, **groups))
+    text = str(plan(width=1.0, n_prompts=1, n_responses=3, target="group"))
+    assert "a 95% interval 1 logit wide, for the gap of two responses to a prompt, for the people of each group" in text
+    assert "\n1 prompt with 3 responses each" in text
+    assert "there is one group" in text
+    assert "half width of the gap within it" in str(plan(width=2.0, n_prompts=2, **groups))
+    assert "<- cheapest" not in str(plan(**MEAN, budget=500.0)), "there is nothing to choose from"
 
 
 # ---------------------------------------------------------------------------------------------- pilots
@@ -402,7 +457,30 @@ def test_the_command_plans(tmp_path) -> None:
     record = json.loads(run(app, ["plan", str(pilot), "--width", "1.5", "--target", "group", "--json"]).stdout)
     assert set(record["assumptions"]["group_shares"]) == {"group A", "group B"}
     assert record["n_prompts"] == 30
-    assert isinstance(run(app, ["plan", "--width", "-1"]).exception, InvalidSetting)
+    alone = run(app, ["plan", "--target", "mean_win_rate", "--width", "0.9", "--prompts", "30"])
+    assert "next: collect 30 judgments on 30 prompts from 1 rater, then" in alone.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--width", "-1"], "--width is -1.0."),
+        ([], "--width is None."),
+        (["--width", "1", "--per-rater", "0"], "--per-rater is 0. Use a whole number of 1 or more."),
+        (["--target", "mean_win_rate", "--width", "0.1", "--per-rater", "0"], "--per-rater is 0. Use a whole number of 1 or more."),
+        (["--target", "mean_win_rate", "--width", "0.1", "--responses", "4"], "--responses is 4."),
+        (["--width", "1", "--prompts", "0"], "--prompts is 0."),
+        (["--width", "1", "--axis", "help"], "--axis is 'help'. It says how a pilot is read"),
+        (["--width", "1", "--on-error", "skip"], "--on-error is 'skip'."),
+        (["--width", "1", "--equal-groups"], "--equal-groups is True."),
+        (["--width", "1", "--assume", "careless=.5"], "careless is '.5'. Write a number, such as 0.5."),
+        (["--width", "1", "--assume", "group.=1"], "Name the group"),
+    ],
+)
+def test_the_command_names_the_option_that_is_wrong(options: list[str], said: str) -> None:
+    refused = CliRunner().invoke(app, ["plan", *options]).exception
+    assert isinstance(refused, InvalidSetting)
+    assert said in str(refused)
 
 
 def test_the_command_plants(tmp_path) -> None:

@@ -119,9 +119,24 @@ class _Arrays:
 def _to_arrays(columns: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> _Arrays:
     """Typed columns; what cannot be read as its type is null and a fault."""
     for name, value in columns.items():
-        if name not in ARRAYS and (covariate_of(name) is None or not _is_number(value)):
-            near = difflib.get_close_matches(name, ARRAYS, n=1)
-            raise InvalidSetting("from_arrays", name, (f"Did you mean {near[0]!r}? " if near else "") + f"Use {', '.join(ARRAYS)}.")
+        if name in ARRAYS:
+            continue
+        side, covariate = name.partition("_")[0], covariate_of(name)
+        near = (
+            difflib.get_close_matches(name, ARRAYS, n=1)
+            if covariate is None
+            else difflib.get_close_matches(name, _parts(side), n=1, cutoff=0.8)
+        )
+        meant = f"Did you mean {near[0]!r}? " if near else ""
+        if covariate is None:
+            raise InvalidSetting("from_arrays", name, f"{meant}Use {', '.join(ARRAYS)}.")
+        if not _is_number(value):
+            raise InvalidSetting(
+                name,
+                "not numbers",
+                f"{meant}A name of your own that begins with a side is a covariate of what was shown there: give one number per judgment, "
+                "None where it is not known.",
+            )
     lengths = {name: len(value) for name, value in columns.items() if not _is_one(value)}
     if not lengths:
         raise InvalidSetting("from_arrays", sorted(columns), "Give at least one array.")
@@ -141,13 +156,18 @@ def _is_one(value: object) -> bool:
     return value is None or isinstance(value, str | int | float | bool | datetime | np.generic)
 
 
+def _parts(side: str) -> list[str]:
+    return [side + part for part in _PARTS]
+
+
 def _is_number(value: object) -> bool:
     """Whether this is a column of numbers, as covariates are: a misspelt name of another column is told by its texts."""
     if isinstance(value, str | datetime):
         return False
     kind = getattr(getattr(value, "dtype", None), "kind", None)
-    if kind is None and not _is_one(value):
-        kind = "f" if pl.Series(value if isinstance(value, pl.Series) else list(value)[:100]).dtype.is_numeric() else "O"  # type: ignore[call-overload,arg-type]  # it is a sequence, for it is not one value
+    if kind in (None, "O") and not _is_one(value):
+        dtype = pl.Series(value if isinstance(value, pl.Series) else list(value)[:100], strict=False).dtype  # type: ignore[call-overload,arg-type]  # it is a sequence, for it is not one value
+        kind = "f" if dtype.is_numeric() or dtype == pl.Null else "O"
     return kind is None or kind in "iufb"
 
 
@@ -246,7 +266,9 @@ def _covariates(arrays: _Arrays, sides: Sequence[str]) -> dict[str, pl.Series]:
     """Covariates as lists, one number for each side."""
     mine: dict[str, pl.Series] = {}
     for column in filter(covariate_of, arrays.columns):
-        name = covariate_of(column)
+        name, side = covariate_of(column), column.partition("_")[0]
+        if side not in sides:
+            raise InvalidSetting("from_arrays", column, f"Nothing is shown there: these judgments show {' and '.join(sides)}.")
         if f"{sides[0]}_{name}" not in arrays.columns:
             raise InvalidSetting(
                 "from_arrays", column, f"Give {sides[0]}_{name} too; it alone is a difference, that of the first side less the other."

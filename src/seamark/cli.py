@@ -179,6 +179,8 @@ def fit(
     _print_skipped(feedback.report.skipped)
     for p in fitted.parameters:
         typer.echo(f"  {p.name:<36} {p.estimate:+8.3f}  [{p.low:+.3f}, {p.high:+.3f}] {p.unit}")
+    for s in fitted.spreads:
+        typer.echo(f"  {s.label:<36}  {s.sd:7.3f}  [{s.low:.3f}, {s.high:.3f}] {s.unit}")
     for note in (*model.notes, *fitted.notes):
         typer.echo(f"  note: {note}")
     typer.echo(f"next: seamark evaluate {out} HELD_OUT")
@@ -311,12 +313,12 @@ def plan(
     prompts: Annotated[
         int | None, typer.Option(help="Prompts to be judged; those of the pilot, or 100; for mean_win_rate, as many as are best.")
     ] = None,
-    responses: Annotated[int | None, typer.Option(help="Responses to each, of which all pairs are asked about; the pilot's, or 4.")] = None,
+    responses: Annotated[int | None, typer.Option(help="Responses to each, of which all pairs are asked about; the pilot's, or 4; for mean_win_rate 2.")] = None,
     per_rater: Annotated[int, typer.Option(help="Most judgments that one rater gives.")] = 100,
     rater_cost: Annotated[float, typer.Option(help="Cost of a rater.")] = 0.0,
     judgment_cost: Annotated[float, typer.Option(help="Cost of a judgment.")] = 1.0,
     prompt_cost: Annotated[float, typer.Option(help="Cost of a prompt and its responses.")] = 0.0,
-    equal_groups: Annotated[bool, typer.Option("--equal-groups", help="As many raters from each group, not by their share.")] = False,
+    equal_groups: Annotated[bool, typer.Option("--equal-groups", help="As many raters from each of several groups, not by their share.")] = False,
     assume: Annotated[
         list[str] | None,
         typer.Option(
@@ -330,21 +332,29 @@ def plan(
     """How many raters and judgments it takes until intervals are as narrow as wanted, and what is cheapest."""
     from seamark.simulation import plan as make
     from seamark.simulation import read_assumptions
+    from seamark.simulation.planning import counted
 
-    pilot = _read(source, format, columns, on_error, axis, seed) if source else None
-    made = make(
-        pilot, width=width, budget=budget, target=target, assumptions=read_assumptions(assume or []), n_prompts=prompts, n_responses=responses,
-        max_per_rater=per_rater, cost_per_rater=rater_cost, cost_per_judgment=judgment_cost, cost_per_prompt=prompt_cost,
-        equal_groups=equal_groups, seed=seed,
-    )  # fmt: skip
+    unread = {"--format": format, "--columns": columns, "--axis": axis, "--on-error": on_error if on_error != "stop" else None}
+    for name, value in unread.items():
+        if source is None and value is not None:
+            raise InvalidSetting(name, value, "It says how a pilot is read: name the pilot as well, or leave it out.")
+    pilot = _read(source, format, columns, on_error, axis, seed) if source is not None else None
+    with _as_options(
+        n_prompts="prompts", n_responses="responses", max_per_rater="per-rater", cost_per_rater="rater-cost", cost_per_judgment="judgment-cost",
+        cost_per_prompt="prompt-cost", width="width", budget="budget", target="target", equal_groups="equal-groups",
+    ):  # fmt: skip
+        made = make(
+            pilot, width=width, budget=budget, target=target, assumptions=read_assumptions(assume or []), n_prompts=prompts,
+            n_responses=responses, max_per_rater=per_rater, cost_per_rater=rater_cost, cost_per_judgment=judgment_cost,
+            cost_per_prompt=prompt_cost, equal_groups=equal_groups, seed=seed,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(made.to_dict(), ensure_ascii=False))
         return
     typer.echo(str(made))
     best = made.cheapest
-    typer.echo(
-        f"\nnext: collect {best.n_judgments:,} judgments on {best.n_prompts:,} prompts from {best.n_raters:,} raters, then seamark study prefs.jsonl -o out"
-    )
+    what = f"{counted(best.n_judgments, 'judgment')} on {counted(best.n_prompts, 'prompt')} from {counted(best.n_raters, 'rater')}"
+    typer.echo(f"\nnext: collect {what}, then seamark study prefs.jsonl -o out")
 
 
 # ---------------------------------------------------------------------------------------------- parsing and printing
@@ -354,6 +364,17 @@ def _read(source: str, format: str | None, columns: str | None, on_error: str, a
     from seamark.study import read_source
 
     return read_source(source, format=format, columns=_columns(columns), on_error=_on_error(on_error), axis=axis, seed=seed)
+
+
+@contextmanager
+def _as_options(**options: str) -> Generator[None]:
+    """Errors about these arguments, said of the options that they were given by."""
+    try:
+        yield
+    except InvalidSetting as error:
+        if error.name not in options:
+            raise
+        raise InvalidSetting(f"--{options[error.name]}", error.value, error.remedy) from None
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

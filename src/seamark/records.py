@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from seamark.arrays import ArrayLike, read_arrays
 from seamark.columns import COLUMNS, COVARIATE, JUDGMENT_COLUMNS, KIND, OUTCOME, check_frame, completed, covariates_of, to_frame
@@ -73,6 +73,13 @@ class Response(_Record):
     """Id of the response that this one edits or revises."""
     covariates: dict[str, _Number] | None = None
     """What is known about it as it was shown here, by name: the length of this text of a model that writes many, its price, ..."""
+
+    @field_validator("covariates")
+    @classmethod
+    def _each_named(cls, covariates: dict[str, float] | None) -> dict[str, float] | None:
+        if "" in (covariates or ()):
+            raise ValueError("a covariate needs a name, as length in {'length': 412}")
+        return covariates
 
     @model_validator(mode="after")
     def _named(self) -> Response:

@@ -359,7 +359,10 @@ def _describe(fitted: Fit) -> dict[str, Any]:
         "converged": convergence.converged,
         "iterations": convergence.iterations,
         "decrement": convergence.decrement,
-        "parameters": [{"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high, "unit": p.unit} for p in fitted.parameters],
+        "parameters": [
+            *({"name": p.name, "estimate": p.estimate, "low": p.low, "high": p.high, "unit": p.unit} for p in fitted.parameters),
+            *({"name": s.label, "estimate": s.sd, "low": s.low, "high": s.high, "unit": s.unit} for s in fitted.spreads),
+        ],
         "prior": fitted.prior,
         "notes": [*fitted.notes, *(f"{n:,} {what}: left out of the likelihood" for what, n in fitted.data["left_out"].items())],
     }

@@ -16,9 +16,9 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.held_out import check_calibration, decided_cells
 from seamark.checks.model import check_convergence, check_doubts, check_leaderboard, check_rater_reliability, evaluate
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.models import Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Tabular, fit, predict
+from seamark.models import Bias, Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Tabular, fit, predict
 from seamark.records import Feedback
-from seamark.simulation import Society, simulate
+from seamark.simulation import Society, Style, simulate
 
 PLAIN = Observation(effects=(Position(),), lapse=False)
 CODES = {
@@ -406,6 +406,24 @@ def test_judgments_that_cannot_be_placed_block():
     assert (placed.verdict, placed.estimate) == ("blocking", 0.0)
     assert "none of 200" in placed.title
     assert _get(findings, "accuracy").verdict == "not_applicable"
+
+
+def test_judgments_without_the_numbers_that_the_fit_takes_out_are_told():
+    train, test = _board(5, style=Style())
+    result = fit(train, utility=Tabular(), observation=Observation(effects=(Position(), Bias("length"), Bias("position")), lapse=False))
+    column = pl.col("covariate.length")
+    third = test.judgments.with_columns(pl.when(pl.int_range(pl.len()) % 3 == 0).then(column))
+    for judgments, share, verdict, said in (
+        (test.judgments, 1.0, "ok", "All of 450 held-out judgments have length, which the fit takes out (bias by length)."),
+        (third, 1 / 3, "warning", "33% of 450 held-out judgments have length"),
+        (test.judgments.drop("covariate.length"), 0.0, "warning", "None of 450 held-out judgments have length"),
+    ):
+        findings = evaluate(result, replace(test, judgments=judgments))
+        finding = _get(findings, "coverage/bias/length")
+        assert (finding.verdict, finding.estimate, finding.n) == (verdict, share, 450)
+        assert finding.title.startswith(said)
+        assert ("as if it were average" in finding.title) == (share < 1)
+        assert _get(findings, "coverage/bias/position").verdict == "ok"
 
 
 def test_raters_who_say_nothing_of_each_other_cannot_be_told():

@@ -1108,6 +1108,19 @@ def test_a_scale_of_which_one_grade_was_used_is_left_out_and_counted():
     assert set(result.families) == {"rating/help"}
 
 
+def test_ratings_that_are_all_one_grade_are_said_to_be_so():
+    columns: dict[str, Any] = {"kind": ["rating"] * 40, "ids": [[f"r{i % 6}"] for i in range(40)], "outcome": ["answered"] * 40}
+    with pytest.raises(SeamarkError, match=r"all 40 ratings are 3, and one grade .* Collect ratings that differ"):
+        fit(Feedback.from_columns(columns | {"rating": [3.0] * 40}), utility=Tabular())
+    each = columns | {"axis": ["tone"] * 20 + ["help"] * 20, "rating": [3.0] * 20 + [5.0] * 20}
+    with pytest.raises(SeamarkError, match=r"on each of their scales all 40 ratings are the same"):
+        fit(Feedback.from_columns(each), utility=Tabular())
+    with pytest.raises(SeamarkError, match=r"fitted: 20 cannot tell or skipped; 20 ratings on a scale with one grade\. Check"):
+        fit(Feedback.from_columns(columns | {"rating": [3.0] * 40, "outcome": ["answered", "skipped"] * 20}), utility=Tabular())
+    with pytest.raises(SeamarkError, match="all 40 have weight 0"):
+        fit(Feedback.from_columns(columns | {"rating": [3.0, 4.0] * 20, "weight": [0.0] * 40}), utility=Tabular())
+
+
 # ------------------------------------------------------------------------------------ invariance
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seamark.errors import SeamarkError
+from seamark.errors import InvalidSetting, SeamarkError
 from seamark.records import Feedback
 from seamark.sources import columns, files, load
 
@@ -96,6 +96,28 @@ def test_covariates_are_numbers_of_both_sides(tmp_path: Path) -> None:
     rows = [{"left_id": "a", "right_id": "b", "outcome": "left", "left_length": 3, "right_length": 5, "more": [1]}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert load(tmp_path / "t.jsonl").judgments["covariate.length"].to_list() == [[3, 5]]
+
+
+def test_a_covariate_of_one_side_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("left_id,right_id,outcome,left_length,right_price,response_time\na,b,left,3,5,9\nb,c,right,4,2,8\n")
+    read = load(path)
+    assert not [name for name in read.judgments.columns if name.startswith("covariate")]
+    unused, *notes = read.report.notes
+    assert unused == "t.csv: columns not used: left_length, right_price, response_time"
+    assert [note.partition(":")[2] for note in notes] == [
+        " left_length is not used: as a covariate it needs right_length too, a column of numbers; if it is the difference, the first less the "
+        "other, say --columns left_length=left_length",
+        " right_price is not used: as a covariate it needs left_price too, a column of numbers; if it is the difference, the first less the "
+        "other, say --columns left_price=right_price",
+    ]
+    assert load(path, columns={"left_length": "left_length"}).judgments["covariate.length"].to_list() == [[1.5, -1.5], [2, -2]]
+    both = {"left_length": "left_length", "right_length": "right_price"}
+    assert load(path, columns=both).judgments["covariate.length"].to_list() == [[3, 5], [4, 2]]
+    with pytest.raises(InvalidSetting, match="Give left_price too"):
+        load(path, columns={"right_price": "right_price"})
+    with pytest.raises(InvalidSetting, match="show left and right: name it left_time"):
+        load(path, columns={"response_time": "response_time"})
 
 
 @pytest.mark.parametrize("clean", [True, False])

@@ -26,6 +26,7 @@ from seamark.checks.held_out import (
 from seamark.checks.intervals import Z95, Interval, clustered_mean, mean, share
 from seamark.checks.repeats import check_leakage, shares_answers
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.models.effects import SlotNumbers
 from seamark.models.prediction import Predicted, predict
 from seamark.models.result import Fit
 from seamark.models.slopes import PSEUDO_RATERS
@@ -52,6 +53,7 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             check_convergence(fit),
             *leakage,
             check_placed(fit, held_out, predictions),
+            *check_numbers(fit, held_out),
             *check_accuracy(fit, predictions, decided),
             *check_against_people(held_out, decided),
             *check_baselines(held_out, decided, train),
@@ -128,6 +130,28 @@ def check_placed(fit: Fit, held_out: Feedback, predictions: Sequence[Predicted])
         remedy="Evaluate on responses that the fit can read: those it was fitted to, where they are known by name alone."
         if verdict != "ok" else None,
     )  # fmt: skip
+
+
+def check_numbers(fit: Fit, held_out: Feedback) -> list[Finding]:
+    """For each number that moves judgments in the fit (`Bias`), how many of these judgments have it."""
+    answered = replace(held_out, judgments=held_out.judgments.filter(~pl.col("outcome").is_in(["cannot_tell", "skipped"])))
+    n, findings = answered.n_judgments, list[Finding]()
+    for by in (fit.data.get("biases") or {}) if n else ():
+        known = int(SlotNumbers.known(answered, by).sum())
+        share = known / n
+        how_many = "None" if not known else "All" if known == n else f"{share:.0%}"
+        without = "" if known == n else f": {'they' if not known else 'the others'} are predicted as if it were average"
+        verdict: Verdict = "ok" if known == n else "warning" if share < THRESHOLDS.placed_warning else "notice"
+        findings.append(
+            Finding(
+                code=f"coverage/bias/{by}", title=f"{how_many} of {counted(n, 'held-out judgment')} {'has' if n == 1 else 'have'} {by}, which the fit takes out (bias by {by}){without}.",
+                estimate=share, n=n, unit="share", verdict=verdict,
+                reason="A judgment has it where it is known of every response shown. An exact count over the data, so there is no interval.",
+                remedy=f"Give {by} of these judgments, as it was given of those fitted, or read accuracy as that without it."
+                if verdict != "ok" else None,
+            )
+        )  # fmt: skip
+    return findings
 
 
 def check_convergence(fit: Fit) -> Finding:

@@ -247,6 +247,8 @@ def build_design(
     numbers = SlotNumbers.read(feedback, biases) if biases else None
     blocks: list[Block] = []
     left_out: dict[str, int] = {}
+    if known is None:
+        notes += SlotNumbers.one_sided(feedback, biases or ())
     pairs = _where(frame, pl.col("kind") == "pair") if "pair" in families else frame.clear()
     missing = _missing_block(pairs) if observation.with_effect(Missingness) and (known is None or "pair/answered" in known) else None
     unanswered = int(frame["outcome"].is_in(["cannot_tell", "skipped"]).sum())
@@ -275,7 +277,7 @@ def build_design(
             assert isinstance(family, Rating)
             scales = _rating_blocks(rated, family.link, known, numbers)
             if single := rated.height - sum(rows for _, rows in scales):
-                left_out["ratings on a scale with one grade"] = single
+                left_out[_ONE_GRADE] = single
             blocks += [block for block, _ in scales]
         elif kind == "thumbs":
             assert isinstance(family, Thumbs)
@@ -293,7 +295,7 @@ def build_design(
         blocks = [b for b in blocks if b.name in known]
     total = float(sum(b.count.sum() for b in blocks if not isinstance(b.family, Missing)))
     if not blocks or total == 0:
-        raise SeamarkError("no judgment can be fitted: all are unanswered, nominal labels, or of weight 0. Check the outcomes.")
+        raise SeamarkError(_nothing_left(frame, left_out, "fitted" if known is None else "predicted"))
     if strata.latent is not None and repeated:
         blocks = [_over_levels(b, strata.levels, feedback.n_raters) for b in blocks]
     return Design(
@@ -310,6 +312,24 @@ def build_design(
         left_out=left_out,
         notes=tuple(notes),
     )
+
+
+_ONE_GRADE = "ratings on a scale with one grade"
+
+
+def _nothing_left(frame: pl.DataFrame, left_out: Mapping[str, int], purpose: str) -> str:
+    """Why no judgment has a likelihood, and what to do about it."""
+    if left_out.get(_ONE_GRADE) == frame.height:
+        grades = frame["rating"].unique().sort().to_list()
+        same = (
+            f"all {frame.height:,} ratings are {grades[0]:g}"
+            if len(grades) == 1
+            else f"on each of their scales all {frame.height:,} ratings are the same"
+        )
+        remedy = "Collect ratings that differ, or ask which of two responses is better; or check which field holds the rating (--columns)."
+        return f"no judgment can be {purpose}: {same}, and one grade alone does not say which response is better. {remedy}"
+    why = "; ".join(f"{n:,} {what}" for what, n in left_out.items()) or f"all {frame.height:,} have weight 0"
+    return f"no judgment can be {purpose}: {why}. Check the kinds of judgment, the outcomes and the weights."
 
 
 def tastes(

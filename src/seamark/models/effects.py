@@ -270,6 +270,33 @@ class SlotNumbers:
         return found, tuple(constant)
 
     @staticmethod
+    def one_sided(feedback: Feedback, names: Iterable[str]) -> list[str]:
+        """A note for each of the numbers that some judgments have of one of the responses they show, and not of another."""
+        notes: list[str] = []
+        lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
+        for by in names:
+            if not _of_slots(feedback, by) or not (unknown := np.isnan(_flat(feedback, by, lengths))).any():
+                continue
+            lacking = np.bincount(np.repeat(np.arange(len(lengths)), lengths), weights=unknown, minlength=len(lengths))
+            if n := int(((lacking > 0) & (lacking < lengths)).sum()):
+                notes.append(
+                    f"{by} is known of only some of the responses shown in {n:,} of {len(lengths):,} judgments, and taken to be average for the "
+                    f"others: give it for all of them (left_{by} and right_{by}), or for none"
+                )
+        return notes
+
+    @staticmethod
+    def known(feedback: Feedback, by: str) -> NDArray[np.bool_]:
+        """(n_judgments,) whether the number that a `Bias` is by is known, of every response shown."""
+        if _of_slots(feedback, by):
+            lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
+            unknown = np.isnan(_flat(feedback, by, lengths))
+            return np.bincount(np.repeat(np.arange(len(lengths)), lengths), weights=unknown, minlength=len(lengths)) == 0
+        if by not in feedback.judgments.columns:
+            return np.zeros(feedback.n_judgments, dtype=bool)
+        return ~np.isnan(_numbers(feedback, by, within_rater=False))
+
+    @staticmethod
     def read(feedback: Feedback, scales: Mapping[str, tuple[float, float]]) -> SlotNumbers | None:
         """The numbers of these judgments on given scales, 0 where nothing is known; None where nothing is known at all."""
         lengths = feedback.judgments["responses"].list.len().cast(pl.Int64).to_numpy()
@@ -325,7 +352,9 @@ def _centre(feedback: Feedback, by: str) -> tuple[float, float]:
             raise InvalidSetting(
                 "Bias(by=)",
                 by,
-                f"The covariates of what was shown are {', '.join(there) or 'none'}; fields are position, seconds, confidence.",
+                f"The covariates of what was shown are {', '.join(there) or 'none'}; fields are position, seconds, confidence. A table has a "
+                f"covariate in a column for each side, left_{by} and right_{by}; one column with the difference is named with "
+                f"--columns left_{by}=COLUMN.",
             )
         known = _numbers(feedback, by, within_rater=False)
         known = known[~np.isnan(known)]

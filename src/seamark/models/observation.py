@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
-from seamark.models.effects import EFFECTS, Effect, Leniency, Missingness, Position, Reliability
+from seamark.models.effects import EFFECTS, Bias, Effect, Lapse, Leniency, Missingness, Position, Reliability, Scale, Taste
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -424,6 +424,15 @@ class Observation:
         for effect in self.effects:
             if type(effect) not in EFFECTS.values():  # a caller without a type checker
                 raise InvalidSetting("effects", effect, f"Use {', '.join(f'{name}()' for name in EFFECTS)}.")
+        found: dict[tuple[str, str], Effect] = {}
+        for effect in self.effects:
+            of = effect.by if isinstance(effect, Bias | Scale | Lapse) else effect.of if isinstance(effect, Taste) else ""
+            kind = type(effect).__name__
+            if (first := found.get((kind, of))) is not None:
+                raise InvalidSetting(
+                    "effects", f"{first} and {effect}", f"Give {kind}{of and f' of {of}'} once: the data knows the sum of two only."
+                )
+            found[kind, of] = effect
 
     def with_effect(self, kind: type) -> bool:
         return any(isinstance(effect, kind) for effect in self.effects)

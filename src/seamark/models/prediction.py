@@ -74,7 +74,8 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     """Predictions for all judgments of `feedback` whose responses the fit can place and whose kind it has a family for.
 
     The utilities' posterior is integrated out (5 Gauss-Hermite nodes), and so is the rater's slope: over its posterior for
-    raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities.
+    raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities. A number that moves
+    judgments (`Bias`) and is not known here counts as average; `evaluate` says of how many judgments.
     """
     rows = fit.basis.rows_for(feedback)
     placed = pl.element().is_in(np.flatnonzero(rows.known).tolist())

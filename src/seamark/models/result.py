@@ -67,6 +67,25 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How much raters differ in an effect: the sd over raters, with a 95% interval."""
+
+    name: str
+    """leniency, position of raters, bias by NUMBER of raters, ..."""
+    sd: float
+    low: float
+    high: float
+    n: int
+    """Raters it was estimated from."""
+    unit: str
+
+    @property
+    def label(self) -> str:
+        """bias by length, sd over 40 raters: its name in a table of parameters."""
+        return f"{self.name.removesuffix(' of raters')}, sd over {self.n:,} raters"
+
+
+@dataclass(frozen=True)
 class Latent:
     """How well the latent levels of raters (personas, tastes) can be told apart."""
 
@@ -238,6 +257,29 @@ class Fit:
         """The rows of the basis in the period asked about."""
         walk, asked = self.basis.walk, at.get("period") if isinstance(at, Mapping) else None
         return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(asked))
+
+    @property
+    def spreads(self) -> tuple[Spread, ...]:
+        """How much raters differ in each effect that is theirs (`Position(per_rater=True)`, `Leniency`, `Bias(per_rater=True)`, ...).
+
+            log v ~ N(log v^, 1 / (g^2 / 2n + 1 / s^2)),  g = sum_r f_r^2 / v^
+
+        v is the variance over n raters, f_r a rater's own effect and s the sd of the vague prior of log v. At its estimate v^, g is how
+        many of the n effects the data determines (MacKay 1992).
+        """
+        from seamark.models.posterior import VAGUE
+
+        found: list[Spread] = []
+        for part in self.shift_parts:
+            sd = self.prior.get(f"{part.name}_sd", 0.0) if part.per_rater else 0.0
+            own = self.shifts[part.start : part.stop]
+            n = int(np.count_nonzero(own))
+            if sd and n:
+                determined = min(float(own @ own) / sd**2, float(n))
+                step = 1.96 / 2 / np.sqrt(determined**2 / (2 * n) + 1 / VAGUE**2)
+                unit = "logits per sd" if part.name.startswith(("bias", "taste")) else "logits"
+                found.append(Spread(part.name, sd, float(sd * np.exp(-step)), float(sd * np.exp(step)), n, unit))
+        return tuple(found)
 
     @property
     def position(self) -> float:

@@ -44,7 +44,7 @@ from seamark.simulation.settings import read_written
 Array = NDArray[np.float64]
 TARGETS: dict[str, str] = {
     "gap": "the gap of two responses to a prompt, for the mean person",
-    "group": "the same gap, for the people of each group",
+    "group": "the gap of two responses to a prompt, for the people of each group",
     "win_rate": "the probability that a person prefers the one to the other",
     "mean_win_rate": "the share of answers that prefer one system's response to another's, ties half, over prompts like these",
 }
@@ -59,6 +59,8 @@ _NODES = 9
 _MOST_RATERS = 1_000_000
 _MOST_RESPONSES = 200
 _MOST_EACH = 5000
+_FEW_RATERS = 10
+"""Fewer than these say little about people beyond them."""
 _RATERS_PER_GROUP = 3
 """Fewer tell nothing of raters in general; `fit` does not estimate reliability from fewer either."""
 
@@ -106,6 +108,7 @@ class Option:
     """One way to reach the width."""
 
     judgments_per_rater: int
+    """Of who gives most."""
     n_raters: int
     n_judgments: int
     judgments_per_pair: float
@@ -118,6 +121,11 @@ class Option:
     """Of the gap within each group, logits; of a mean win rate, its own within each group."""
     n_prompts: int
     """To be judged."""
+
+
+def counted(n: int, noun: str) -> str:
+    """1 rater, 2,310 raters."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -167,25 +175,26 @@ class Plan:
 
     def __str__(self) -> str:
         a, best = self.assumptions, self.cheapest
-        unit = "" if self.target.endswith("win_rate") else " logits"
-        many = "any number of" if len({o.n_prompts for o in self.options}) > 1 else f"{self.n_prompts:,}"
+        unit = "" if self.target.endswith("win_rate") else " logit" if self.width == 1 else " logits"
+        many = "any number of prompts" if len({o.n_prompts for o in self.options}) > 1 else counted(self.n_prompts, "prompt")
+        whose = "win rate" if self.target == "mean_win_rate" else "gap"
         lines = [
-            f"a 95% interval {self.width:g}{unit} wide, for {TARGETS[self.target]}",
-            f"{many} prompts with {self.n_responses} responses each; values sd {a.spread:.2f}, {a.careless:.0%} careless, "
+            f"a 95% interval {self.width:.4g}{unit} wide, for {TARGETS[self.target]}",
+            f"{many} with {self.n_responses} responses each; values sd {a.spread:.2f}, {a.careless:.0%} careless, "
             f"slopes sd {a.slope_spread:.2f}, {'no ties' if a.log_tie is None else f'log tie propensity {a.log_tie:.2f}'}, "
             f"lapse {a.lapse:.0%}" + (f", disagreement {a.disagreement:.2f}" if len(a.group_shares) > 1 else ""),
             "",
             "  judgments/rater   raters   judgments   per pair   half width         cost    prompts",
         ]
         for o in self.options:
-            mark = "  <- cheapest" if o is best else ""
+            mark = "  <- cheapest" if o is best and len(self.options) > 1 else ""
             lines.append(
                 f"  {o.judgments_per_rater:15,} {o.n_raters:8,} {o.n_judgments:11,} {o.judgments_per_pair:10.2f} {o.half_width:12.3f} "
                 f"{o.cost:12,.2f} {o.n_prompts:10,}{mark}"
             )
         if len(best.raters_by_group) > 1:
-            lines += ["", "  group                raters   half width of its gap"]
-            lines += [f"  {name:<18} {n:8,} {best.half_width_by_group[name]:23.3f}" for name, n in best.raters_by_group.items()]
+            lines += ["", f"  group                raters   half width of the {whose} within it"]
+            lines += [f"  {name:<18} {n:8,} {best.half_width_by_group[name]:12.3f}" for name, n in best.raters_by_group.items()]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
 
@@ -220,13 +229,13 @@ def plan(
         responses, and the plan says how many prompts unless you do: the interval of a gap does not narrow with more of them.
     max_per_rater : most judgments that one rater gives.
     cost_per_rater, cost_per_judgment, cost_per_prompt : in any currency.
-    equal_groups : recruit as many raters from each group, instead of by their share.
+    equal_groups : recruit as many raters from each group, instead of by their share, where there are several.
     seed : of the draws that the expectations are taken over.
 
     Raises
     ------
     InvalidSetting
-        If a number cannot be used, or nothing reaches the width: not even a million raters.
+        If a number cannot be used, or has no place beside the others; or nothing reaches the width, not even a million raters.
 
     Examples
     --------
@@ -236,8 +245,14 @@ def plan(
     """
     if target not in TARGETS:
         raise InvalidSetting("target", target, f"Use {', '.join(TARGETS)}.")
-    if (width is None) == (budget is None) or (budget is not None and target != "mean_win_rate"):
-        raise InvalidSetting("width", width, "Give the width that is wanted; for mean_win_rate, that or a budget.")
+    if budget is not None and target != "mean_win_rate":
+        raise InvalidSetting(
+            "budget", budget, f"A budget is planned for the target mean_win_rate; for {target}, give the width that is wanted."
+        )
+    if width is not None and budget is not None:
+        raise InvalidSetting("budget", budget, "Give a width or a budget: the one says what the other has to be.")
+    if width is None and budget is None:
+        raise InvalidSetting("width", width, f"Give the width that is wanted{', or a budget' if target == 'mean_win_rate' else ''}.")
     if width is not None and (not 0 < width < math.inf or (target.endswith("win_rate") and width >= 1)):
         raise InvalidSetting("width", width, "A width is above 0; that of a win rate is below 1.")
     if budget is not None and not 0 < budget < math.inf:
@@ -246,6 +261,17 @@ def plan(
     for name, value in prices:
         if not 0 <= value < math.inf:
             raise InvalidSetting(name, value, "A cost is 0 or more.")
+    mean = target == "mean_win_rate"
+    if mean and n_responses not in (None, 2):
+        raise InvalidSetting("n_responses", n_responses, "A mean win rate compares two systems: there are 2 responses to each prompt.")
+    for name, value, least in (
+        ("n_prompts", n_prompts, 2 if mean else 1),
+        ("n_responses", n_responses, 2),
+        ("max_per_rater", max_per_rater, 1),
+    ):
+        if value is not None and value < least:
+            open_ = ", or leave it open" if name == "n_prompts" and mean else ""
+            raise InvalidSetting(name, value, f"Use a whole number of {least} or more{open_}.")
     notes: list[str] = []
     assumed = Assumptions()
     if isinstance(assumptions, Assumptions):
@@ -259,28 +285,31 @@ def plan(
         if unknown:
             raise InvalidSetting("assumptions", sorted(unknown), f"Use {', '.join(f.name for f in fields(Assumptions))}.")
         assumed = replace(assumed, **(assumptions or {}))
+    if equal_groups and len(assumed.group_shares) == 1:
+        remedy = "The assumptions have one group; give the shares of several (group_shares; --assume group.NAME=SHARE), or a pilot that has them."
+        raise InvalidSetting("equal_groups", equal_groups, remedy)
     costs = {"per rater": cost_per_rater, "per judgment": cost_per_judgment, "per prompt": cost_per_prompt}
     if target == "mean_win_rate":
-        if max_per_rater < 1 or (n_prompts is not None and n_prompts < 2):
-            raise InvalidSetting("n_prompts", n_prompts, "Use 2 or more, or leave them open; and 1 or more for max_per_rater.")
         found = _items(assumed, costs, width, budget, n_prompts, max_per_rater, equal_groups=equal_groups, seed=seed)
         if not found:
-            raise InvalidSetting(
-                "width" if budget is None else "budget", width or budget, "It buys or reaches nothing; ask for less, or pay more."
-            )
+            raise _out_of_reach(assumed, costs, width, budget, n_prompts, max_per_rater, equal_groups=equal_groups, seed=seed)
         best = min(found, key=(lambda o: (o.cost, o.n_judgments)) if budget is None else (lambda o: (o.half_width, o.cost)))
         wanted = 2 * best.half_width if width is None else width
+        if best.n_raters < _FEW_RATERS:
+            notes.append(
+                f"the width takes answers to be of raters drawn anew; what {counted(best.n_raters, 'rater')} may have in common is not in it: "
+                f"have {_FEW_RATERS} or more, by fewer judgments of each"
+            )
         kept = found if budget is None else (best,)
         return Plan(target, wanted, best.n_prompts, 2, kept, assumed, costs, tuple(notes))
     assert width is not None
     if pilot is not None:
         per_prompt = pilot.responses["prompt"].drop_nulls().value_counts()["count"]
-        n_prompts = n_prompts or max(len(per_prompt), 1)
+        n_prompts = max(len(per_prompt), 1) if n_prompts is None else n_prompts
         n_responses = n_responses or (round(float(per_prompt.mean())) if len(per_prompt) else pilot.n_responses)  # type: ignore[arg-type]  # polars types mean() loosely
     n_prompts, n_responses = n_prompts or 100, n_responses or 4
-    for name, value, least in (("n_prompts", n_prompts, 1), ("n_responses", n_responses, 2), ("max_per_rater", max_per_rater, 1)):
-        if value < least:
-            raise InvalidSetting(name, value, f"Use a whole number of {least} or more.")
+    if n_responses < 2:  # of the pilot
+        raise InvalidSetting("n_responses", n_responses, "The pilot has one response to a prompt; say how many there will be, 2 or more.")
     if max_per_rater > _MOST_EACH:
         raise InvalidSetting("max_per_rater", max_per_rater, f"Use {_MOST_EACH:,} or fewer: a slope is known by then.")
     if n_responses > _MOST_RESPONSES:
@@ -310,8 +339,10 @@ def plan(
         )
     if not options:
         raise InvalidSetting("width", width, f"Not even {_MOST_RATERS:,} raters reach it. Ask for a wider interval, or for fewer prompts.")
-    if len(assumed.group_shares) > 1 and min(options[-1].raters_by_group.values()) < 10:
-        notes.append("a group with fewer than 10 raters says little about people beyond these")
+    if len(assumed.group_shares) > 1 and min(options[-1].raters_by_group.values()) < _FEW_RATERS:
+        notes.append(f"a group with fewer than {_FEW_RATERS} raters says little about people beyond these")
+    if target == "group" and len(assumed.group_shares) == 1:
+        notes.append("there is one group, whose gap is that of everybody; give the shares of several for their own")
     return Plan(target, width, n_prompts, n_responses, tuple(options), assumed, costs, tuple(notes))
 
 
@@ -352,8 +383,42 @@ def _items(
             else float(_Z * math.sqrt(own_total / (prompts * n * share)))
             for (name, share), (own_between, own_total) in zip(shares.items(), by_group, strict=True)
         }  # fmt: skip
-        options.append(Option(min(most, prompts * n), sum(raters.values()), prompts * n, float(n), half, cost, raters, groups, prompts))
+        busiest = max(math.ceil(prompts * n * share / raters[name] - 1e-9) for name, share in shares.items())
+        options.append(Option(busiest, sum(raters.values()), prompts * n, float(n), half, cost, raters, groups, prompts))
     return tuple(options)
+
+
+def _out_of_reach(
+    a: Assumptions, costs: Mapping[str, float], width: float | None, budget: float | None, n_prompts: int | None, most: int, *,
+    equal_groups: bool, seed: int,
+) -> InvalidSetting:  # fmt: skip
+    """Why there is no way to a mean win rate, and what to do about it."""
+    shares = dict.fromkeys(a.group_shares, 1 / len(a.group_shares)) if equal_groups else dict(a.group_shares)
+    if budget is not None:
+        if not any(costs.values()):
+            return InvalidSetting(
+                "budget", budget, "Nothing costs anything: say what a judgment, a rater or a prompt costs, or give a width."
+            )
+        prompts = n_prompts or 2
+        raters = sum(_recruited(prompts, 1, shares, most).values())
+        least = costs["per rater"] * raters + (costs["per judgment"] + costs["per prompt"]) * prompts
+        if least > budget:
+            what = f"{counted(prompts, 'prompt')} with one judgment of each, by {counted(raters, 'rater')}"
+            return InvalidSetting("budget", budget, f"The least that can be bought, {what}, costs {least:,.2f}.")
+        return InvalidSetting("budget", budget, f"It buys more than {_MOST_RATERS:,} raters: plan for less, or give a width.")
+    assert width is not None
+    if n_prompts is not None:
+        between, total, _ = _win_rate_variances(a, np.array(list(shares.values())), seed)
+        variance = between + (total - between) / _REPEATS[-1]
+        narrowest, wanted = 2 * _Z * math.sqrt(variance / n_prompts), math.ceil(variance / (width / 2 / _Z) ** 2)
+        if narrowest > width:
+            remedy = f"Give {wanted:,} prompts or more, leave their number open, or ask for a wider interval."
+            return InvalidSetting(
+                "width", width, f"With {n_prompts:,} prompts it is {narrowest:.3f} at least, since prompts differ. {remedy}"
+            )
+    return InvalidSetting(
+        "width", width, f"Not even {_MOST_RATERS:,} raters reach it. Ask for a wider interval, or for more of each rater."
+    )
 
 
 def _recruited(prompts: int, n: int, shares: Mapping[str, float], most: float) -> dict[str, int]:
@@ -398,6 +463,8 @@ def read_assumptions(texts: Sequence[str]) -> dict[str, Any]:
     plain: list[str] = []
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
+        if name == "group.":
+            raise InvalidSetting("assumptions", text, "Name the group: group.NAME=SHARE.")
         if name.startswith("group."):
             shares[name.removeprefix("group.")] = read_written([f"share={value}"], {"share": 1.0})["share"]
         else:

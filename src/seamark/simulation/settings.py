@@ -393,7 +393,7 @@ def _value(name: str, written: str, *, like: Any) -> Any:
         return tuple(tuple(v) if isinstance(v, list) else v for v in value)
     value = _toml(written)
     if isinstance(like, bool) != isinstance(value, bool) or not isinstance(value, bool | int | float):
-        raise InvalidSetting(name, written, "Write true or false." if isinstance(like, bool) else "Write a number.")
+        raise InvalidSetting(name, written, "Write true or false." if isinstance(like, bool) else "Write a number, such as 0.5.")
     if isinstance(like, int) and not isinstance(like, bool) and not isinstance(value, int):
         raise InvalidSetting(name, written, "Write a whole number.")
     return value

@@ -69,7 +69,7 @@ def _is_judgment(names: set[str]) -> bool:
 def _read(source: Source, options: Options) -> Iterator[Columns]:
     for table in source.tables.values():
         found = list(dict.fromkeys(name for record in table.sample for name in record))
-        names = _mapping(options.columns, found, _covariates(table.sample, found))
+        names = _mapping(options.columns, found)
         if not _is_judgment(set(names)):
             raise InvalidSetting(
                 "columns",
@@ -77,24 +77,50 @@ def _read(source: Source, options: Options) -> Iterator[Columns]:
                 "This does not make a judgment: name left, right and outcome; or chosen and rejected; or response and one of rating, "
                 f"thumb and label. The columns of {table.path.name} are {', '.join(found[:30])}.",
             )
+        alone = _add_covariates(names, table.sample, found)
         if unused := [name for name in found if name not in names.values()]:
             source.notes.append(f"{table.path.name}: columns not used: {', '.join(unused)}")
+        source.notes.extend(f"{table.path.name}: {note}" for note in alone)
         yield from read_rows([table], options, partial(_rows, names), partial(_whole, names))
 
 
-def _covariates(sample: Sequence[Record], found: Sequence[str]) -> list[str]:
-    """Columns named after a side that hold numbers, and are there for the other side too.
+def _add_covariates(names: dict[str, str], sample: Sequence[Record], found: Sequence[str]) -> list[str]:
+    """Adds to the names the columns named after a side that hold numbers and are there for each side shown; a note on each that is not.
 
     Mostly numbers: a cell that is none is then an error that names its line, and not the end of the column.
+
+    Raises
+    ------
+    InvalidSetting
+        If a covariate was given a side that is not shown, or the second side alone.
     """
 
     def numeric(name: str) -> bool:
         given = [record for record in sample if record.get(name) not in (None, "")]
         return sum(_is_number(record, name) for record in given) > 0.5 * len(given)
 
-    held = [name for name in found if covariate_of(name) and numeric(name)]
-    others = {"left": "right", "right": "left", "chosen": "rejected", "rejected": "chosen", "response": "response"}
-    return [name for name in held if f"{others[name.partition('_')[0]]}_{covariate_of(name)}" in held]
+    sides = next(s for s in (("chosen", "rejected"), ("left", "right"), ("response",)) if {s[0], f"{s[0]}_id"} & set(names))
+    for ours in filter(covariate_of, [name for name in names if name not in NAMES]):
+        first = f"{sides[0]}_{covariate_of(ours)}"
+        if ours.partition("_")[0] not in sides:
+            raise InvalidSetting("columns", f"{ours}={names[ours]}", f"These judgments show {' and '.join(sides)}: name it {first}.")
+        if first not in names:
+            remedy = f"Give {first} too; it alone is a difference, that of the first side less the other."
+            raise InvalidSetting("columns", f"{ours}={names[ours]}", remedy)
+    taken = {*names, *names.values()}
+    held = [n for n in found if n not in taken and n not in NAMES and n.partition("_")[0] in sides and covariate_of(n) and numeric(n)]
+    notes: list[str] = []
+    for name in held:
+        each = [f"{side}_{covariate_of(name)}" for side in sides]
+        if set(each) <= {*held, *names}:
+            names[name] = name
+        else:
+            other = next(side for side in each if side != name)
+            notes.append(
+                f"{name} is not used: as a covariate it needs {other} too, a column of numbers; if it is the difference, the first less the "
+                f"other, say --columns {each[0]}={name}"
+            )
+    return notes
 
 
 def _is_number(record: Record, name: str) -> bool:
@@ -104,7 +130,7 @@ def _is_number(record: Record, name: str) -> bool:
         return False
 
 
-def _mapping(given: Mapping[str, str] | None, found: Sequence[str], covariates: Sequence[str]) -> dict[str, str]:
+def _mapping(given: Mapping[str, str] | None, found: Sequence[str]) -> dict[str, str]:
     """Our names to the table's: those given, then those that are the same."""
     given = given or {}
     for ours, theirs in given.items():
@@ -117,7 +143,7 @@ def _mapping(given: Mapping[str, str] | None, found: Sequence[str], covariates: 
                 f"There is no column {theirs!r}. {_nearest(theirs, found)}The columns are {', '.join(found[:30])}.",
             )
     taken = set(given.values())
-    return dict(given) | {name: name for name in (*NAMES, *covariates) if name in found and name not in given and name not in taken}
+    return dict(given) | {name: name for name in NAMES if name in found and name not in given and name not in taken}
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
