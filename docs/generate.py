@@ -1,4 +1,4 @@
-"""Write docs/cli.md, docs/formats.md, docs/api.md, the thresholds in docs/findings.md and what the README prints.
+"""Write docs/cli.md, docs/formats.md, docs/api.md, docs/examples.md, the thresholds in docs/findings.md and what the README prints.
 
 `make docs` runs it; tests/test_docs.py fails when a page is stale.
 """
@@ -271,7 +271,37 @@ def readme() -> str:
         return re.sub(r"^```(?P<kind>\w+)(?: (?P<name>\S+))?\n(?P<body>.*?)^```", block, page, flags=re.MULTILINE | re.DOTALL)
 
 
-PAGES = {"cli.md": cli, "formats.md": formats, "api.md": api, "findings.md": findings, "../README.md": readme}
+def examples() -> str:
+    """The examples in full, each with what it prints; the one on a page stands by itself."""
+    parts = [
+        "# Worked examples",
+        GENERATED,
+        "Each is a file of [examples](../examples), run as it stands here; what it prints is below it.",
+    ]
+    for path in sorted((HERE.parent / "examples").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if path.name == "mini_seamark.py":
+            continue
+        said = ast.get_docstring(ast.parse(text)) or ""
+        first, _, rest = said.partition("\n\n")
+        told = re.sub(r"^    python .*\n\n", "", rest, flags=re.MULTILINE)
+        code = text.partition(said.splitlines()[-1] + '\n"""')[2].strip()
+        shown = subprocess.run([sys.executable, str(path)], env=_plain(), capture_output=True, text=True, check=True).stdout.rstrip()
+        title = first.partition(":")[0]
+        link = f"[{path.name}](../examples/{path.name})"
+        parts += [
+            f"## {title}",
+            f"{first.partition(': ')[2].capitalize()}\n{link}",
+            told,
+            f"```python\n{code}\n```",
+            f"```text\n{shown}\n```",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "cli.md": cli, "formats.md": formats, "api.md": api, "findings.md": findings, "examples.md": examples, "../README.md": readme,
+}  # fmt: skip
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

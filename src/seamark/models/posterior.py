@@ -16,14 +16,12 @@ from scipy.sparse import csr_array, hstack
 
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, make_solver, spread
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
-from seamark.models.result import Convergence
+from seamark.models.result import VAGUE, Convergence
 from seamark.models.slopes import Classes, Slopes
 from seamark.models.walks import Walk
 
 Array = NDArray[np.float64]
 
-VAGUE = 1.5
-"""Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 _KEPT = 512
 """Draws that stand for a covariance of more than DENSE values (3% error of a standard deviation)."""
 

@@ -26,6 +26,9 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
+VAGUE = 1.5
+"""Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
+
 
 @dataclass(frozen=True)
 class Convergence:
@@ -267,8 +270,6 @@ class Fit:
         v is the variance over n raters, f_r a rater's own effect and s the sd of the vague prior of log v. At its estimate v^, g is how
         many of the n effects the data determines (MacKay 1992).
         """
-        from seamark.models.posterior import VAGUE
-
         found: list[Spread] = []
         for part in self.shift_parts:
             sd = self.prior.get(f"{part.name}_sd", 0.0) if part.per_rater else 0.0
