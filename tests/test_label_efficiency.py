@@ -199,7 +199,7 @@ def test_corruption_has_a_verdict() -> None:
     assert LABELS._lost(rows, "ours", "coin", 20) == pytest.approx([0.5, 0.6])
     said = LABELS._corruption_verdict(rows, "ours")
     assert "0.6 to coin flips (undecided), 1.0 to answers by side (undecided)" in said
-    assert "2.0 to coin flips (missed), 2.0 to answers by side (one seed)" in LABELS._corruption_verdict(rows, "plain")
+    assert "2.1 to coin flips (missed), 2.0 to answers by side (one seed)" in LABELS._corruption_verdict(rows, "plain")
     curves |= {"ours: coin": [[0.8950], [0.8949]]}
     assert "0.5 to coin flips (held)" in LABELS._corruption_verdict(_rows("corrupted", curves, (20,)), "ours")
     assert "not run to coin flips" in LABELS._corruption_verdict(rows, "oracle")
