@@ -155,29 +155,30 @@ def told_apart(seed: int, conflict: bool) -> tuple[float, bool]:
     return two.convergence.log_likelihood - one.convergence.log_likelihood, two.latent.collapsed
 
 
-LEVEL, GAIN = 0.05, 3.0
+LEVEL, GAIN = 0.05, 8.0
 """Nominal size, and the gain in log likelihood from which on two personas count as found."""
 
 
 def test_conflict_is_told_from_noise():
     """40 raters with 30 judgments each, a tenth at chance and slopes that differ: 2 societies of two personas, 4 of one population.
 
-    Two personas gain 31 nats or more where they are planted, and less than 3 where raters differ in their noise alone. The collapse alarm
+    Two personas gain 31 nats or more where they are planted, and less than 8 where raters differ in their noise alone. The collapse alarm
     has no nominal size: it may stay silent where there is nothing to tell apart (see the slow test)."""
     planted_gain = [told_apart(seed, conflict=True) for seed in range(2)]
     noise_gain = [told_apart(seed, conflict=False) for seed in range(4)]
     print("gain, conflict:", np.round([g for g, _ in planted_gain], 1), "noise:", np.round([g for g, _ in noise_gain], 1))
-    assert min(gain for gain, _ in planted_gain) > 10 * GAIN / 2
+    assert min(gain for gain, _ in planted_gain) > 2 * GAIN
     assert not any(collapsed for _, collapsed in planted_gain)
     assert max(gain for gain, _ in noise_gain) < GAIN
 
 
 @pytest.mark.slow
 def test_size_of_the_conflict_alarm():
-    """200 societies that are noise alone. A gain of 3 nats or more is found in at most a twentieth of them: the exact upper 95% bound of the
-    share is below .05. The collapse alarm keeps no such size, a negative result: it stays silent, as if personas had been found, in more
-    than a twentieth of the societies, by the exact lower bound."""
-    found = [told_apart(1000 + seed, conflict=False) for seed in range(200)]
+    """200 societies that are noise alone. A gain of 8 nats or more is found in less than a twentieth of them, by the exact upper 95% bound;
+    8 was set after 200 others, in which the gain had quantiles 3.7, 5.0 and 7.0 at .9, .95 and .99; found here 0 of 200, at most .018. The
+    collapse alarm keeps no such size, a negative result: it stays silent, as if personas had been found, in more than a twentieth of the
+    societies, by the exact lower bound; found 46 of 200, .23 [.17, .29]."""
+    found = [told_apart(3000 + seed, conflict=False) for seed in range(200)]
     silent, large = sum(not collapsed for _, collapsed in found), sum(gain > GAIN for gain, _ in found)
     bounds = [stats.binomtest(k, 200).proportion_ci() for k in (silent, large)]
     print(f"collapse alarm silent in {silent} of 200 {bounds[0]}; gain above {GAIN} in {large} {bounds[1]}; quantiles of the gain",
@@ -202,7 +203,9 @@ def test_tastes_are_found(k: int):
     assert found.mean() / truth.mean() == pytest.approx(1.0, abs=0.2)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["one other question", "a question of one's own"])
+@pytest.mark.parametrize(
+    "shared", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["one other question", "a question of one's own"]
+)
 def test_misreaders_are_ranked_by_their_slope_and_not_set_apart(shared: bool):
     """A fifth of 60 raters answer another question on 3 prompts of 10 (values that have nothing to do with the right ones): 6% of answers.
 
