@@ -45,6 +45,9 @@ class World:
     position_by: Mapping[str, float] = field(default_factory=dict)
     """Logits for the slot shown first at each ui_version."""
     source: Mapping[str, float] = field(default_factory=dict)
+    liked: Sequence[float] = ()
+    """A property of each response that raters differ in liking; empty: none."""
+    taste: Mapping[int, float] = field(default_factory=dict)
     scale: float = 0.0
     """Log scale of the gap per standard deviation of confidence."""
     confidence: tuple[float, float] = (0.0, 1.0)
@@ -118,9 +121,11 @@ def answers(row: Mapping[str, object], world: World, slope: float, group: int) -
     sure = 0.0 if confidence is None else (float(confidence) - world.confidence[0]) / world.confidence[1]  # type: ignore[arg-type]
     scaled = slope * math.exp(world.scale * sure)
     plain = [world.utility[r, group] for r in row["responses"]]  # type: ignore[attr-defined]
+    own_taste = 0.0 if rater is None or not world.liked else world.taste.get(rater, 0.0)
+    tasty = [own_taste * world.liked[r] if world.liked else 0.0 for r in row["responses"]]  # type: ignore[attr-defined]
     models = row.get("models") or [None] * len(plain)
     favour = [0.0 if m is None else world.source.get(str(m), 0.0) for m in models]  # type: ignore[attr-defined]
-    v = [scaled * u + f for u, f in zip(plain, favour, strict=True)]
+    v = [scaled * u + f + t for u, f, t in zip(plain, favour, tasty, strict=True)]
     alone = 0.0
     first = 0.0
     for name, (weight, mean, sd) in world.bias.items():
@@ -139,7 +144,7 @@ def answers(row: Mapping[str, object], world: World, slope: float, group: int) -
     if kind == "pair" and world.missing is not None:
         m, fall = world.missing
         propensity = 0.0 if rater is None else world.propensity.get(rater, 0.0)
-        silent = sigmoid(m + propensity - fall * math.log(math.cosh(slope * (plain[0] - plain[1]) / 2)))
+        silent = sigmoid(m + propensity - fall * math.log(math.cosh((slope * (plain[0] - plain[1]) + tasty[0] - tasty[1]) / 2)))
         yield [1 - silent, silent], int(row["outcome"] in ("cannot_tell", "skipped"))
     if row["outcome"] in ("cannot_tell", "skipped"):
         return

@@ -160,3 +160,46 @@ def test_every_part_has_a_section() -> None:
     for heading in ("A mixed crowd", "With texts", "A length bias", "The same labels, 30% of the raters corrupted"):
         assert f"\n## {heading}\n" in written
     assert "0 of them\nhad not converged" in written
+
+
+def _rows(part: str, curves: dict[str, list[list[float]]], per_pair: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Made-up results: per method, per seed, accuracy at each number of judgments a pair."""
+    size = {"part": part, "n_prompts": 24, "n_raters": 20, "n_held": 48, "seconds": 1.0, "code": "x"}
+    return [
+        size | {"seed": seed, "method": method, "per_pair": k, "n": 100 * k, "accuracy": reached}
+        for method, seeds in curves.items()
+        for seed, curve in enumerate(seeds)
+        for k, reached in zip(per_pair, curve, strict=True)
+    ]
+
+
+def test_texts_have_a_verdict() -> None:
+    """Lines over log n from .70 at 100 labels to .95 (oracle), .97 (Linear) and .85 (ours) at 400; seeds differ in the third decimal only,
+    so that intervals are narrow. A target t is passed at 100 * 4^x labels, x = (t - .70) / (rise): ratios of Linear to the oracle are
+    4^(.1 / .27 - .1 / .25) = .96 at .80, .94 at .85 and .92 at .90; of ours 4^(.1 / .15 - .1 / .25) = 1.45."""
+    curve = {"oracle": [[0.70, 0.95], [0.70, 0.951]], "Linear": [[0.70, 0.97], [0.70, 0.971]], "ours": [[0.70, 0.85], [0.70, 0.851]]}
+    text = LABELS.Curves(tuple(_rows("text", curve, (1, 4))))
+    linear = LABELS._verdict(text, "Linear", LABELS.TITLES, LABELS.TEXT_GOAL)
+    assert linear.endswith("labels over the oracle's: 0.96 at 0.80 (held), 0.94 at 0.85 (held), 0.92 at 0.90 (held).")
+    assert "(missed)" in LABELS._verdict(text, "ours", LABELS.TITLES)
+    assert "0.90 not reached" in LABELS._verdict(text, "ours", LABELS.TITLES)
+    # a seed whose curve never passes the target leaves the goal undecided, whatever the others say
+    curve["Linear"].append([0.70, 0.82])
+    curve["oracle"].append([0.70, 0.95])
+    part = LABELS.Curves(tuple(_rows("text", curve, (1, 4))))
+    assert "at 0.90 (undecided, 2 of 3 seeds)" in LABELS._verdict(part, "Linear", LABELS.TITLES, LABELS.TEXT_GOAL)
+
+
+def test_corruption_has_a_verdict() -> None:
+    """Points lost at 20 judgments a pair in two seeds: with t(0.975, 1) = 12.7, .50 and .51 are below 1 (held), .5 and .6 may not be, nor
+    .5 and 1.5 (undecided), 2.0 and 2.1 are above (missed); one seed has no interval."""
+    curves = {"ours: clean": [[0.90], [0.90]], "ours: coin": [[0.895], [0.894]], "ours: side": [[0.895], [0.885]],
+              "plain: clean": [[0.90], [0.90]], "plain: coin": [[0.88], [0.879]], "plain: side": [[0.88]]}  # fmt: skip
+    rows = _rows("corrupted", curves, (20,))
+    assert LABELS._lost(rows, "ours", "coin", 20) == pytest.approx([0.5, 0.6])
+    said = LABELS._corruption_verdict(rows, "ours")
+    assert "0.6 to coin flips (undecided), 1.0 to answers by side (undecided)" in said
+    assert "2.1 to coin flips (missed), 2.0 to answers by side (one seed)" in LABELS._corruption_verdict(rows, "plain")
+    curves |= {"ours: coin": [[0.8950], [0.8949]]}
+    assert "0.5 to coin flips (held)" in LABELS._corruption_verdict(_rows("corrupted", curves, (20,)), "ours")
+    assert "not run to coin flips" in LABELS._corruption_verdict(rows, "oracle")

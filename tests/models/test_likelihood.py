@@ -16,16 +16,17 @@ from scipy.sparse import issparse
 
 import seamark.models.likelihood
 from seamark.models.design import Design, build_design, read_covariates
-from seamark.models.effects import Bias, Lapse, Missingness, Scale, SlotNumbers, Source
+from seamark.models.effects import Bias, Lapse, Missingness, Scale, SlotNumbers, Source, Taste
 from seamark.models.likelihood import Likelihood, Nodes
 from seamark.models.observation import Leniency, Observation, Position, Reliability
-from seamark.models.people import Groups, Personas, Strata
+from seamark.models.people import Groups, Personas, Strata, Varying
 from seamark.models.utility import Basis
 from seamark.records import Feedback
 
 N_RESPONSES, N_RATERS = 6, 4
 EVERYTHING = Observation(effects=(Reliability(), Position(), Leniency()), lapse=True)
 NOTHING = Observation(effects=(), lapse=False)
+LIKING = Observation(effects=(*EVERYTHING.effects, Taste()), lapse=True)
 GRADES = {"clarity": (1.0, 2.0, 4.0, 5.0), "": (0.0, 0.5, 1.0)}
 
 
@@ -104,22 +105,31 @@ def _nodes(rng: np.random.Generator, n_raters: int, q: int = 3, levels: int = 1)
 
 
 def _likelihood(
-    feedback: Feedback, observation: Observation, *, groups: bool, columns: int | None = None, latent: bool = False, seed: int = 3
+    feedback: Feedback,
+    observation: Observation,
+    *,
+    groups: bool,
+    columns: int | None = None,
+    latent: Personas | Varying | None = None,
+    seed: int = 3,
 ) -> Likelihood:
-    """With `columns`, a basis of random features, else the identity."""
+    """With `columns`, a basis of random features, else the identity. What raters differ in liking is random, too."""
     n = feedback.n_responses
     strata = _strata(feedback, groups=groups, latent=latent)
     covariates, _ = read_covariates(feedback, observation)
     matrix = None if columns is None else np.random.default_rng(seed).normal(size=(n, columns))
     basis = Basis(n, matrix, (("values", slice(0, n if columns is None else columns)),))
     biases, _ = SlotNumbers.scales(feedback, observation.effects)
-    return Likelihood(build_design(feedback, observation, strata, covariates=covariates, biases=biases), basis, observation)
+    design = build_design(feedback, observation, strata, covariates=covariates, biases=biases)
+    if any(isinstance(effect, Taste) for effect in observation.effects):
+        design = replace(design, tastes={Taste().of: np.random.default_rng(seed + 1).normal(size=n)})
+    return Likelihood(design, basis, observation)
 
 
-def _strata(feedback: Feedback, *, groups: bool, latent: bool = False) -> Strata:
-    """Groups and three personas, or some of them; a judgment counts on an axis too where there are personas."""
+def _strata(feedback: Feedback, *, groups: bool, latent: Personas | Varying | None = None) -> Strata:
+    """Groups and latent levels, or some of them."""
     factors = [Groups(min_judgments=1).factor(feedback)] if groups else []
-    return Strata.of([*factors, *([Personas(3).factor(feedback)] if latent else [])], feedback)
+    return Strata.of([*factors, *([latent.factor(feedback)] if latent else [])], feedback)
 
 
 def _x(likelihood: Likelihood, seed: int = 4) -> np.ndarray:
@@ -168,6 +178,8 @@ def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nod
         position_of_raters=by_rater["position of raters"],
         propensity=by_rater["propensity"],
         source=dict(zip(likelihood.design.sources, runs.get("source", []), strict=False)),
+        liked=likelihood.design.tastes.get(Taste().of, np.zeros(0)).tolist(),
+        taste=dict(enumerate(runs.get(f"taste for {Taste().of}", []))),
         lapse=reference.sigmoid(t[-1]) if lapses else 0.0,
         grades=_grades(feedback),
     )
@@ -230,24 +242,29 @@ CASES = [
         {"observation": Observation(effects=(Position(),), lapse=True), "groups": False, "columns": 3}, id="position and lapse, features"
     ),
     pytest.param({"observation": Observation(effects=(Leniency(),), lapse=False), "groups": True}, id="leniency, groups"),
-    pytest.param({"observation": EVERYTHING, "groups": True, "latent": True}, id="personas and groups"),
-    pytest.param({"observation": EVERYTHING, "groups": False, "latent": True, "columns": 4}, id="personas, features"),
+    pytest.param({"observation": EVERYTHING, "groups": True, "latent": Personas(3)}, id="personas and groups"),
+    pytest.param({"observation": EVERYTHING, "groups": False, "latent": Personas(3), "columns": 4}, id="personas, features"),
+    pytest.param({"observation": EVERYTHING, "groups": True, "latent": Varying(1, points=5)}, id="varying tastes and groups"),
+    pytest.param({"observation": LIKING, "groups": True}, id="taste for a property, groups"),
+    pytest.param({"observation": LIKING, "groups": False, "columns": 4, "latent": Varying(1, points=5)}, id="both tastes, features"),
 ]
 CIRCUMSTANCES = Observation(
     effects=(
         Reliability(), Position(per_rater=True, by="ui_version"), Leniency(), Source(), Scale("confidence"), Lapse("team"), Missingness(),
     )
 )  # fmt: skip
+TASTES = Observation(effects=(*CIRCUMSTANCES.effects, Taste()))
 NUMBERS = Observation(
     effects=(*CIRCUMSTANCES.effects, Bias("length", per_rater=True), Bias("position")),
 )
 RICH = [
     pytest.param({"observation": CIRCUMSTANCES, "groups": False}, id="circumstances"),
     pytest.param({"observation": CIRCUMSTANCES, "groups": True, "columns": 4}, id="circumstances, groups, features"),
-    pytest.param({"observation": CIRCUMSTANCES, "groups": True, "latent": True}, id="circumstances, groups, personas"),
+    pytest.param({"observation": CIRCUMSTANCES, "groups": True, "latent": Personas(3)}, id="circumstances, groups, personas"),
+    pytest.param({"observation": TASTES, "groups": True, "latent": Varying(1, points=5)}, id="circumstances and tastes, groups"),
     pytest.param({"observation": NUMBERS, "groups": False}, id="numbers of slots"),
     pytest.param({"observation": NUMBERS, "groups": True, "columns": 4}, id="numbers of slots, groups, features"),
-    pytest.param({"observation": NUMBERS, "groups": True, "latent": True}, id="numbers of slots, groups, personas"),
+    pytest.param({"observation": NUMBERS, "groups": True, "latent": Personas(3)}, id="numbers of slots, groups, personas"),
 ]
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -299,6 +316,8 @@ def test_circumstances_agree_with_the_reference(case: dict):
     wanted = {"position", "position by ui_version", "position of raters", "leniency", "source", "propensity"}
     if case["observation"] is NUMBERS:
         wanted |= {"bias by length", "bias by length of raters", "bias by position"}
+    if case["observation"] is TASTES:
+        wanted |= {"taste for log_characters"}
     assert {part.name for part in likelihood.parts} == wanted
     assert len(likelihood.circumstances) == 2
     _against_the_reference(feedback, case)

@@ -11,7 +11,22 @@ import pytest
 import reference
 from scipy import integrate, stats
 
-from seamark.models import Choice, Davidson, Fit, Groups, Leniency, Observation, Position, Rating, Strength, Thumbs, fit, predict
+from seamark.models import (
+    Choice,
+    Davidson,
+    Fit,
+    Groups,
+    Leniency,
+    Observation,
+    Position,
+    Rating,
+    Reliability,
+    Strength,
+    Tabular,
+    Thumbs,
+    fit,
+    predict,
+)
 from seamark.records import Feedback
 from seamark.simulation import Society, simulate
 
@@ -116,6 +131,39 @@ def test_each_rater_answers_as_they_are(reliable: tuple[Society, Fit]):
     assert opposed < 0.2
     assert careless < new < careful
     assert unknown == new
+
+
+def test_the_click_and_the_preference_each_win_on_their_own_target():
+    """Two outputs: what this rater will click here, and what a careful one prefers, of 6 societies with a favour of 1 logit for the first,
+    15% lapses and a tenth of the raters at chance; half of 2,400 judgments are held out.
+
+    Scored by held-out log loss of the clicks, `probs` wins; by divergence from the true sigmoid(gap) of the same pairs, `preference`. What
+    is lost by taking one for the other is about .06 nats either way, and 95% intervals over societies exclude 0.
+    """
+    on_clicks, on_truth = [], []
+    for seed in range(6):
+        society = _society(
+            seed, n_responses=12, n_raters=40, n_judgments=2400, position=1.0, lapse=0.15, careless=0.1, opposed=0.0, tie=None
+        )  # fmt: skip
+        half = np.random.default_rng(seed).random(2400) < 0.5
+        train, rest = society.feedback.filter(half), society.feedback.filter(~half)
+        (p,) = predict(fit(train, utility=Tabular(), observation=Observation(effects=(Reliability(), Position()), lapse=True)), rest)
+        value = dict(zip(society.feedback.responses["id"], society.truth.value, strict=True))
+        v = np.array([value[i] for i in rest.responses["id"]])[p.shown]
+        truth = 1 / (1 + np.exp(v[:, 1] - v[:, 0]))
+
+        def loss(q: np.ndarray, target: np.ndarray, count: np.ndarray = p.count) -> float:
+            """Cross-entropy of a probability that the first is preferred."""
+            return float(-(target * np.log(q) + (1 - target) * np.log(1 - q)) @ count / count.sum())
+
+        click = p.probs[:, 0]
+        clicked = (p.outcome == 0).astype(float)
+        on_clicks.append(loss(p.preference, clicked) - loss(click, clicked))
+        on_truth.append(loss(click, truth) - loss(p.preference, truth))
+    for gain, name in ((on_clicks, "clicks"), (on_truth, "truth")):
+        half_width = stats.t.ppf(0.975, 5) * np.std(gain, ddof=1) / np.sqrt(6)
+        print(f"on the {name}: {np.mean(gain):.4f} +- {half_width:.4f} nats, 6 societies, 1,200 held out in each")
+        assert np.mean(gain) - half_width > 0.02
 
 
 def test_position_counts_only_where_the_order_is_known(plain: tuple[Society, Fit]):
