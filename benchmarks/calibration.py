@@ -3,6 +3,7 @@
     python benchmarks/calibration.py                      resume where the results file stands, up to the targets of every cell
     python benchmarks/calibration.py --budget-hours 0.5   the same for half an hour
     python benchmarks/calibration.py --cells 0 7 wrong    some cells, by number, by a word of their name
+    python benchmarks/calibration.py --again 100          a hundred batches of earlier code once more: are their fits what they were?
     python benchmarks/calibration.py --quick              a few fits of a few cells, to see that it runs
     python benchmarks/calibration.py --write              the tables of docs/calibration.md, and what models/coverage.py ships
 
@@ -29,8 +30,9 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -59,6 +61,8 @@ BATCH = 10
 """Fits per line of the results file: what is lost when the run is killed."""
 MANY, SOME, WRONG = 2000, 500, 200
 """Fits per cell: where one takes less than `FAST` seconds; elsewhere; of what is wrong on purpose."""
+SAME = 0.05
+"""By how much a z may move between two states of the code, and the fit be the same."""
 FAST = 0.1
 GUESS = {"Same": 3.0, "Groups": 5.0, "Personas": 15.0, "Varying": 60.0}
 """Seconds that a first batch may take."""
@@ -157,6 +161,22 @@ def read_results(path: Path, cells: Sequence[Cell]) -> dict[int, list[dict[str, 
     return {number: list(batches.values()) for number, batches in found.items()}
 
 
+def measured_again(path: Path) -> tuple[int, int]:
+    """(fits that two states of the code have made, those of them whose every z moved by less than SAME)."""
+    first: dict[tuple[int, int], dict[str, Any]] = {}
+    fits, same = 0, 0
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            before = first.setdefault((line["cell"], line["first"]), line)
+            if before["code"] != line["code"] and before["harness"] == line["harness"] and before["truth"] == line["truth"]:
+                for one, other in zip(before["fits"], line["fits"], strict=True):
+                    fits += 1
+                    z, now = one.get("z", {}), other.get("z", {})
+                    same += z.keys() == now.keys() and all(abs(z[name] - now[name]) < SAME for name in z)
+    return fits, same
+
+
 def seconds_per_fit(batches: Sequence[Mapping[str, Any]]) -> float:
     """Median, which a busy machine moves least."""
     taken = [f["seconds"] for b in batches for f in b["fits"] if "seconds" in f]
@@ -195,11 +215,11 @@ def tasks(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]]
 
 
 def run(
-    cells: Sequence[Cell], path: Path, *, budget_s: float, processes: int, fits: int = 0, fresh: bool = False
+    cells: Sequence[Cell], path: Path, *, budget_s: float, processes: int, fits: int = 0, fresh: bool = False, again: int = 0
 ) -> dict[int, list[dict[str, Any]]]:
     """Fit until all targets are reached or the budget is spent; each finished batch is on disk before the next is counted.
 
-    `fresh` measures again what was measured with other code.
+    `fresh` measures again what was measured with other code, `again` so many batches of it, drawn at random, and nothing else.
     """
     code_fingerprint()  # before anybody can edit what has been imported
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,9 +231,14 @@ def run(
         done = {number: [b for b in batches if b["code"] == code_fingerprint()] for number, batches in done.items()}
     end = time.monotonic() + budget_s
     total = sum((fits or target(c, done[c.number])) // BATCH - len(done[c.number]) for c in cells)
+    wanted: Iterable[tuple[Cell, int]] = tasks(cells, done, fits)
+    if again:
+        old = [(c, b["first"]) for c in cells for b in done[c.number] if b["code"] != code_fingerprint()]
+        total = min(again, len(old))
+        wanted = [old[i] for i in np.random.default_rng(0).permutation(len(old))[:total]]
 
     def until_spent() -> Iterator[tuple[Cell, int]]:
-        for task in tasks(cells, done, fits):
+        for task in wanted:
             if time.monotonic() > end:
                 return
             yield task
@@ -344,8 +369,8 @@ def _row(*entries: object) -> str:
     return "| " + " | ".join(str(e) for e in entries) + " |"
 
 
-def tables(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """The measured part of the page, in Markdown."""
+def tables(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]], again: tuple[int, int] = (0, 0)) -> str:
+    """The measured part of the page, in Markdown; `again` is what `measured_again` found."""
     found = families_of_tests(cells, done)
     level = {(c.cell.number, c.quantity): c for c in found["level"]}
     codes = sorted({b["code"] for batches in done.values() for b in batches})
@@ -354,6 +379,7 @@ def tables(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]
     out = [
         f"{fits:,} fits of {len(right)} compositions and {len(found['gap']) - len(right)} made wrong on purpose; "
         f"{len(codes)} state{'s' if len(codes) > 1 else ''} of the code ({', '.join(codes)}).",
+        *([f"{again[0]:,} fits were made once more by later code: in {again[1]:,} no z moved by {SAME}."] if again[0] else []),
         "",
         f"Gaps of the mean person: {sum(c.passes for c in right)} of {len(right)} compositions pass; pooled, "
         f"{100 * sum(c.covered for c in right) / max(sum(c.n for c in right), 1):.1f}% of {sum(c.n for c in right):,} intervals cover.",
@@ -477,9 +503,9 @@ def _between(text: str, start: str, end: str, new: str) -> str:
     return f"{before}{start}\n{new}\n{end}{after}"
 
 
-def write(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
+def write(cells: Sequence[Cell], done: Mapping[int, Sequence[Mapping[str, Any]]], again: tuple[int, int]) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(_between(page, "<!-- measured -->", "<!-- end -->", "\n" + tables(cells, done) + "\n"), encoding="utf-8")
+    PAGE.write_text(_between(page, "<!-- measured -->", "<!-- end -->", "\n" + tables(cells, done, again) + "\n"), encoding="utf-8")
     code = SHIPPED.read_text(encoding="utf-8")
     SHIPPED.write_text(_between(code, "# fmt: off", "# fmt: on", shipped(cells, done)), encoding="utf-8")
 
@@ -491,6 +517,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=[], help="numbers, or words of their names")
     parser.add_argument("--fits", type=int, default=0, help="fits per cell, in place of 500, or 2,000 where they are quick")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured with other code")
+    parser.add_argument("--again", type=int, default=0, metavar="BATCHES", help="measure only so many batches of earlier code once more")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--quick", action="store_true", help="10 fits of the bare cell and of one wrong on purpose; nothing is kept")
     parser.add_argument("--list", action="store_true", help="only say which cells there are")
@@ -498,7 +525,7 @@ def main() -> None:
     given = parser.parse_args()
     cells = all_cells()
     if given.write:
-        write(cells, read_results(given.results, cells))
+        write(cells, read_results(given.results, cells), measured_again(given.results))
         return
     if given.cells:
         cells = [c for c in cells if any(str(c.number) == w or (not w.isdigit() and w in c.name) for w in given.cells)]
@@ -510,9 +537,11 @@ def main() -> None:
         cells = [c for c in cells if c.fitted == Composition() and (not c.wrong or c.copies > 1)]
         given.fits, given.results = BATCH, Path(os.devnull)
     done = run(
-        cells, given.results, budget_s=3600 * given.budget_hours, processes=given.processes, fits=given.fits, fresh=given.fresh
+        cells, given.results, budget_s=3600 * given.budget_hours, processes=given.processes, fits=given.fits, fresh=given.fresh,
+        again=given.again,
     )  # fmt: skip
-    print(tables(cells, done))
+    done = read_results(given.results, cells) if given.again else done
+    print(tables(cells, done, measured_again(given.results)))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ _MEANINGS = {
     "assistance": "what help the rater was shown",
     "provenance": "where the judgment comes from",
     "weight": "how many judgments it stands for",
-    "privacy": "the mechanism that protected the answer",
+    "privacy": "the mechanism that protected the answer, such as `randomised_response(epsilon=1.0); cleaned=before`; fits undo it",
 }
 """What the fields hold, in the words of docs/formats.md."""
 _SIDES = ("left", "right", "chosen", "rejected", "response")

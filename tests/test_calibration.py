@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -176,6 +177,22 @@ def test_a_run_resumes_where_it_was_killed(tmp_path: Path):
     done = calibration.run([BARE], path, budget_s=100, processes=1, fits=20)
     assert sorted(b["first"] for b in done[0]) == [0, 10]
     assert len({f["number"] for b in calibration.read_results(path, [BARE])[0] for f in b["fits"]}) == 20
+
+
+def test_what_later_code_measures_again_is_compared_and_counts_once(tmp_path: Path):
+    path = tmp_path / "r.jsonl"
+    calibration.run([BARE], path, budget_s=100, processes=1, fits=20)
+    assert calibration.measured_again(path) == (0, 0)
+    path.write_text(path.read_text(encoding="utf-8").replace(calibration.code_fingerprint(), "earlier"), encoding="utf-8")
+    calibration.run([BARE], path, budget_s=100, processes=1, again=1)
+    assert calibration.measured_again(path) == (10, 10)
+    done = calibration.read_results(path, [BARE])
+    assert sum(len(b["fits"]) for b in done[0]) == 20
+    line = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    line["fits"][0]["z"]["gap"] += 1.0
+    path.write_text("\n".join([*path.read_text(encoding="utf-8").splitlines()[:-1], json.dumps(line)]), encoding="utf-8")
+    assert calibration.measured_again(path) == (10, 9)
+    assert "in 9 no z moved" in calibration.tables([BARE], done, (10, 9))
 
 
 def test_no_budget_no_fits(tmp_path: Path):
