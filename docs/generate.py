@@ -164,7 +164,14 @@ def _meanings(names: Iterable[str]) -> str:
     return "\n".join(f"| `{name}` | {(_MEANINGS | sides)[name]} |" for name in names)
 
 
-FURTHER = ("seamark.models", "seamark.checks", "seamark.models.labels", "seamark.models.distributional", "seamark.models.targets", "seamark.simulation")
+FURTHER = (
+    "seamark.models",
+    "seamark.checks",
+    "seamark.models.labels",
+    "seamark.models.distributional",
+    "seamark.models.targets",
+    "seamark.simulation",
+)
 """Modules whose other public names are listed, too."""
 
 

@@ -13,7 +13,7 @@ what each rater shares with itself. U / D estimates the variance of the amounts,
 Before, g is made to add up to nothing within each rater and each response: raters that differ, and come and go, and questions that do,
 then give U nothing, however much they differ. The p_j are fitted to the same answers, which makes U too large by a known amount, taken off.
 The distribution of U where nothing moves is that under random signs of the raters' S_r (wild bootstrap, Liu 1988), the same signs for all
-patterns and parts, so that the largest of many standardised U has a distribution of its own (Westfall & Young 1993). More than 400 raters
+patterns and parts, so that the largest of many standardised U has a distribution of its own (Westfall & Young 1993). More than 200 raters
 are put together at random into as many; below 12 raters each comparison has a sign, and what is found holds for these raters. Days are
 counted from the first judgment.
 """
@@ -46,7 +46,7 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 
 _DAY = timedelta(days=1)
-_UNITS = 400
+_UNITS = 200
 _FEW = 12
 """With fewer raters their signs have too few patterns."""
 _FLIPS = 999
@@ -54,12 +54,12 @@ _CUTS = 17
 """Times at which values may have jumped: twentieths of the comparisons from 10% to 90%, as few make unreliable ends."""
 _LEAST = 100
 """Comparisons below which nothing is looked for."""
-_MOST = 20_000
+_MOST = 10_000
 """Comparisons that are looked at; of more, a random part."""
 _PRIOR = 0.25
 """Prior precision of the values that stand still: sd 2 logits."""
-_PROBES = 16
-_ALARM = 0.05
+_ALARM, _SURE = 0.05, 0.01
+"""p from which a change is a notice, and a warning."""
 _GROUPS = 8
 """Up to so many groups of raters have values of their own that stand still."""
 
@@ -193,7 +193,7 @@ def _unbent(ratio: Any) -> Any:
     return ratio / np.maximum(1 - 0.69 * ratio, 0.1)
 
 
-def _common(answers: Answers, g: Array, unit: Codes, n_units: int) -> _Common:
+def _common(answers: Answers, g: Array, unit: Codes, n_units: int, pulls: Array | None = None) -> _Common:
     rows, two = np.tile(unit, 2), np.concatenate([answers.left, answers.right])
     score = np.concatenate([answers.excess * g, -answers.excess * g])
     S = csr_array((score, (rows, two)), shape=(n_units, answers.n_responses))
@@ -204,28 +204,33 @@ def _common(answers: Answers, g: Array, unit: Codes, n_units: int) -> _Common:
     K, V = (S @ S.T).toarray(), (diagonal @ diagonal.T + across @ across.T).toarray()
     np.fill_diagonal(K, 0.0)
     np.fill_diagonal(V, 0.0)
-    return _Common(K, V, _bias(answers, g, unit, n_units))
+    return _Common(K, V, np.zeros(n_units) if pulls is None else _bias(answers, g, unit, S, pulls))
 
 
-def _bias(answers: Answers, g: Array, unit: Codes, n_units: int) -> Array:
+def _pulls(answers: Answers, unit: Codes, n_units: int) -> Array:
+    """(n, R) by how much each rater's answers pull the gap at each comparison, in the fit of the values that stand still: X M X_r' e_r."""
+    assert answers.still is not None
+    x, own = answers.still.x, csr_array((answers.excess, (np.arange(len(unit)), unit)), shape=(len(unit), n_units))
+    return x @ answers.still.solve((x.T @ own).toarray())
+
+
+def _bias(answers: Answers, g: Array, unit: Codes, S: csr_array, pulls: Array) -> Array:
     """(R,) expectation of the rows of K where nothing moves.
 
-    The residuals e of the fit have covariance W - W X (M + prior M^2) X' W, M the inverse of its curvature: raters' residuals at a response
-    are too unlike each other. The traces are those of a few random probes, in which raters have random signs so that only their own terms stay.
+    The fit follows everybody's answers, so that S_r less what the fit took of it contains, with the other sign, some of each S_s. With T_r
+    the sum over r of w_j g_j x_j X_j', that is, over all r != s,
+
+        - 2 sum_r S_r' (T - T_r) M X_r' e_r  +  sum_q (|T M X_q' e_q|^2 - sum_r |T_r M X_q' e_q|^2)
+
+    Source: cluster-robust variances of residuals, as Bell & McCaffrey 2002, for the terms between clusters.
     """
-    if answers.still is None:
-        return np.zeros(n_units)
-    rng = np.random.default_rng(0)
-    z = rng.choice([-1.0, 1.0], (answers.n_responses, _PROBES))
-    contrast = (answers.weight * g)[:, None] * (answers.shown @ z)
-    signs = rng.choice([-1.0, 1.0], (n_units, _PROBES))[unit]
-
-    def trace(v: Array) -> float:
-        solved = still.solve(np.ascontiguousarray(v))
-        return float((v * solved).sum() + _PRIOR * (solved**2).sum()) / _PROBES
-
-    still = answers.still
-    total = trace(still.x.T @ (signs * contrast)) - trace(still.x.T @ contrast)
+    x, n_units, rows = answers.shown, S.shape[0], np.arange(len(unit))
+    weighed = (answers.weight * g)[:, None] * pulls
+    seen = x @ S.T.toarray()
+    first = (seen * weighed).sum(0) - np.bincount(unit, seen[rows, unit] * weighed[rows, unit], n_units)
+    key, n_keys = compact(combine(np.tile(unit, 2), np.concatenate([answers.left, answers.right])))
+    within = csr_array((np.repeat([1.0, -1.0], len(unit)), (key, np.tile(rows, 2))), shape=(n_keys, len(unit)))
+    total = -2 * first.sum() + ((x.T @ weighed) ** 2).sum() - ((within @ weighed) ** 2).sum()
     share = np.bincount(unit, answers.weight * g**2, n_units)
     return total * share / max(share.sum(), 1e-300)
 
@@ -334,6 +339,7 @@ def _changes(answers: Answers, first: datetime, names: Sequence[str], flips: int
     patterns = np.hstack([(answers.day / span)[:, None], (answers.day[:, None] > cuts).astype(np.float64)])
     unit, n_units, _ = _units(answers, rng)
     signs = rng.choice([-1.0, 1.0], (flips, n_units))
+    pulls = _pulls(answers, unit, n_units)
     looked: list[tuple[str, Answers, Codes, Array, list[_Common], Array]] = []
     largest = np.full(flips, -np.inf)
     for code, name in [(-2, ""), *enumerate(names)]:
@@ -343,7 +349,7 @@ def _changes(answers: Answers, first: datetime, names: Sequence[str], flips: int
         own = answers.where(rows)
         # values of a part stand still at a level of their own, which g leaves no room for
         g = _within(patterns[rows], own)
-        common = [_common(own, g[:, k], unit[rows], n_units) for k in range(g.shape[1])]
+        common = [_common(own, g[:, k], unit[rows], n_units, pulls[rows]) for k in range(g.shape[1])]
         found, drawn = zip(*(c.standardised(signs) for c in common), strict=True)
         largest = np.maximum(largest, np.max(drawn, axis=0))
         looked.append((name, own, unit[rows], g, common, np.array(found)))
@@ -432,7 +438,7 @@ def check_change(
         findings.append(
             Finding(
                 code=f"change/{by}/{change.name}" if change.name else "change",
-                title=said, estimate=change.sd, low=change.low, high=change.high, n=change.n, unit="logits", verdict="warning" if moved else "ok",
+                title=said, estimate=change.sd, low=change.low, high=change.high, n=change.n, unit="logits", verdict="warning" if change.p <= _SURE else "notice" if moved else "ok",
                 reason=f"The sd over responses of what raters moved in common, {words}; a mix of raters or questions that changes gives none, a "
                 f"change of how careful all are does. p is that of the largest of {_CUTS} jumps and a straight line"
                 + (" over all parts." if by else ".") + " The interval leaves out one rater at a time.",
@@ -745,7 +751,7 @@ def check_exposure(feedback: Feedback, exposed: ArrayLike, propensity: ArrayLike
     answers = Answers(left, right, won - q, q * (1 - q), found.rater, np.zeros(len(found)), np.zeros(len(found), dtype=np.int64), n, still)
     rng = np.random.default_rng(seed)
     unit, n_units, words = _units(answers, rng)
-    common = _common(answers, _within((shown - p)[found.row][:, None], answers)[:, 0], unit, n_units)
+    common = _common(answers, _within((shown - p)[found.row][:, None], answers)[:, 0], unit, n_units, _pulls(answers, unit, n_units))
     own, drawn = common.standardised(rng.choice([-1.0, 1.0], (flips, n_units)))
     level = float((1 + (drawn >= own).sum()) / (1 + flips))
     sd, low, high = _moved(common)
