@@ -256,13 +256,13 @@ def test_a_stale_fit_points_the_other_way_on_a_planted_topic():
 
     stale = static(answers(2000, np.ones(3), 0))
     found = {f.code: f for f in check_direction(stale, answers(1500, np.array([1.0, -1.0, 1.0]), 300), by="axis")}
-    turned = found["direction/axis/b"]
+    turned = found["stale/axis/b"]
     assert turned.verdict == "warning"
     assert turned.high is not None
     assert turned.high < 0
     assert "opposite" in turned.title
     for name in ("a", "c"):
-        same = found[f"direction/axis/{name}"]
+        same = found[f"stale/axis/{name}"]
         assert same.low is not None
         assert same.high is not None
         assert 0 < same.low < 1 < same.high

@@ -692,9 +692,7 @@ def check_direction(fit: Fit, current: Feedback, *, by: str, level: float = 0.05
         n, x = int(rows.sum()), gap[rows]
         if n < 20 or not (np.abs(x) > 0).any():
             findings.append(
-                Finding.not_applicable(
-                    f"direction/{by}/{name}", title, f"{counted(n, 'comparison')} that the fit can place; 20 are needed."
-                )
+                Finding.not_applicable(f"stale/{by}/{name}", title, f"{counted(n, 'comparison')} that the fit can place; 20 are needed.")
             )
             continue
         y, b = won[rows], 0.0
@@ -714,7 +712,7 @@ def check_direction(fit: Fit, current: Feedback, *, by: str, level: float = 0.05
         )
         findings.append(
             Finding(
-                code=f"direction/{by}/{name}",
+                code=f"stale/{by}/{name}",
                 title=f"In {by} {name} the fit's direction is {how}: factor {b:.2f} [{low:.2f}, {high:.2f}] ({counted(n, 'comparison')}).",
                 estimate=b, low=low, high=high, n=n, unit="factor", verdict=verdict,
                 reason=f"1 where nothing changed; interval clustered by rater ({k:,}) at {1 - level:.0%} over {counted(len(names), 'part')} together.",
