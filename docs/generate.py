@@ -170,6 +170,7 @@ FURTHER = (
     "seamark.models.distributional",
     "seamark.models.targets",
     "seamark.models.privacy",
+    "seamark.checks",
     "seamark.simulation",
 )
 """Modules whose other public names are listed, too."""

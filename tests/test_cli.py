@@ -323,6 +323,23 @@ def test_export(call, work: Path, fitted: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "signal.jsonl").read_bytes()
 
 
+def test_a_reward_is_valid_until(call, work: Path, fitted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "signal.jsonl"
+    code, _, err = call("export", fitted, work / "held.jsonl", "-o", out, "--valid-until", "2020-01-31")
+    assert code == 2
+    assert "valid until 2020-01-31, which has passed" in err
+    assert not out.exists()
+    code, _, err = call("export", fitted, work / "held.jsonl", "-o", out, "--valid-until", "soon")
+    assert (code, "Use a date such as" in err) == (2, True)
+    assert call("export", fitted, work / "held.jsonl", "-o", out, "--valid-until", "2020-01-31", "--allow-expired")[0] == 0
+    assert json.loads(out.read_text(encoding="utf-8").splitlines()[0])["valid_until"] == "2020-01-31"
+    code, _, err = call("study", work / "held.jsonl", "-o", tmp_path / "out", "--valid-until", "2020-01-31")
+    assert (code, "has passed" in err) == (2, True)
+    call("study", work / "held.jsonl", "-o", tmp_path / "out", "--valid-until", "2099-12-31")
+    assert 'valid_until = "2099-12-31"' in (tmp_path / "out" / "charter.toml").read_text(encoding="utf-8")
+    assert "**Valid until 2099-12-31.**" in (tmp_path / "out" / "card.md").read_text(encoding="utf-8")
+
+
 def test_charter_is_written_once_and_read_back(call, work: Path, tmp_path: Path) -> None:
     path = tmp_path / "charter.toml"
     code, out, _ = call("charter", "-o", path, "--json")

@@ -34,7 +34,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 
 MODELS: tuple[tuple[str, ...], ...] = (
-    ("walks", "threads", "privacy"),
+    ("walks", "threads", "privacy", "weighting"),
     ("features", "labels", "network", "effects", "people"),
     ("observation",),
     ("utility", "design", "terms", "targets", "coverage"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import hashlib
 import tomllib
@@ -10,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from seamark.errors import SeamarkError
+from seamark.errors import Expired, SeamarkError
 from seamark.models.result import Fit, Gaps
 from seamark.records import Feedback
 
@@ -65,9 +66,40 @@ class Charter(BaseModel):
     authors: tuple[str, ...] = ()
     """Who answers for these choices. Empty: unsigned, not releasable."""
     date: str = ""
+    valid_until: str = ""
+    """Last day on which the reward may be used, ISO 8601 (UTC): feedback is of its time. Empty: it does not expire."""
     rationale: str = (
         "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
     )
+
+    @field_validator("valid_until", mode="before")
+    @classmethod
+    def _day(cls, given: object) -> object:
+        """A date of TOML or Python as text; other text than a date is an error."""
+        if isinstance(given, dt.date):
+            return (given.date() if isinstance(given, dt.datetime) else given).isoformat()
+        if isinstance(given, str) and given:
+            try:
+                dt.date.fromisoformat(given)
+            except ValueError:
+                raise ValueError("Use a date such as 2026-12-31, or nothing") from None
+        return given
+
+    @property
+    def expired(self) -> bool:
+        """Whether its last day has passed."""
+        return bool(self.valid_until) and dt.date.fromisoformat(self.valid_until) < dt.datetime.now(dt.UTC).date()
+
+    def require_valid(self) -> None:
+        """Refuse a charter whose last day has passed.
+
+        Raises
+        ------
+        Expired
+            With the date.
+        """
+        if self.expired:
+            raise Expired(self.title, self.valid_until)
 
     @property
     def signed(self) -> bool:
@@ -108,6 +140,7 @@ version = {self.version}
 title = {_quoted(self.title)}
 authors = [{authors}]
 date = {_quoted(self.date)}
+valid_until = {_quoted(self.valid_until)}  # last day on which the reward may be used, such as 2026-12-31; empty: it does not expire
 rationale = {_quoted(self.rationale)}
 rule = {_quoted(self.rule)}  # mean utility over the electorate
 ignorance_penalty = {self.ignorance_penalty}  # score = mean - penalty x ignorance, in logits

@@ -17,6 +17,7 @@ import typer
 from seamark.errors import InvalidSetting, SeamarkError
 
 if TYPE_CHECKING:
+    from seamark.aggregation import Charter
     from seamark.checks import Findings
     from seamark.models.observation import Observation
     from seamark.models.people import People
@@ -78,6 +79,9 @@ EffectOption = Annotated[
     ),
 ]
 CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter.toml; the written-out default where not given.")]
+ValidUntil = Annotated[
+    str | None, typer.Option("--valid-until", help="Last day on which the reward may be used (2026-12-31), in place of the charter's.")
+]
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit.")]
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
@@ -104,6 +108,7 @@ def study(
     differ: DifferOption = None,
     effect: EffectOption = None,
     charter: CharterOption = None,
+    valid_until: ValidUntil = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Unit of the held-out part: prompt, rater, group, time, source, prompt_cluster, judgment.")
     ] = None,
@@ -113,7 +118,6 @@ def study(
     as_json: Json = False,
 ) -> None:
     """The main job: read, diagnose, fit, evaluate, export and report, in one folder."""
-    from seamark.aggregation import Charter
     from seamark.rendering import verdict_in_words
     from seamark.study import run_study
 
@@ -121,7 +125,7 @@ def study(
         result = run_study(
             source, out, format=format, columns=_columns(columns), on_error=_on_error(on_error), utility=_differ(differ, _utility(utility)),
             people=_people(groups, personas, tastes), observation=_observation(effect),
-            charter=Charter.from_toml(charter) if charter else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
+            charter=_chosen(charter, valid_until) if charter or valid_until else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
         )  # fmt: skip
     if as_json:
         typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"), nl=False)
@@ -208,10 +212,11 @@ def export(
     fit: FitFolder, source: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows.")],
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", charter: CharterOption = None,
+    valid_until: ValidUntil = None,
+    allow_expired: Annotated[bool, typer.Option("--allow-expired", help="Write it although the charter's valid_until has passed.")] = False,
     axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
-    from seamark.aggregation import Charter
     from seamark.models.result import Fit
     from seamark.outputs import require_file_place
     from seamark.reward import export_signal
@@ -219,9 +224,9 @@ def export(
     require_file_place(out)
     if any(_holds(place, out) for place in (Path(source), fit)):
         raise InvalidSetting("--out", str(out), "It is, or is part of, what is read, and would be lost. Give another name.")
-    chosen = Charter.from_toml(charter) if charter else Charter()
+    chosen = _chosen(charter, valid_until)
     feedback = _read(source, format, columns, on_error, axis, seed)
-    written = export_signal(Fit.load(fit), feedback, out, charter=chosen)
+    written = export_signal(Fit.load(fit), feedback, out, charter=chosen, allow_expired=allow_expired)
     stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
     if not as_json:
         _print_skipped(feedback.report.skipped)
@@ -375,6 +380,19 @@ def _as_options(**options: str) -> Generator[None]:
         if error.name not in options:
             raise
         raise InvalidSetting(f"--{options[error.name]}", error.value, error.remedy) from None
+
+
+def _chosen(path: Path | None, valid_until: str | None) -> Charter:
+    """The charter given or the default one, with the last day given."""
+    from seamark.aggregation import Charter
+
+    chosen = Charter.from_toml(path) if path else Charter()
+    if valid_until is None:
+        return chosen
+    try:
+        return Charter.model_validate(chosen.model_dump() | {"valid_until": valid_until})
+    except ValueError:
+        raise InvalidSetting("--valid-until", valid_until, "Use a date such as 2026-12-31.") from None
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

@@ -60,6 +60,17 @@ class InvalidSetting(SeamarkError):
         self.name, self.value, self.remedy = name, value, remedy
 
 
+class Expired(SeamarkError):
+    """A reward is used after the date up to which its charter lets it be used."""
+
+    def __init__(self, title: str, valid_until: str) -> None:
+        super().__init__(
+            f"charter {title!r} is valid until {valid_until}, which has passed. Fit current feedback and sign a new valid_until, "
+            "or say that this is meant (allow_expired=True, --allow-expired)."
+        )
+        self.valid_until = valid_until
+
+
 class UnwritableOutput(SeamarkError):
     """A result cannot be written where it was asked for."""
 

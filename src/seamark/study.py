@@ -119,6 +119,7 @@ def run_study(
     out = Path(out)
     require_folder_place(out, mark=_MARK, owned=_OWNED)
     charter, charter_text = _charter(charter, out)
+    charter.require_valid()
     say("reading", 0.0)
     feedback = read_source(source, format=format, columns=columns, on_error=on_error, axis=axis, seed=seed)
     say("splitting", 0.1)
@@ -150,6 +151,7 @@ def run_study(
         findings=findings,
         charter_toml=charter_text,
         charter_signed=charter.signed,
+        valid_until=charter.valid_until,
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,
         notes=(*feedback.report.notes, parts.how, *model.notes),

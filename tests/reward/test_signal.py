@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import polars as pl
 import pytest
 
 from seamark.aggregation import Charter, Electorate, InvalidCharter
-from seamark.errors import InvalidSetting
+from seamark.errors import Expired, InvalidSetting
 from seamark.models import Fit, Groups, Linear, Observation, Position, Tabular, fit
 from seamark.records import Feedback
 from seamark.reward.signal import OUT_OF_SUPPORT, Reward, export_signal
@@ -330,3 +331,34 @@ def test_pairs_that_were_only_tied_are_left_out_and_counted(tmp_path: Path):
     assert (written.n_rows, written.left_out) == (1, {"only ever tied": 2})
     (row,) = _rows(tmp_path / "rows.jsonl")
     assert (row["chosen"], row["rejected"], row["weight"]) == ("one", "three", 20.0)
+
+
+# ------------------------------------------------------------------------------------ until when it holds
+
+
+def test_an_expired_reward_raises(texts: tuple[Society, Fit], tmp_path: Path):
+    """R88: the date is the charter's, so it is saved and shown where the charter is; without one nothing expires."""
+    society, result = texts
+    prompts, completions = _seen(society.feedback)
+    yesterday, today = (datetime.now(UTC).date() - timedelta(days=d) for d in (1, 0))
+    gone = Charter(valid_until=yesterday)  # type: ignore[arg-type]  # dates become text
+    (tmp_path / "charter.toml").write_text(gone.to_toml(), encoding="utf-8")
+    read = Charter.from_toml(tmp_path / "charter.toml")
+    assert read == gone
+    assert read.valid_until == yesterday.isoformat()
+    reward = Reward(result, charter=read)
+    assert f"valid until {yesterday}" in repr(reward)
+    with pytest.raises(Expired, match=f"valid until {yesterday}, which has passed"):
+        reward(prompts, completions)
+    with pytest.raises(Expired, match="allow_expired"):
+        export_signal(result, society.feedback, tmp_path / "signal.jsonl", charter=gone)
+    assert not (tmp_path / "signal.jsonl").exists()
+    plain = Reward(result)(prompts, completions)
+    assert plain == Reward(result, charter=gone, allow_expired=True)(prompts, completions)
+    assert plain == Reward(result, charter=Charter(valid_until=today.isoformat()))(prompts, completions)  # the last day counts
+    export_signal(result, society.feedback, tmp_path / "signal.jsonl", charter=gone, allow_expired=True)
+    rows = [json.loads(line) for line in (tmp_path / "signal.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["valid_until"] for row in rows} == {yesterday.isoformat()}
+    (tmp_path / "charter.toml").write_text('valid_until = "next year"\n', encoding="utf-8")
+    with pytest.raises(InvalidCharter, match="Use a date such as 2026-12-31"):
+        Charter.from_toml(tmp_path / "charter.toml")

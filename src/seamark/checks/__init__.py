@@ -1,7 +1,22 @@
 """Findings about data and models: `diagnose` and `evaluate` are the same thing with other inputs."""
 
+from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
 from seamark.checks.data import diagnose
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
 
-__all__ = ["Finding", "Findings", "diagnose", "evaluate"]
+__all__ = [
+    "Backtest",
+    "Change",
+    "Finding",
+    "Findings",
+    "Look",
+    "backtest",
+    "check_change",
+    "check_direction",
+    "check_exposure",
+    "diagnose",
+    "evaluate",
+    "find_change",
+    "watch",
+]

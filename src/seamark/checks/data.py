@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.checks.agreement import check_agreement, check_ceiling, check_self_agreement
+from seamark.checks.change import check_change
 from seamark.checks.comparisons import (
     Codes,
     Comparisons,
@@ -69,6 +70,7 @@ def diagnose(feedback: Feedback, *, held_out: Feedback | None = None, seed: int 
             check_style(feedback, comparisons=comparisons, seed=seed),
             *check_connectivity(feedback, comparisons=comparisons, seed=seed),
             check_intransitivity(feedback, comparisons=comparisons, seed=seed),
+            *check_change(feedback, comparisons=comparisons, seed=seed),
             check_duplicates(feedback, comparisons=comparisons),
             check_near_duplicates(feedback, keys=keys, seed=seed),
             check_ids(feedback),

@@ -8,6 +8,7 @@ from seamark.models.prediction import for_person, predict
 from seamark.models.resampling import Bootstrap, bootstrap
 from seamark.models.result import Fit
 from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
+from seamark.models.weighting import by_age, by_exposure
 
 __all__ = [
     "Bias",
@@ -38,6 +39,8 @@ __all__ = [
     "Thumbs",
     "Varying",
     "bootstrap",
+    "by_age",
+    "by_exposure",
     "fit",
     "for_person",
     "predict",

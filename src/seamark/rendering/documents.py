@@ -79,6 +79,8 @@ class Report:
     findings: Findings
     charter_toml: str
     charter_signed: bool
+    valid_until: str = ""
+    """Last day on which the reward may be used; empty where it does not expire."""
     fit: dict[str, Any]
     """utility, people, outcomes, effects, converged, iterations, decrement, parameters, notes; or the reason why nothing was fitted."""
     skipped: tuple[str, ...] = ()

@@ -50,16 +50,19 @@ class Reward:
     ----------
     fit : a fit, or the folder of one.
     charter : a charter, the path of one, or None for the written-out default, which is unsigned.
+    allow_expired : score although the charter's `valid_until` has passed.
     """
 
-    def __init__(self, fit: Fit | str | Path, *, charter: Charter | str | Path | None = None) -> None:
+    def __init__(self, fit: Fit | str | Path, *, charter: Charter | str | Path | None = None, allow_expired: bool = False) -> None:
         self.fit = fit if isinstance(fit, Fit) else Fit.load(fit)
         self.charter = Charter() if charter is None else charter if isinstance(charter, Charter) else Charter.from_toml(charter)
         self.charter.group_weights(self.fit)  # a charter that names unknown groups fails here, not in training
+        self.allow_expired = allow_expired
         self.__name__ = "seamark_reward"
 
     def __repr__(self) -> str:
-        return f"Reward({self.fit!r}, charter={self.charter.title!r}{'' if self.charter.signed else ', unsigned: not releasable'})"
+        until = f", valid until {self.charter.valid_until}" if self.charter.valid_until else ""
+        return f"Reward({self.fit!r}, charter={self.charter.title!r}{until}{'' if self.charter.signed else ', unsigned: not releasable'})"
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float | None]:
         """One score per completion; the other columns of the trainer are not used."""
@@ -73,7 +76,11 @@ class Reward:
         ------
         InvalidSetting
             If there are not as many prompts as completions.
+        Expired
+            If the charter's `valid_until` has passed, unless `allow_expired`.
         """
+        if not self.allow_expired:  # looked at in every call: a server outlives the date
+            self.charter.require_valid()
         if len(prompts) != len(completions):
             raise InvalidSetting("prompts", len(prompts), f"There are {len(completions)} completions; give one prompt for each.")
         if not completions:
@@ -129,7 +136,7 @@ class Signal:
 _REASONS = ("without text", "of the same text", "that the fit cannot place", "only ever tied")
 
 
-def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None) -> Signal:
+def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None, allow_expired: bool = False) -> Signal:
     """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many, and what was left out.
 
     A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement}: chosen is the response that
@@ -138,8 +145,16 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
     disagreement cannot be told apart both are null and noise_and_disagreement holds their sum. Rankings, choices and ratings
     give the pairs of responses they compared. Left out, and counted, are pairs without text, pairs of the same text, pairs that the
     fit cannot place, and pairs that were only ever tied: nobody chose between these, and a margin near 0 is no training pair.
+    Where the charter has a `valid_until`, every row has it.
+
+    Raises
+    ------
+    Expired
+        If that day has passed, unless `allow_expired`.
     """
     charter = charter or Charter()
+    if not allow_expired:
+        charter.require_valid()
     pairs = _judged_pairs(feedback)
     left, right = pairs["a"].to_numpy().astype(np.int64), pairs["b"].to_numpy().astype(np.int64)
     written = 0
@@ -178,6 +193,8 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
                 "weight": float(weight[i]),
             }
             row |= {name: None if values[i] is None else round(values[i] / total[i], 6) for name, values in shares.items()}
+            if charter.valid_until:
+                row["valid_until"] = charter.valid_until
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             written += 1
     return Signal(written, {reason: n for reason, n in left_out.items() if n})
