@@ -126,9 +126,9 @@ def _stand_still(left: Codes, right: Codes, won: Array, n_responses: int, group:
         gap = x @ u
         return float(np.logaddexp(0, gap).sum() - won @ gap + _PRIOR / 2 * u @ u), x.T @ (expit(gap) - won) + _PRIOR * u
 
-    best = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-9}).x
+    best = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-9}).x  # type: ignore[index]  # scipy types the shape as optional
     p = expit(x @ best)
-    curvature = x.T @ diags_array(p * (1 - p)) @ x + diags_array(np.full(x.shape[1], _PRIOR))
+    curvature = x.T @ diags_array(p * (1 - p)) @ x + diags_array(np.full(x.shape[1], _PRIOR))  # type: ignore[index]  # scipy types the shape as optional
     return _Still(x, p, splu(curvature.tocsc()).solve)
 
 
@@ -224,7 +224,7 @@ def _bias(answers: Answers, g: Array, unit: Codes, S: csr_array, pulls: Array) -
 
     Source: cluster-robust variances of residuals, as Bell & McCaffrey 2002, for the terms between clusters.
     """
-    x, n_units, rows = answers.shown, S.shape[0], np.arange(len(unit))
+    x, n_units, rows = answers.shown, S.shape[0], np.arange(len(unit))  # type: ignore[index]  # scipy types the shape as optional
     weighed = (answers.weight * g)[:, None] * pulls
     seen = x @ S.T.toarray()
     first = (seen * weighed).sum(0) - np.bincount(unit, seen[rows, unit] * weighed[rows, unit], n_units)
