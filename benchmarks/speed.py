@@ -6,7 +6,7 @@
     python benchmarks/speed.py --write           the tables and the picture of docs/, from what has been measured
 
 A measurement is a fresh process: imports (timed apart), a warm-up on small data, the library's own input from arrays ("input",
-timed apart), then the call. Shown is the median of five; what takes more than 30 seconds is run once. "x" is the seconds of the row
+timed apart), then the call. Shown is the median of --runs (five); what takes more than 30 seconds is run once. "x" is the seconds of the row
 over Seamark's; "x with input" the same with the making of the input. Memory is the peak of the call above what the imports left.
 Every finished run is a line of benchmarks/results/speed.jsonl, and is not run again: remove the file, or lines of it, to measure
 anew. Times compare within one machine only.
@@ -178,7 +178,17 @@ ROWS: tuple[Row, ...] = (
         _PAIRS,
         (
             _OURS,
-            Case("scikit-learn LogisticRegression, C=1e4", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4,)),
+            Case(
+                "scikit-learn LogisticRegression, C=1e4, tol=1e-8", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4, 1e-8)
+            ),
+            Case(
+                "scikit-learn LogisticRegression, told the true prior (C=1), tol=1e-8",
+                "peers.design",
+                "peers.logistic()",
+                "",
+                _SKLEARN,
+                arguments=(1.0, 1e-8),
+            ),
             Case("FastChat's method", "peers.arena_codes", "peers.fastchat", "peers.fastchat_logits", _PANDAS),
             Case("choix mm_pairwise, alpha 0.1", "peers.votes", "peers.choix_mm", "", ("choix",)),
         ),
@@ -193,7 +203,17 @@ ROWS: tuple[Row, ...] = (
         _PAIRS,
         (
             _OURS,
-            Case("scikit-learn LogisticRegression, C=1e4", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4,)),
+            Case(
+                "scikit-learn LogisticRegression, C=1e4, tol=1e-8", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4, 1e-8)
+            ),
+            Case(
+                "scikit-learn LogisticRegression, told the true prior (C=1), tol=1e-8",
+                "peers.design",
+                "peers.logistic()",
+                "",
+                _SKLEARN,
+                arguments=(1.0, 1e-8),
+            ),
             Case("FastChat's method", "peers.arena_codes", "peers.fastchat", "peers.fastchat_logits", _PANDAS),
         ),
         "recovery_within",
@@ -558,8 +578,8 @@ def report(rows: Iterable[Row], runs: list[dict[str, Any]], picture: bool) -> st
     where = runs[-1] if runs else machine()
     named = ", ".join(f"{name} {number}" for name, number in where["versions"].items())
     parts = [
-        "`python benchmarks/speed.py`, then `python benchmarks/speed.py --write`. Seconds are medians of five fresh processes after a warm-up "
-        "(one, where a run takes over 30 s); x is the ratio to Seamark's; memory is the peak of the call above the imports. "
+        "`python benchmarks/speed.py`, then `python benchmarks/speed.py --write`. Seconds are medians over fresh processes, so many as the last column "
+        "says, after a warm-up; x is the ratio to Seamark's; memory is the peak of the call above the imports. "
         f"Python {where['python']}, {named}; load of the machine while measuring {min(r['load'] for r in runs):g} to {max(r['load'] for r in runs):g}."
     ]
     if picture:
