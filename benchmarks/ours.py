@@ -125,6 +125,17 @@ def intervals(inputs: list[Feedback]) -> list[tuple[Array, Array]]:
     return out
 
 
+def sandwich_intervals(inputs: list[Feedback]) -> list[tuple[Array, Array]]:
+    """The same by the sandwich, clustered by rater."""
+    out = []
+    for given in inputs:
+        model, _ = fit(given)
+        gaps = model.gaps(given, *_pairs(given))
+        assert gaps.sandwich is not None
+        out.append((gaps.mean - 1.96 * gaps.sandwich, gaps.mean + 1.96 * gaps.sandwich))
+    return out
+
+
 def bootstrap_intervals(inputs: list[Feedback]) -> list[tuple[Array, Array]]:
     """The same from 100 rounds of the bootstrap, which weighs whole raters where they are known."""
     from seamark.models import bootstrap

@@ -316,6 +316,7 @@ ROWS: tuple[Row, ...] = (
         _COVER,
         (
             Case("**Seamark**, intervals of the fit", "peers.each()", "ours.intervals", "", _TORCH, arguments=("ours.feedback", 200)),
+            Case("**Seamark**, sandwich by rater", "peers.each()", "ours.sandwich_intervals", "", _TORCH, arguments=("ours.feedback", 200)),
             Case(
                 "**Seamark**, bootstrap of raters", "peers.each()", "ours.bootstrap_intervals", "", _TORCH, arguments=("ours.feedback", 200)
             ),

@@ -97,8 +97,9 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     cluster = None if by_rater else prompts
     # responses of a leaderboard belong to no prompt, whatever their judgments do
     clustered = (design.n_raters if by_rater else len(np.unique(prompts))) >= 10
-    factor, se, sandwich, more = covariance(likelihood, state, cluster, seen > 0, rng, clustered=clustered)
-    notes += more
+    spread = covariance(likelihood, state, cluster, seen > 0, rng, clustered=clustered)
+    se, sandwich = spread.se, spread.sandwich
+    notes += spread.notes
     k, P = design.loadings.shape[1], basis.n_columns
     x = state.x
     if not clustered:
@@ -178,7 +179,8 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
         families=families,
         shapes={c.block.name: c.shape for c in likelihood.cells},
         weights=x[likelihood.values].reshape(k, P),
-        factor=factor,
+        factor=spread.factor,
+        robust=spread.robust if clustered else None,
         shifts=x[likelihood.shifts],
         shift_parts=likelihood.parts,
         covariates=design.covariates,

@@ -7,7 +7,7 @@ is not: the strength of each prior, and the scale that raters' slopes leave open
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,21 @@ class State:
     """At x, where they are known."""
 
 
+@dataclass(frozen=True)
+class Covariance:
+    """Of what was estimated: the posterior's, and the sandwich, which holds where answers of one cluster share what the model leaves out."""
+
+    factor: Array | csr_array
+    """(n_values, r): the values' is factor @ factor.T."""
+    se: Array
+    """(size,)"""
+    sandwich: Array | None
+    """(size,) standard errors, NaN where there is none."""
+    robust: NDArray[np.float32] | None
+    """(n_values, r) factor of the values' sandwich."""
+    notes: list[str]
+
+
 def covariance(
     likelihood: Likelihood,
     state: State,
@@ -93,19 +108,18 @@ def covariance(
     rng: np.random.Generator,
     *,
     clustered: bool = True,
-) -> tuple[Array | csr_array, Array, Array | None, list[str]]:
-    """(factor of the values' covariance, se of all parameters, sandwich se of all parameters or None, notes).
+) -> Covariance:
+    """How far what was found at the mode is known.
 
     `cluster` (n_responses,) is what the sandwich takes as independent, raters where it is None; `seen` (n_raters,) who has answered.
     There is no sandwich unless `clustered`.
     """
-    factor, se, sandwich, columns, notes = _at_known_priors(likelihood, state, cluster, rng, clustered=clustered)
-    columns = np.column_stack([columns, _scale_doubt(likelihood, state, seen, se)])
+    known, columns = _at_known_priors(likelihood, state, cluster, rng, clustered=clustered)
+    columns = np.column_stack([columns, _scale_doubt(likelihood, state, seen, known.se)])
     columns = columns[:, columns.any(0)]
-    se = np.sqrt(se**2 + (columns**2).sum(1))
-    shared = columns[likelihood.values]
+    shared, factor = columns[likelihood.values], known.factor
     factor = csr_array(hstack([factor, csr_array(shared)])) if isinstance(factor, csr_array) else np.hstack([factor, shared])
-    return factor, se, sandwich, notes
+    return replace(known, factor=factor, se=np.sqrt(known.se**2 + (columns**2).sum(1)))
 
 
 def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array) -> Array:
@@ -124,9 +138,8 @@ def _prior_doubt(state: State, solve: Callable[[Array], Array], variance: Array)
 
 def _at_known_priors(
     likelihood: Likelihood, state: State, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
-) -> tuple[Array | csr_array, Array, Array | None, Array, list[str]]:
-    """(factor, se, sandwich, further columns of the covariance, notes): the first three take the priors as known, and where the matrix is
-    not one, as holding along all directions."""
+) -> tuple[Covariance, Array]:
+    """(what takes the priors as known, and where the matrix is not one, as holding along all directions; further columns of the covariance)."""
     derivatives = state.derivatives or likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(likelihood, derivatives, state.prior.precision, state.components, rng, open_=state.prior.open_)
     if isinstance(solver, Dense):
@@ -138,7 +151,7 @@ def _at_known_priors(
             f"uncertainty from {DRAWS} draws, raters' slopes taken as known, no sandwich: {likelihood.size:,} parameters that hang together"
         )
         opened = state.prior.opened(solver.solve)
-        return factor, se, None, np.hstack([opened, _prior_doubt(state, solver.solve, solver.variances())]), [note]
+        return Covariance(factor, se, None, None, [note]), np.hstack([opened, _prior_doubt(state, solver.solve, solver.variances())])
     notes: list[str] = []
     if state.nodes.levels > 1:
         notes.append("raters' classes and slopes are taken as known: too many values for the whole covariance")
@@ -173,7 +186,7 @@ def _at_known_priors(
         rows = solver.rows(shared - likelihood.n_values)[:, : likelihood.size] + opened[shared] @ opened.T
         sandwich[shared] = np.sqrt(((scores @ rows.T) ** 2).sum(0))
     notes.append(f"no sandwich for the {likelihood.n_values:,} values, which are too many")
-    return factor, se, sandwich, columns, notes
+    return Covariance(factor, se, sandwich, None, notes), columns
 
 
 def _scale_doubt(likelihood: Likelihood, state: State, seen: NDArray[np.bool_], se: Array) -> Array:
@@ -201,7 +214,7 @@ def _scale_doubt(likelihood: Likelihood, state: State, seen: NDArray[np.bool_], 
 
 def _dense(
     likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
-) -> tuple[Array, Array, Array | None, Array, list[str]]:
+) -> tuple[Covariance, Array]:
     """The same where everything fits in one matrix (over the free parameters)."""
     notes: list[str] = []
     free = likelihood.free
@@ -222,14 +235,19 @@ def _dense(
     se = np.sqrt((factor**2).sum(1))
     coordinates = (state.prior.coordinates(spread(factor, free)) ** 2).sum(1)
     columns = _prior_doubt(state, lambda pulled: spread(factor @ (factor.T @ pulled[free]), free), coordinates)
-    sandwich = None
-    if meat is not None:  # diag(F (F' M F) F')
+    sandwich = robust = None
+    if meat is not None:  # F (F' M F) F'
         inner = factor.T @ meat @ factor
-        sandwich = spread(np.sqrt(np.maximum(((factor @ inner) * factor).sum(1), 0.0)), free)
+        inner[np.diag_indices_from(inner)] += 1e-9 * np.trace(inner) / len(inner) + 1e-300  # fewer clusters than parameters
+        root = factor @ np.linalg.cholesky(inner)
         del inner
+        sandwich = spread(np.sqrt((root**2).sum(1)), free)
+        # a standard error needs no more than single precision
+        robust = spread(root, free)[: likelihood.n_values].astype(np.float32)
+        del root
     del meat
     values = spread(factor, free)[: likelihood.n_values]
     if values.shape[1] > DENSE:
         values = values @ rng.standard_normal((values.shape[1], _KEPT)) / np.sqrt(_KEPT)
         notes.append(f"the covariance of {likelihood.n_values:,} values is kept as {_KEPT} draws")
-    return values, spread(se, free), sandwich, columns, notes
+    return Covariance(values, spread(se, free), sandwich, robust, notes), columns

@@ -124,6 +124,9 @@ class Gaps:
     """(n,) whether both responses are within what the fit can speak about."""
     share: Array
     """(G,) weight of each group in the population asked about."""
+    sandwich: Array | None = None
+    """(n,) standard error of the mean gap that holds where a rater's answers (or a prompt's) share what the model leaves out, such as a taste
+    of their own under `Same`: the sandwich, clustered (Liang & Zeger 1986). None where it was not worked out, or a response is new."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Fit:
     """W (k, P)."""
     factor: Array | csr_array
     """(k * P, r): covariance of W.ravel() is factor @ factor.T."""
+    robust: NDArray[np.float32] | None
+    """(k * P, r): the same of the sandwich, by raters or prompts; None where it was not worked out."""
     shifts: Array
     """(S,) all shifts; `shift_parts` says which they are."""
     shift_parts: tuple[Shift, ...]
@@ -339,15 +344,23 @@ class Fit:
             total += float((z[mine.start : mine.stop] ** 2).sum()) * self.prior[f"values of {name} of period_sd"] ** 2
         return float(total)
 
-    def factor_for(self, z: Array) -> Any:
-        """(P, r), sparse or dense: factor of the covariance of the weights of a person with these loadings (k,)."""
-        P = self.weights.shape[1]
-        return sum(z[a] * self.factor[a * P : (a + 1) * P] for a in np.flatnonzero(z))
+    def factor_for(self, z: Array, *, robust: bool = False) -> Any:
+        """(P, r), sparse or dense: factor of the covariance of the weights of a person with these loadings (k,), or of their sandwich."""
+        P, factor = self.weights.shape[1], self.robust if robust else self.factor
+        assert factor is not None
+        return sum(z[a] * factor[a * P : (a + 1) * P] for a in np.flatnonzero(z))
 
-    def _seen_factor(self, group_weights: Mapping[str, float] | None, without: tuple[str, ...], at: Mapping[str, str] | None = None) -> Any:
+    def _seen_factor(
+        self,
+        group_weights: Mapping[str, float] | None,
+        without: tuple[str, ...],
+        at: Mapping[str, str] | None = None,
+        *,
+        robust: bool = False,
+    ) -> Any:
         """(P, r) factor of the covariance of the mean person's weights, without the named parts."""
         z, _ = self._population(group_weights, at)
-        seen = self.factor_for(z)
+        seen = self.factor_for(z, robust=robust)
         for name, columns in self.basis.parts:
             if name in without:
                 seen[columns] = 0.0
@@ -378,16 +391,15 @@ class Fit:
         named = self.loadings[: len(self.groups)] + self._circumstances(at)
         values = rows.times(kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
-        seen = self._seen_factor(group_weights, without, at)
-        placed = rows.times(seen)
-        variance = np.empty(len(left))
-        for start in range(0, len(left), 20_000):
-            part = slice(start, start + 20_000)
-            variance[part] = squared_rows(placed[left[part]] - placed[right[part]])
+        variance = _apart(rows.times(self._seen_factor(group_weights, without, at)), left, right)
         variance += (rows.new[left] + rows.new[right]) * self.new_variance(z)
         mean = by_group @ share
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
-        return Gaps(mean, np.sqrt(variance), by_group, disagreement, rows.known[left] & rows.known[right], share)
+        known = rows.known[left] & rows.known[right]
+        sandwich = None
+        if self.robust is not None and not rows.new.any():
+            sandwich = np.sqrt(_apart(rows.times(self._seen_factor(group_weights, without, at, robust=True)), left, right))
+        return Gaps(mean, np.sqrt(variance), by_group, disagreement, known, share, sandwich)
 
     def doubts(self, gaps: Gaps) -> pl.DataFrame:
         """The doubt about the next careful judgment of each pair, as shares of variance that add up.
@@ -496,6 +508,8 @@ class Fit:
             arrays |= {f"factor.{name}": value for name, value in parts.items()} | {"factor.shape": np.array(self.factor.shape)}
         else:
             arrays["factor"] = self.factor
+        if self.robust is not None:
+            arrays["robust"] = self.robust
         for name in self.raters.columns[1:]:
             arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
         if self.basis.features is not None:
@@ -579,12 +593,21 @@ class Fit:
             latent=Latent(**record["latent"]) if record["latent"] else None,
             families={name: outcome_from_dict(f) for name, f in record["families"].items()},
             shapes={name: slice(*s) for name, s in record["shapes"].items()},
-            weights=arrays["weights"], factor=_stored_factor(arrays), shape=arrays["shape"], lapse=record["lapse"],
+            weights=arrays["weights"], factor=_stored_factor(arrays), robust=arrays.get("robust"), shape=arrays["shape"], lapse=record["lapse"],
             parameters=tuple(Parameter(**p) for p in record["parameters"]),
             raters=raters.select("rater", *RATER_COLUMNS), slope_nodes=arrays["slope_nodes"], slope_weights=arrays["slope_weights"],
             prior=record["prior"], convergence=Convergence(**convergence), data=record["data"], separates=record["separates"],
             notes=tuple(record["notes"]), versions=record["versions"],
         )  # fmt: skip
+
+
+def _apart(placed: Any, left: NDArray[np.int64], right: NDArray[np.int64]) -> Array:
+    """(n,) variance of the gaps, from a factor (n_responses, r) of the covariance of utilities."""
+    out = np.empty(len(left))
+    for start in range(0, len(left), 20_000):
+        part = slice(start, start + 20_000)
+        out[part] = squared_rows(placed[left[part]] - placed[right[part]])
+    return out
 
 
 def _stored_factor(arrays: Mapping[str, NDArray[Any]]) -> Array | csr_array:
