@@ -206,12 +206,18 @@ def test_too_sure_a_fit_is_not_calibrated():
     train, test = _board(6, n_judgments=2500)
     result = fit(train, observation=PLAIN)
     sure = replace(result, weights=5 * result.weights)
-    assert check_calibration(decided_cells(result, test, predict(result, test)))[0].verdict == "ok"
+    plain = check_calibration(decided_cells(result, test, predict(result, test)))[0]
+    assert plain.verdict == "ok"
+    assert plain.details["temperature"][1] < 1 < plain.details["temperature"][2]
     findings = Findings(tuple(check_calibration(decided_cells(sure, test, predict(sure, test)))))
     finding = _get(findings, "calibration")
     assert finding.verdict == "warning"
     assert finding.low is not None
     assert finding.low > 0.1
+    heat, cool, hot = finding.details["temperature"]  # the posterior's doubt hides some of the five
+    print(f"temperature {heat:.2f} [{cool:.2f}, {hot:.2f}]")
+    assert 3.5 < heat < 6.5
+    assert cool > 2 and hot > heat
     by_rater = _get(findings, "calibration/rater")
     assert by_rater.high < -0.1  # type: ignore[operator]
     assert "less often than predicted" in by_rater.title

@@ -369,6 +369,10 @@ def check_calibration(cells: Cells) -> list[Finding]:
     (lower, upper), unit = max(spans, key=lambda found: found[0][1] - found[0][0])
     # the resampled ECE is biased upwards once more: the basic interval reflects the percentiles about the estimate
     low, high = max(0.0, min(2 * estimate - upper, estimate)), min(1.0, max(2 * estimate - lower, estimate))
+    odds = np.log(np.clip(chosen, 1e-12, 1 - 1e-12) / np.clip(1 - chosen, 1e-12, 1))
+    heats = [bootstrap(lambda w: _temperature(w * count, odds, hit), code, rounds=200) for code in cells.clusters.values()]
+    heat, (cool, hot) = _temperature(count, odds, hit), max(heats, key=lambda found: found[1] - found[0])
+    unsure = "too sure" if cool > 1 else "not sure enough" if hot < 1 else "as sure as it is right, by temperature"
     rng = np.random.default_rng(0)
     perfect = float(np.mean([_ece(bins, count, chosen, (rng.random(len(p)) < chosen).astype(np.float64)) for _ in range(50)]))
     verdict: Verdict = "warning" if low > max(THRESHOLDS.calibration_times_perfect * perfect, THRESHOLDS.calibration_warning) else "ok"
@@ -376,12 +380,29 @@ def check_calibration(cells: Cells) -> list[Finding]:
         Interval(estimate, low, high, cells.n, 0), code="calibration", unit="share", verdict=verdict,
         title=f"Predicted and observed shares differ by {estimate:.1%} on average [{100 * low:.1f}, {100 * high:.1f}]; "
         f"a perfectly calibrated fit would show {perfect:.1%}.",
-        reason=f"Expected calibration error of the predicted winner, ten bins of equal count; bootstrap over {unit}s.",
-        remedy="Discount the margins: the fit is too sure or not sure enough." if verdict == "warning" else None,
+        reason=f"Expected calibration error of the predicted winner, ten bins of equal count; bootstrap over {unit}s. "
+        f"The fit is {unsure}: log odds divided by {heat:.2f} [{cool:.2f}, {hot:.2f}] predict best.",
+        remedy=f"Divide its log odds by {heat:.2f}, and look for what makes it so (noise that is not modelled, raters that answer alike)."
+        if verdict == "warning"
+        else None,
         source="Guo et al. 2017; bias: Roelofs et al. 2022",
-        details={"bins": _curve(cells, bins, chosen, hit), "perfect": perfect},
+        details={"bins": _curve(cells, bins, chosen, hit), "perfect": perfect, "temperature": [heat, cool, hot]},
     )  # fmt: skip
     return [overall, *_slices(_CALIBRATION, cells, 100 * (hit - chosen))]
+
+
+def _temperature(count: Array, odds: Array, hit: Array) -> float:
+    """T by which log odds (n,) >= 0 are divided to predict `hit` best: 1 where they are calibrated, more where they are too sure (Guo et al.
+    2017). Between 1/20 and 20."""
+    b = 1.0
+    for _ in range(20):
+        p = 1 / (1 + np.exp(-b * odds))
+        slope, curve = float(count @ (odds * (hit - p))), float(count @ (odds**2 * p * (1 - p)))
+        step = float(np.clip(slope / max(curve, 1e-12), -0.5, 0.5))
+        b = float(np.clip(b + step, 0.05, 20.0))
+        if abs(step) < 1e-6:
+            break
+    return 1 / b
 
 
 def _ece(bins: Codes, count: Array, chosen: Array, hit: Array) -> float:
