@@ -217,7 +217,8 @@ def test_too_sure_a_fit_is_not_calibrated():
     heat, cool, hot = finding.details["temperature"]  # the posterior's doubt hides some of the five
     print(f"temperature {heat:.2f} [{cool:.2f}, {hot:.2f}]")
     assert 3.5 < heat < 6.5
-    assert cool > 2 and hot > heat
+    assert cool > 2
+    assert hot > heat
     by_rater = _get(findings, "calibration/rater")
     assert by_rater.high < -0.1  # type: ignore[operator]
     assert "less often than predicted" in by_rater.title
