@@ -316,7 +316,14 @@ ROWS: tuple[Row, ...] = (
         _COVER,
         (
             Case("**Seamark**, intervals of the fit", "peers.each()", "ours.intervals", "", _TORCH, arguments=("ours.feedback", 200)),
-            Case("**Seamark**, sandwich by rater", "peers.each()", "ours.sandwich_intervals", "", _TORCH, arguments=("ours.feedback", 200)),
+            Case(
+                "**Seamark**, the wider of that and the sandwich by rater",
+                "peers.each()",
+                "ours.sandwich_intervals",
+                "",
+                _TORCH,
+                arguments=("ours.feedback", 200),
+            ),
             Case(
                 "**Seamark**, bootstrap of raters", "peers.each()", "ours.bootstrap_intervals", "", _TORCH, arguments=("ours.feedback", 200)
             ),

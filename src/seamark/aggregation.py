@@ -77,7 +77,9 @@ class Charter(BaseModel):
     def _day(cls, given: object) -> object:
         """A date of TOML or Python as text; other text than a date is an error."""
         if isinstance(given, dt.date):
-            return (given.date() if isinstance(given, dt.datetime) else given).isoformat()
+            if isinstance(given, dt.datetime):
+                given = (given.astimezone(dt.UTC) if given.tzinfo else given).date()
+            return given.isoformat()
         if isinstance(given, str) and given:
             try:
                 dt.date.fromisoformat(given)

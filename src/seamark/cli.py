@@ -390,9 +390,12 @@ def _chosen(path: Path | None, valid_until: str | None) -> Charter:
     if valid_until is None:
         return chosen
     try:
-        return Charter.model_validate(chosen.model_dump() | {"valid_until": valid_until})
+        dated = Charter.model_validate(chosen.model_dump() | {"valid_until": valid_until})
     except ValueError:
         raise InvalidSetting("--valid-until", valid_until, "Use a date such as 2026-12-31.") from None
+    if chosen.valid_until and dated.valid_until > chosen.valid_until:
+        raise InvalidSetting("--valid-until", valid_until, f"The charter says {chosen.valid_until}: its authors put it off, not an option.")
+    return dated
 
 
 def _columns(text: str | None) -> dict[str, str] | None:
@@ -482,10 +485,12 @@ def _observation(effects: list[str] | None) -> Observation | None:
             usual[position] = replace(usual[position], per_rater=True)  # type: ignore[call-arg]  # it is a Position
         elif what == "position" and by:
             usual[position] = replace(usual[position], by=by)  # type: ignore[call-arg]  # it is a Position
-        elif what == "source":
+        elif text == "source" or (what == "source" and by):
             usual.append(Source(by))
         elif what == "leniency" and by:
-            usual = [replace(e, by=by) if isinstance(e, Leniency) else e for e in usual]
+            if Leniency() not in usual:
+                raise InvalidSetting("--effect", text, "Leniency differs by one field at the most.")
+            usual[usual.index(Leniency())] = Leniency(by)
         elif what == "bias" and by:
             usual.append(Bias(by.removesuffix(":raters"), per_rater=by.endswith(":raters")))
         elif what == "taste":

@@ -66,7 +66,7 @@ class Expired(SeamarkError):
     def __init__(self, title: str, valid_until: str) -> None:
         super().__init__(
             f"charter {title!r} is valid until {valid_until}, which has passed. Fit current feedback and sign a new valid_until, "
-            "or say that this is meant (allow_expired=True, --allow-expired)."
+            "or say where it is exported or scored that this is meant (allow_expired=True, seamark export --allow-expired)."
         )
         self.valid_until = valid_until
 

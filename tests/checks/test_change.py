@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from seamark import Feedback, simulate
-from seamark.checks import Backtest, backtest, check_change, check_direction, find_change, watch
+from seamark.checks import Backtest, backtest, change, check_change, check_direction, find_change, watch
 from seamark.checks.intervals import wilson
 from seamark.errors import InvalidSetting
 from seamark.models import Dynamic, Fit, Observation, Tabular, by_age, fit
@@ -134,12 +134,24 @@ def test_what_cannot_tell_says_so():
 
 
 def test_the_finding_has_the_time():
-    finding = check_change(votes(1, n=3000, jump=1.2))[0]
+    finding = check_change(votes(1, n=3000, jump=0.7))[0]
     assert (finding.code, finding.verdict, finding.n) == ("change", "warning", 3000)
     assert finding.low is not None
     assert finding.low > 0
     assert "2024-" in finding.title
     assert finding.details["earliest"][:10] <= "2024-04-30" <= finding.details["latest"][:10]
+
+
+def test_neither_size_nor_day_is_given_where_the_statistic_cannot_tell_them(monkeypatch: pytest.MonkeyPatch):
+    """Beyond a logit the statistic saturates; with few comparisons of a response even the day would be a guess."""
+    large = check_change(votes(1, n=3000, jump=1.5))[0]
+    assert "by 1 logit or more" in large.title
+    assert large.low is None
+    assert large.details["when"] is not None
+    monkeypatch.setattr(change, "_OFTEN", 10_000)
+    thin = check_change(votes(1, n=3000, jump=1.5))[0]
+    assert "too few to say when and by how much" in thin.title
+    assert (thin.low, thin.details["when"]) == (None, None)
 
 
 # ------------------------------------------------------------------------------------ as feedback arrives

@@ -575,7 +575,7 @@ def test_numbers_that_are_not_there_or_say_nothing():
     frame = society.feedback.judgments
     same = frame.with_columns(frame["covariate.length"].list.eval(pl.element() * 0 + 3))
     result = fitted(replace(society, feedback=replace(society.feedback, judgments=same)), Bias("length"))
-    assert "no effect of length: the data says the same of every judgment" in result.notes
+    assert "no effect of length: the data says nothing of it, or the same of every judgment" in result.notes
 
 
 def test_numbers_of_one_side_only_are_told():
@@ -903,3 +903,68 @@ def test_held_out_private_labels_are_predicted_as_they_are_recorded():
     answered = np.take_along_axis(recorded.probs, recorded.outcome[:, None], 1)[:, 0]
     loss = -(recorded.count @ np.log(answered)) / recorded.count.sum()
     assert flips < loss < np.log(2)
+
+
+def _mixed(n: int, *, private: bool, ties: bool, seed: int, skipped: int = 0) -> Feedback:
+    """Pairs of 8 items, with ties or without, all private or none; the last may be skipped."""
+    rng = np.random.default_rng(seed)
+    _, left, right = _items(rng, n, 8)
+    lead, tie = np.exp(np.linspace(-1, 1, 8)[left] - np.linspace(-1, 1, 8)[right]), 0.7 if ties else 0.0
+    u = rng.random(n) * (lead + 1 + tie)
+    outcome = np.where(u < lead, "left", np.where(u < lead + 1, "right", "tie")).astype(object)
+    outcome[n - skipped :] = "skipped"
+    return Feedback.from_columns(
+        {"kind": ["pair"] * n, "ids": [[f"item {a}", f"item {b}"] for a, b in zip(left, right, strict=True)], "outcome": outcome.tolist(),
+         "privacy": ["randomised_response(epsilon=1.0)" if private else "none"] * n}
+    )  # fmt: skip
+
+
+def _joined(*parts: Feedback) -> Feedback:
+    rows = [
+        {"kind": "pair", "ids": [f.responses["name"][int(r)] for r in shown], "outcome": o, "privacy": p}
+        for f in parts
+        for shown, o, p in f.judgments["responses", "outcome", "privacy"].iter_rows()
+    ]
+    return Feedback.from_columns({key: [row[key] for row in rows] for key in rows[0]})
+
+
+def test_a_skipped_private_pair_does_not_make_the_mechanism_one_of_three_answers():
+    public, private = _mixed(300, private=False, ties=True, seed=1), _mixed(1200, private=True, ties=False, seed=2)
+    observation = Observation(effects=(), lapse=False)
+    with_, without = (
+        fit(_joined(public, p), utility=Tabular(), observation=observation)
+        for p in (_mixed(1200, private=True, ties=False, seed=2, skipped=1), private)
+    )
+    (one,), (other,) = ([p.estimate for p in r.parameters if "log_tie" in p.name] for r in (with_, without))
+    assert one == pytest.approx(other, abs=0.05)
+    assert any("randomised for privacy" in note for note in without.notes)
+
+
+@pytest.mark.parametrize("fitted_private", [True, False])
+def test_private_and_public_pairs_predict_each_other(fitted_private: bool):
+    """One of two is one of two, whether it passed a mechanism or not: neither is left out for its name."""
+    private, public = _mixed(1200, private=True, ties=False, seed=3), _mixed(1200, private=False, ties=True, seed=4)
+    known, new = (private, public) if fitted_private else (public, private)
+    result = fit(known, utility=Tabular(), observation=Observation({"pair": Davidson()}, effects=(), lapse=False))
+    (found,) = predict(result, new)
+    decided = int(new.judgments["outcome"].is_in(["left", "right"]).sum())
+    assert found.count.sum() == decided
+    assert np.isfinite(found.probs).all()
+
+
+def test_a_circumstance_that_new_judgments_lack_is_taken_as_average():
+    rng = np.random.default_rng(5)
+    value, left, right = _items(rng, 800)
+    length = rng.normal(0, 1, 12)
+    won = rng.random(800) < 1 / (1 + np.exp(value[right] - value[left]))
+    shown = {"left_id": left, "right_id": right, "outcome": np.where(won, 0, 1), "names": {"outcome": ["left", "right"]}}
+    with_, without = Feedback.from_arrays(**shown, left_length=length[left], right_length=length[right]), Feedback.from_arrays(**shown)
+    result = fit(with_, utility=Tabular(), observation=Observation(effects=(Scale("length"),), lapse=False))
+    (found,) = predict(result, without)
+    assert np.isfinite(found.probs).all()
+
+
+@pytest.mark.parametrize("by", ["rater", "prompt", "time", "lenght"])
+def test_a_column_of_codes_or_times_is_no_circumstance(by: str):
+    with pytest.raises(InvalidSetting, match="Use a field of the judgments such as"):
+        fitted(planted(), Scale(by))

@@ -60,6 +60,10 @@ _PRIOR = 0.25
 """Prior precision of the values that stand still: sd 2 logits."""
 _ALARM, _SURE = 0.05, 0.01
 """p from which a change is a notice, and a warning."""
+_LARGE = 1.0
+"""Logits from which on the statistic, which is one of small changes, no longer tells how large."""
+_OFTEN = 20
+"""Comparisons of a response, on average, below which neither the size nor the day of a change is given."""
 _GROUPS = 8
 """Up to so many groups of raters have values of their own that stand still."""
 
@@ -423,11 +427,13 @@ def check_change(
         why = "No two responses that were compared were both compared again, so nothing was asked at two times."
         return [Finding.not_applicable("change", title, why, remedy="Ask some questions again at other times.")]
     *_, words = _units(answers, np.random.default_rng(seed))
+    often = 2 * len(answers) / answers.n_responses
     findings = []
     for change in _changes(answers, first, names, flips, seed):
         moved = change.p <= _ALARM
         where = f" in {by} {change.name}" if change.name else ""
-        size = f"by {change.sd:.2f} [{change.low:.2f}, {change.high:.2f}] logits"
+        sized = often >= _OFTEN and change.sd <= _LARGE
+        size = f"by {change.sd:.2f} [{change.low:.2f}, {change.high:.2f}] logits" if sized else f"by {_LARGE:g} logit or more"
         if not moved:
             said = f"No common change of values over time is seen{where} (p = {change.p:.2g}, {counted(change.n, 'comparison')})."
         else:
@@ -435,10 +441,16 @@ def check_change(
             if not change.gradual:
                 how = f"at about {change.when:%Y-%m-%d} [{change.earliest:%Y-%m-%d}, {change.latest:%Y-%m-%d}]"
             said = f"Values changed{where} {size} {how} (p = {change.p:.2g}, {counted(change.n, 'comparison')})."
+            if often < _OFTEN:
+                said = (
+                    f"Values seem to have changed{where} (p = {change.p:.2g}, {counted(change.n, 'comparison')}); {often:.0f} comparisons of a "
+                    "response are too few to say when and by how much."
+                )
         findings.append(
             Finding(
                 code=f"change/{by}/{change.name}" if change.name else "change",
-                title=said, estimate=change.sd, low=change.low, high=change.high, n=change.n, unit="logits", verdict="warning" if change.p <= _SURE else "notice" if moved else "ok",
+                title=said, estimate=change.sd if sized else None, low=change.low if sized else None, high=change.high if sized else None,
+                n=change.n, unit="logits", verdict="warning" if change.p <= _SURE else "notice" if moved else "ok",
                 reason=f"The sd over responses of what raters moved in common, {words}; a mix of raters or questions that changes gives none, a "
                 f"change of how careful all are does. p is that of the largest of {_CUTS} jumps and a straight line"
                 + (" over all parts." if by else ".") + " The interval leaves out one rater at a time.",
@@ -447,7 +459,7 @@ def check_change(
                 source="Liu 1988; Westfall & Young 1993",
                 details={
                     "p": change.p, "gradual": change.gradual,
-                    **{k: t.isoformat() if (t := getattr(change, k)) else None for k in ("when", "earliest", "latest")},
+                    **{k: t.isoformat() if often >= _OFTEN and (t := getattr(change, k)) else None for k in ("when", "earliest", "latest")},
                 },
             )
         )  # fmt: skip
@@ -736,6 +748,8 @@ def check_exposure(feedback: Feedback, exposed: ArrayLike, propensity: ArrayLike
     exposed, propensity : (n_judgments,), as in `seamark.models.by_exposure`.
     """
     shown, p = np.asarray(exposed, dtype=np.float64), np.asarray(propensity, dtype=np.float64)
+    if shown.shape != (feedback.n_judgments,) or p.shape != shown.shape:
+        raise InvalidSetting("exposed, propensity", (shown.shape, p.shape), f"Give one of each for the {feedback.n_judgments:,} judgments.")
     found = compare(feedback, seed=seed).most_direct().decided()
     found = found.where(found.left != found.right)
     if len(found) < _LEAST:

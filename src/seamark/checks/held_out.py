@@ -382,9 +382,9 @@ def check_calibration(cells: Cells) -> list[Finding]:
         f"a perfectly calibrated fit would show {perfect:.1%}.",
         reason=f"Expected calibration error of the predicted winner, ten bins of equal count; bootstrap over {unit}s. "
         f"The fit is {unsure}: log odds divided by {heat:.2f} [{cool:.2f}, {hot:.2f}] predict best.",
-        remedy=f"Divide its log odds by {heat:.2f}, and look for what makes it so (noise that is not modelled, raters that answer alike)."
-        if verdict == "warning"
-        else None,
+        remedy=None if verdict != "warning"
+        else "Look at the bins: some shares are predicted too high and others too low." if cool <= 1 <= hot
+        else f"Divide its log odds by {heat:.2f}, and look for what makes it so (noise that is not modelled, raters that answer alike).",
         source="Guo et al. 2017; bias: Roelofs et al. 2022",
         details={"bins": _curve(cells, bins, chosen, hit), "perfect": perfect, "temperature": [heat, cool, hot]},
     )  # fmt: skip
@@ -395,7 +395,7 @@ def _temperature(count: Array, odds: Array, hit: Array) -> float:
     """T by which log odds (n,) >= 0 are divided to predict `hit` best: 1 where they are calibrated, more where they are too sure (Guo et al.
     2017). Between 1/20 and 20."""
     b = 1.0
-    for _ in range(20):
+    for _ in range(60):
         p = 1 / (1 + np.exp(-b * odds))
         slope, curve = float(count @ (odds * (hit - p))), float(count @ (odds**2 * p * (1 - p)))
         step = float(np.clip(slope / max(curve, 1e-12), -0.5, 0.5))

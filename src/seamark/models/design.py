@@ -230,7 +230,7 @@ def build_design(
         )
     families = dict(observation.outcomes) or choose_outcomes(feedback)
     if known is not None and "pair" in families:
-        families["pair"] = known.get("pair/strength") or known.get("pair") or families["pair"]
+        families["pair"] = known.get("pair/strength") or known.get("pair") or known.get("pair/private") or families["pair"]
     frame = feedback.judgments.select(
         "kind", "outcome", "responses", "strength", "best", "worst", "ranks", "rating", "scale_low", "scale_high", "thumb", "axis", "order_known", "weight", "label",
         pl.col("rater").cast(pl.Int64).fill_null(feedback.n_raters),
@@ -290,6 +290,12 @@ def build_design(
         blocks.append(missing)
     blocks = [b for b in blocks if len(b.outcome)]
     if known is not None:
+        # one of two is read alike, private or not: by either name
+        other = {"pair": "pair/private", "pair/private": "pair"}
+        blocks = [
+            replace(b, name=other[b.name]) if b.name not in known and isinstance(b.family, Choice) and other.get(b.name) in known else b
+            for b in blocks
+        ]
         for unread in [b for b in blocks if b.name not in known]:
             left_out[f"{unread.name}: no family in the fit"] = int(unread.count.sum())
         blocks = [b for b in blocks if b.name in known]
@@ -412,7 +418,8 @@ def _private(feedback: Feedback) -> tuple[NDArray[np.float64] | None, list[str]]
             "privacy", private[0][0], f"{several:,} of these answers are rankings, or best and worst: how likely a mechanism for privacy made "
             "one out of another is not worked out for them. Leave them out."
         )  # fmt: skip
-    notes: list[str] = []
+    counted = int(np.isfinite(epsilon).sum())
+    notes = [f"{counted:,} answers were randomised for privacy and are read as such: {', '.join(sorted(read))}"] if counted else []
     for text, p in private:
         if p.cleaned == "after":
             # correcting for the mechanism would multiply the harm of each label that was set after it
@@ -558,9 +565,9 @@ def _pair_blocks(part: pl.DataFrame, family: Outcome, numbers: SlotNumbers | Non
     if not isinstance(family, Choice) and "epsilon" in part.columns:
         private = pl.col("epsilon").is_finite()
         there = part.filter(private)
-        if there.height and there["strength"].null_count() == there.height and not (there["side"] > 1).any():
+        if there.height and there["strength"].null_count() == there.height and not there["side"].is_between(2, 3).any():
             # a mechanism that gave one of two; where there is no tie, Davidson's answers are Bradley & Terry's
-            blocks = _pair_blocks(there, Choice(), numbers)
+            blocks = _pair_blocks(there, Choice(link=family.link if isinstance(family, Strength) else "logistic"), numbers)
             rest = part.filter(~private).drop("epsilon", "side")
             return [replace(b, name="pair/private") for b in blocks] + (_pair_blocks(rest, family, numbers) if rest.height else [])
     if isinstance(family, Strength):

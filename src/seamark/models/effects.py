@@ -182,6 +182,8 @@ class Covariate:
             lookup = pl.DataFrame({"level": pl.Series(self.levels), "code": pl.Series(range(len(self.levels)), dtype=pl.Int64)})
             given = feedback.judgments[self.by].cast(pl.String).alias("level").to_frame()
             return given.join(lookup, on="level", how="left", maintain_order="left")["code"].fill_null(len(self.levels)).to_numpy()
+        if not (self.by in feedback.judgments.columns or _of_slots(feedback, self.by)):
+            return np.full(feedback.n_judgments, len(self.table) - 1)
         values = _numbers(feedback, self.by, self.within_rater)
         codes = np.searchsorted(np.array(self.edges), values, side="left")
         return np.where(np.isnan(values), len(self.table) - 1, codes)
@@ -195,11 +197,13 @@ class Covariate:
         InvalidSetting
             If there is no such column.
         """
-        named = by in feedback.judgments.columns
+        named = by in feedback.judgments.columns and by not in ("rater", "prompt") and not feedback.judgments[by].dtype.is_temporal()
         if not (named or _of_slots(feedback, by)) or (named and feedback.judgments[by].dtype.is_nested()):
+            there = [name.removeprefix(COVARIATE) for name in covariates_of(feedback.judgments.columns)]
             raise InvalidSetting(
-                "by", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence, or a covariate."
-            )
+                f"by ({role})", by, "Use a field of the judgments such as guideline_version, team, position, seconds or confidence, or a covariate "
+                f"of what was shown ({', '.join(there) or 'this data has none'}).",
+            )  # fmt: skip
         if named and not feedback.judgments[by].dtype.is_numeric():
             column = feedback.judgments[by]
             counts = column.cast(pl.String).drop_nulls().value_counts().sort(by).sort("count", descending=True, maintain_order=True)

@@ -113,7 +113,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
 
     parameters = [
         parameter(
-            s.name if len(s.names) == 1 else f"{s.name}: {name}",
+            s.name if len(s.names) == 1 and "=" not in name else f"{s.name}: {name}",
             likelihood.n_values + s.start + i,
             "logits per sd" if s.name.startswith("bias") else "logits",
         )

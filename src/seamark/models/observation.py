@@ -429,9 +429,7 @@ class Observation:
             of = effect.by if isinstance(effect, Bias | Scale | Lapse) else effect.of if isinstance(effect, Taste) else ""
             kind = type(effect).__name__
             if (first := found.get((kind, of))) is not None:
-                raise InvalidSetting(
-                    "effects", f"{first} and {effect}", f"Give {kind}{of and f' of {of}'} once: the data knows the sum of two only."
-                )
+                raise InvalidSetting("effects", f"{first} and {effect}", f"Give {kind}{of and f' of {of}'} once.")
             found[kind, of] = effect
 
     def with_effect(self, kind: type) -> bool:

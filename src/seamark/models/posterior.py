@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
 
+from seamark.errors import SeamarkError
 from seamark.models.curvature import DENSE, DRAWS, Blocks, Components, Dense, Iterative, make_solver, spread
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
 from seamark.models.result import VAGUE, Convergence
@@ -212,6 +213,17 @@ def _scale_doubt(likelihood: Likelihood, state: State, seen: NDArray[np.bool_], 
     return along
 
 
+def _root(inner: Array) -> Array:
+    """(n, n) R with R R' = inner, which has no rank but that of the clusters."""
+    diagonal = np.diag_indices_from(inner)
+    inner[diagonal] += 1e-10 * inner[diagonal].max() + 1e-300
+    try:
+        return np.asarray(np.linalg.cholesky(inner), dtype=np.float64)
+    except np.linalg.LinAlgError:  # by rounding
+        curve, axes = np.linalg.eigh((inner + inner.T) / 2)
+        return axes * np.sqrt(np.maximum(curve, 0.0))
+
+
 def _dense(
     likelihood: Likelihood, state: State, expected: Array, cluster: NDArray[np.int64] | None, rng: np.random.Generator, *, clustered: bool
 ) -> tuple[Covariance, Array]:
@@ -227,7 +239,13 @@ def _dense(
         lower = np.linalg.cholesky(observed)
     except np.linalg.LinAlgError:
         notes.append("the observed information is not positive definite; intervals use the expected one, which is too sure")
-        lower = np.linalg.cholesky(expected)
+        try:
+            lower = np.linalg.cholesky(expected)
+        except np.linalg.LinAlgError:
+            raise SeamarkError(
+                "the curvature at the mode is not positive definite: the data does not tell some effects from others. Leave out those that were "
+                "added last, or those with more levels than there are judgments for."
+            ) from None
     del observed
     # cov = L^-T L^-1, so L^-T is a factor of it
     factor = solve_triangular(lower, np.eye(len(lower)), lower=True, overwrite_b=True, check_finite=False).T
@@ -237,10 +255,7 @@ def _dense(
     columns = _prior_doubt(state, lambda pulled: spread(factor @ (factor.T @ pulled[free]), free), coordinates)
     sandwich = robust = None
     if meat is not None:  # F (F' M F) F'
-        inner = factor.T @ meat @ factor
-        inner[np.diag_indices_from(inner)] += 1e-9 * np.trace(inner) / len(inner) + 1e-300  # fewer clusters than parameters
-        root = factor @ np.linalg.cholesky(inner)
-        del inner
+        root = factor @ _root(factor.T @ meat @ factor)
         sandwich = spread(np.sqrt((root**2).sum(1)), free)
         # a standard error needs no more than single precision
         robust = spread(root, free)[: likelihood.n_values].astype(np.float32)

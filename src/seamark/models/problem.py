@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from seamark.errors import NotIdentified
 from seamark.models.design import Design, build_design, comparison_parts, distinct, read_covariates, tastes
-from seamark.models.effects import Position, Reliability, SlotNumbers
+from seamark.models.effects import Leniency, Position, Reliability, SlotNumbers, Source
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Observation
 from seamark.models.people import People, Same, Strata
@@ -72,7 +72,11 @@ def pose(
     if walk is not None and (timeless := graph.n_judgments - feedback.n_judgments):
         notes.append(f"{timeless} judgments without a time are left out: values that move are of some time")
     if constant := (*constant, *same):
-        notes.append(f"no effect of {', '.join(constant)}: the data says the same of every judgment")
+        notes.append(f"no effect of {', '.join(constant)}: the data says nothing of it, or the same of every judgment")
+    if observation.with_effect(Source) and not design.sources:
+        notes.append("no effect of source: the data does not say which models wrote the responses, or it was one")
+    if not any(b.lenient for b in design.blocks) and any(isinstance(e, Leniency) and e.by for e in observation.effects):
+        notes.append("no effect of leniency: there are no ratings and no thumbs")
     if basis.matrix is None:
         notes += _check_identified(graph, design, walk, require_identified)
     seen = _judgments_per_rater(design)

@@ -125,8 +125,14 @@ class Gaps:
     share: Array
     """(G,) weight of each group in the population asked about."""
     sandwich: Array | None = None
-    """(n,) standard error of the mean gap that holds where a rater's answers (or a prompt's) share what the model leaves out, such as a taste
-    of their own under `Same`: the sandwich, clustered (Liang & Zeger 1986). None where it was not worked out, or a response is new."""
+    """(n,) standard error of the mean gap by the sandwich, clustered by rater or prompt (Liang & Zeger 1986): it counts that a rater's answers
+    share what the model leaves out, such as a taste of their own under `Same`, and does not count what the prior leaves open where there is
+    little data. None where it was not worked out, or a response is new."""
+
+    @property
+    def wider(self) -> Array:
+        """(n,) the larger of ignorance and sandwich: neither may be trusted to be too small."""
+        return self.ignorance if self.sandwich is None else np.maximum(self.ignorance, self.sandwich)
 
 
 @dataclass(frozen=True)
@@ -397,7 +403,7 @@ class Fit:
         disagreement = np.sqrt(np.maximum((by_group**2) @ share - mean**2, 0.0))
         known = rows.known[left] & rows.known[right]
         sandwich = None
-        if self.robust is not None and not rows.new.any():
+        if self.robust is not None and not (rows.new[left] + rows.new[right]).any():
             sandwich = np.sqrt(_apart(rows.times(self._seen_factor(group_weights, without, at, robust=True)), left, right))
         return Gaps(mean, np.sqrt(variance), by_group, disagreement, known, share, sandwich)
 

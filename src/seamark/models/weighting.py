@@ -43,6 +43,8 @@ def by_age(feedback: Feedback, half_life: timedelta, *, at: datetime | None = No
         )
     last = time.max() if at is None else at
     assert isinstance(last, datetime)
+    if (last.tzinfo is None) != (time.dtype.time_zone is None):  # type: ignore[attr-defined]  # it is a Datetime
+        raise InvalidSetting("at", str(at), "Give it a time zone, as the times of judgments have one (datetime(..., tzinfo=UTC)).")
     kept = feedback.filter((time <= last).to_numpy())
     age = (last - kept.judgments["time"]).dt.total_microseconds().to_numpy() / (half_life / timedelta(microseconds=1))
     return _weighed(kept, np.exp2(-age))
@@ -83,6 +85,8 @@ def by_exposure(feedback: Feedback, exposed: ArrayLike, propensity: ArrayLike) -
             f"Above {1 - LEAST_PROPENSITY:g} nobody is left unexposed; leave these questions out, or expose fewer.",
         )
     hidden = ~shown.astype(bool)
+    if not hidden.any():
+        raise InvalidSetting("exposed", "all", "Nobody is left who had not been exposed; no weight can make up for that.")
     weight = 1 / (1 - p[hidden])
     return _weighed(feedback.filter(hidden), weight / weight.mean())
 
