@@ -104,6 +104,17 @@ _HELD = (("accuracy on pairs nobody judged", ".4f"),)
 _COVER = (("coverage of 95% intervals", ".3f"), ("standard error", ".3f"), ("ms a fit", ".3g"))
 _SQUARE = "a matrix of items x items"
 _SKLEARN = ("sklearn.linear_model", "scipy.sparse")
+_LOGISTIC = (
+    Case("scikit-learn LogisticRegression, C=1e4, tol=1e-8", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4, 1e-8)),
+    Case(
+        "scikit-learn LogisticRegression, told the true prior (C=1), tol=1e-8",
+        "peers.design",
+        "peers.logistic()",
+        "",
+        _SKLEARN,
+        arguments=(1.0, 1e-8),
+    ),
+)
 _PANDAS = ("pandas", "scipy.optimize", "scipy.special")
 _CROWD = ("crowdkit.aggregation", *_SKLEARN)
 _OURS = Case("**Seamark**", "ours.feedback", "ours.fit", "ours.strengths", _TORCH)
@@ -178,17 +189,7 @@ ROWS: tuple[Row, ...] = (
         _PAIRS,
         (
             _OURS,
-            Case(
-                "scikit-learn LogisticRegression, C=1e4, tol=1e-8", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4, 1e-8)
-            ),
-            Case(
-                "scikit-learn LogisticRegression, told the true prior (C=1), tol=1e-8",
-                "peers.design",
-                "peers.logistic()",
-                "",
-                _SKLEARN,
-                arguments=(1.0, 1e-8),
-            ),
+            *_LOGISTIC,
             Case("FastChat's method", "peers.arena_codes", "peers.fastchat", "peers.fastchat_logits", _PANDAS),
             Case("choix mm_pairwise, alpha 0.1", "peers.votes", "peers.choix_mm", "", ("choix",)),
         ),
@@ -203,17 +204,7 @@ ROWS: tuple[Row, ...] = (
         _PAIRS,
         (
             _OURS,
-            Case(
-                "scikit-learn LogisticRegression, C=1e4, tol=1e-8", "peers.design", "peers.logistic()", "", _SKLEARN, arguments=(1e4, 1e-8)
-            ),
-            Case(
-                "scikit-learn LogisticRegression, told the true prior (C=1), tol=1e-8",
-                "peers.design",
-                "peers.logistic()",
-                "",
-                _SKLEARN,
-                arguments=(1.0, 1e-8),
-            ),
+            *_LOGISTIC,
             Case("FastChat's method", "peers.arena_codes", "peers.fastchat", "peers.fastchat_logits", _PANDAS),
         ),
         "recovery_within",

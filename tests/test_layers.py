@@ -38,7 +38,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("features", "labels", "network", "effects", "people"),
     ("observation",),
     ("utility", "design", "terms", "targets", "coverage"),
-    ("shifts", "distributional"),
+    ("shifts", "distributional", "edges"),
     ("likelihood",),
     ("curvature", "slopes"),
     ("result",),

@@ -968,3 +968,29 @@ def test_a_circumstance_that_new_judgments_lack_is_taken_as_average():
 def test_a_column_of_codes_or_times_is_no_circumstance(by: str):
     with pytest.raises(InvalidSetting, match="Use a field of the judgments such as"):
         fitted(planted(), Scale(by))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pair", "ties", "rating", "thumbs"])
+def test_the_cost_of_privacy_is_precision(kind: str):
+    """Twelve societies, in the clear and with epsilon 1: the slope of fitted on true values is the same within its error, which grows, and
+    95% intervals of gaps cover as they say within theirs."""
+    found = []
+    for seed in range(12):
+        row = []
+        for privacy in (None, 1.0):
+            kinds, tie = ("pair" if kind == "ties" else kind,), 0.3 if kind == "ties" else None
+            society = planted(seed, privacy=privacy, position=0.0, kinds=kinds, tie=tie, n_judgments=12_000)
+            result = fit(society.feedback, utility=Tabular(), observation=Observation(effects=(), lapse=False))
+            v, u = society.truth.value - society.truth.value.mean(), result.utilities(society.feedback)
+            i, j = np.triu_indices(len(v), 1)
+            gaps = result.gaps(society.feedback, i, j)
+            row += [v @ u / (v @ v), (np.abs(gaps.mean - (v[i] - v[j])) < 1.96 * gaps.ignorance).mean()]
+        found.append(row)
+    clear, _, private, covered = np.mean(found, 0)
+    half = 2.2 * np.std(found, 0, ddof=1) / np.sqrt(12)
+    print(
+        f"{kind}: slope in the clear {clear:.3f} +- {half[0]:.3f}, private {private:.3f} +- {half[2]:.3f}; covers {covered:.3f} +- {half[3]:.3f}"
+    )
+    assert abs(private - clear) < half[0] + half[2]
+    assert covered + half[3] > 0.9

@@ -559,6 +559,11 @@ def _cells(columns: list[NDArray[Any]], weight: NDArray[np.float64] | None) -> t
     return [*reversed(out), key], counts.astype(np.float64)
 
 
+def columns_of_role(block: Block, design: Design, role: Role) -> NDArray[np.float64]:
+    """(n, C) the numbers of the covariates of one role, side by side."""
+    return np.hstack([np.array(c.table)[block.covariate[:, i]] for i, c in enumerate(design.covariates) if c.role == role])
+
+
 def _pair_blocks(part: pl.DataFrame, family: Outcome, numbers: SlotNumbers | None) -> list[Block]:
     part = part.with_columns(pl.col("outcome").cast(_PAIRED).to_physical().alias("side"))
     left, right, tie = pl.col("side") == 0, pl.col("side") == 1, pl.col("side").is_between(2, 3)

@@ -31,10 +31,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array, hstack, kron
+from scipy.sparse import block_array, csr_array, eye_array, hstack, kron
 from scipy.special import logsumexp
 
-from seamark.models.design import Block, Design
+from seamark.models.design import Block, Design, columns_of_role
+from seamark.models.edges import Edges, Laplacian, contrasts_of_many, edge_keys, incidence, numbered
 from seamark.models.observation import Missing, Observation
 from seamark.models.shifts import Shift, ShiftMatrix, block_diagonal, shift_matrix, shifts_of
 from seamark.models.terms import Terms, diluted, log_prob, randomised, terms, with_lapse_covariates, with_scales
@@ -78,51 +79,6 @@ class Nodes:
         marginal = np.append(logsumexp(known, axis=1), logsumexp(joint[-1]))
         each = np.append(np.repeat(marginal[:-1], self.levels), marginal[-1])
         return marginal, np.exp(joint - each[:, None])
-
-
-@dataclass(frozen=True)
-class Edges:
-    """The distinct pairs and single responses that judgments of one group are about, pairs in the order of their codes."""
-
-    left: Codes
-    """(E,)"""
-    right: Codes
-    """(E,); -1 for a single response."""
-    group: Codes
-    """(E,), ascending"""
-
-    def sites(self, n_responses: int) -> tuple[Codes, Codes]:
-        """(E,) sites of the two ends, g n + i of response i as group g sees it; right is -1 for a single response."""
-        start = self.group * n_responses
-        return start + self.left, np.where(self.right >= 0, start + self.right, -1)
-
-
-class _Laplacian:
-    """D' diag(h) D of the incidence D of edges (left, right), whose sparsity is worked out once."""
-
-    def __init__(self, left: Codes, right: Codes, n: int) -> None:
-        # a response beside itself has no gap, and no curvature
-        pair, apart = (right >= 0) & (right != left), right != left
-        self.left, self.right, self.n = left, right[pair], n
-        self.pair = None if pair.all() else pair
-        self.apart = None if apart.all() else apart
-        m = len(self.right)
-        rows, columns = np.concatenate([left[pair], self.right, np.arange(n)]), np.concatenate([self.right, left[pair], np.arange(n)])
-        place = coo_array((np.arange(1.0, 2 * m + n + 1), (rows, columns)), shape=(n, n)).tocsr()
-        order = place.data.astype(np.int64) - 1
-        self.pattern = place
-        self.on_diagonal = np.flatnonzero(order >= 2 * m)
-        # which edge each entry is of; those of the diagonal are overwritten
-        self.edge = np.where(order >= 2 * m, 0, order % max(m, 1)).astype(np.int32)
-
-    def __call__(self, h: Array) -> csr_array:
-        h = h if self.apart is None else np.where(self.apart, h, 0.0)
-        across = h if self.pair is None else h[self.pair]
-        data = across[self.edge] if len(across) else np.zeros(len(self.edge))
-        np.negative(data, out=data)
-        data[self.on_diagonal] = np.bincount(self.left, weights=h, minlength=self.n)
-        data[self.on_diagonal] += np.bincount(self.right, weights=across, minlength=self.n)
-        return csr_array((data, self.pattern.indices, self.pattern.indptr), shape=(self.n, self.n))
 
 
 @dataclass(frozen=True)
@@ -247,8 +203,8 @@ class Likelihood:
         self._first_scale = sum(sizes)
         self.n_shape = sum(sizes) + self._n_scales + self._n_hastes + int(observation.lapse)
         blocks = [_by_rater(b) for b in design.blocks]
-        keys = [_edge_keys(b, design) for b in blocks]
-        known_keys, inverse = _numbered(np.concatenate([k for k, _ in keys]))
+        keys = [edge_keys(b, design) for b in blocks]
+        known_keys, inverse = numbered(np.concatenate([k for k, _ in keys]))
         n, G = design.n_responses, design.n_groups
         group, pair = np.divmod(known_keys, (n + 1) * n)
         right, left = np.divmod(pair, n)  # a single response has right = n in place of none
@@ -258,19 +214,19 @@ class Likelihood:
             K = block.family.contrast(block.shown.shape[1])
             edge = inverse[seen : seen + len(key)]
             seen += len(key)
-            to_sites = None if len(K) == 1 else _contrasts_of_many(block, K, n, G)
+            to_sites = None if len(K) == 1 else contrasts_of_many(block, K, n, G)
             shape = slice(int(starts[i]), int(starts[i + 1]))
             D = shift_matrix(block, K, self.parts, design, block.rater, design.n_raters)
             answered = not isinstance(block.family, Missing)
-            scale = _covariates(block, design, "scale") if self._n_scales and answered else None
-            haste = _covariates(block, design, "lapse") if self._n_hastes and answered else None
+            scale = columns_of_role(block, design, "scale") if self._n_scales and answered else None
+            haste = columns_of_role(block, design, "lapse") if self._n_hastes and answered else None
             self.cells.append(Cells(block, K, block.group, shape, edge, sign, D, scale, haste, to_sites))
         Z = design.loadings
         self._ends = self.edges.sites(n)
-        self._incidence = _incidence(*self._ends, G * n)
+        self._incidence = incidence(*self._ends, G * n)
         self._incidence_t = csr_array(self._incidence.T)
         self._spread = None if Z.shape == (1, 1) and Z[0, 0] == 1 else csr_array(kron(csr_array(Z), eye_array(n)))
-        self._laplacian = _Laplacian(*self._ends, G * n)
+        self._laplacian = Laplacian(*self._ends, G * n)
         self._packed: list[_Pack] | None = None
         self._last_contrasts: tuple[Array, list[tuple[Array, Array]]] | None = None
         self._last_joint: tuple[Array, Array, Array] | None = None
@@ -900,55 +856,6 @@ def _by_rater(block: Block) -> Block:
     return replace(block, **{f.name: getattr(block, f.name)[order] for f in fields(block) if f.name not in ("name", "family")})
 
 
-def _numbered(keys: Codes) -> tuple[Codes, Codes]:
-    """(distinct keys in order, the number of each key); where few are possible, without sorting them."""
-    possible = int(keys.max(initial=0)) + 1
-    if possible > len(keys):
-        known, number = np.unique(keys, return_inverse=True)
-        return known, number
-    seen = np.zeros(possible, dtype=bool)
-    seen[keys] = True
-    return np.flatnonzero(seen), (np.cumsum(seen) - 1)[keys]
-
-
-def _edge_keys(block: Block, design: Design) -> tuple[Codes, Array]:
-    """(key, sign) of each cell whose contrast has one dimension: a number per (group, pair of responses), whatever their order."""
-    m = block.shown.shape[1]
-    if len(block.family.contrast(m)) > 1:
-        return np.zeros(0, dtype=np.int64), np.zeros(0)
-    n = design.n_responses
-    first, group = block.shown[:, 0], block.group
-    if m == 1:
-        return (group * (n + 1) + n) * n + first, np.ones(len(first))
-    second = block.shown[:, 1]
-    key = (group * (n + 1) + np.maximum(first, second)) * n + np.minimum(first, second)
-    K = block.family.contrast(2)
-    return key, np.where(first <= second, K[0, 0], -K[0, 0])
-
-
-def _contrasts_of_many(block: Block, K: Array, n_responses: int, n_groups: int) -> csr_array:
-    """(n * d, G n_responses): contrast per unit of utility."""
-    n, m = block.shown.shape
-    d = len(K)
-    row = np.arange(n * d).reshape(n, d, 1).repeat(m, 2)
-    weight = np.broadcast_to(K, (n, d, m))
-    nonzero = weight != 0
-    column = np.broadcast_to((block.group[:, None] * n_responses + block.shown)[:, None, :], (n, d, m))
-    return coo_array((weight[nonzero], (row[nonzero], column[nonzero])), shape=(n * d, n_groups * n_responses)).tocsr()
-
-
-def _incidence(left: Codes, right: Codes, n: int) -> csr_array:
-    """(E, n): u[left] - u[right]."""
-    pair = right >= 0
-    start = np.append(0, np.cumsum(1 + pair))
-    ends, entries = np.empty(start[-1], dtype=np.int32), np.ones(start[-1])
-    ends[start[:-1]], ends[start[:-1][pair] + 1] = left, right[pair]
-    entries[start[:-1][pair] + 1] = -1.0
-    matrix = csr_array((entries, ends, start), shape=(len(left), n))
-    matrix.sum_duplicates()  # a response beside itself
-    return matrix
-
-
 def _curved(h: Array, rows: Array) -> Array:
     """(n d, p): curvatures (n,) or (n, d, d) times rows (n d, p)."""
     if h.ndim == 1:
@@ -982,12 +889,6 @@ def _average(m: Moments, rows: Any, slope: Array, weight: Array, term: Terms) ->
     m.h2[rows] = -np.einsum(square, tilted * slope, term.second)
     for t, cross in enumerate(term.cross):
         m.cross0[rows, ..., t], m.cross1[rows, ..., t] = -np.einsum(mean, weight, cross), -np.einsum(mean, tilted, cross)
-
-
-def _covariates(block: Block, design: Design, role: str) -> Array:
-    """(n, C) the covariates of one role, side by side."""
-    found = [np.array(c.table)[block.covariate[:, i]] for i, c in enumerate(design.covariates) if c.role == role]
-    return np.hstack(found)
 
 
 def _dense(matrix: Any) -> Array:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
-from seamark.models.design import Block, Design, build_design, tastes
+from seamark.models.design import Block, build_design, columns_of_role, tastes
 from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
 from seamark.models.people import Strata
 from seamark.models.result import Fit
@@ -116,12 +116,12 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
             shift = D.times(fit.shifts).reshape(n, d)
         scale = np.ones(n)
         if g := _circumstances(fit, "scale"):
-            scale = np.exp(_covariates(block, design, "scale") @ fit.shape[g[0] : g[-1] + 1])
+            scale = np.exp(columns_of_role(block, design, "scale") @ fit.shape[g[0] : g[-1] + 1])
         lapse = None
         if observation.lapse:
             lapse = np.full(n, fit.shape[-1])
             if g := _circumstances(fit, "lapse"):
-                lapse += _covariates(block, design, "lapse") @ fit.shape[g[0] : g[-1] + 1]
+                lapse += columns_of_role(block, design, "lapse") @ fit.shape[g[0] : g[-1] + 1]
         pair = m == 2 and not block.lenient
         probs, plain = np.zeros((n, block.family.n_outcomes)), np.zeros((n, block.family.n_outcomes))
         Q = fit.slope_nodes.shape[1] // L
@@ -180,11 +180,6 @@ def _circumstances(fit: Fit, role: str) -> range:
     widths = {r: sum(c.width for c in fit.covariates if c.role == r) for r in ("scale", "lapse")}
     start = sum(f.size for f in fit.families.values()) + (widths["scale"] if role == "lapse" else 0)
     return range(start, start + widths[role])
-
-
-def _covariates(block: Block, design: Design, role: str) -> Array:
-    """(n, C) the covariates of one role, side by side."""
-    return np.hstack([np.array(c.table)[block.covariate[:, i]] for i, c in enumerate(design.covariates) if c.role == role])
 
 
 def _integrate(
