@@ -29,7 +29,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.torch
-	$(PIP) -e ".[lm,hub,excel,dev]"
+	$(PIP) -e ".[lm,policy,hub,excel,dev]"
 	@touch $(VENV)/.core $@
 
 # ---- what it does
