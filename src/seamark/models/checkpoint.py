@@ -146,6 +146,11 @@ class RewardModel:
         return self.model.get_submodule(self.head_name)
 
     @property
+    def head_place(self) -> str:
+        """Where a head of ours stands once the model listens to it."""
+        return self.head_name if self.causal else "value_head"
+
+    @property
     def hidden(self) -> int:
         """H"""
         return self.last.in_features

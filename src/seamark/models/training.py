@@ -74,6 +74,7 @@ class NetworkConfig(TrainingArguments):
     share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
     row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
     refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
     disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
@@ -282,6 +283,8 @@ class FeedbackTrainer(Trainer):
         opened.config.use_cache = False
         self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
         self.head = head_of(head, reward.hidden, self.objective.n_values)
+        if reward.last.weight.dtype == torch.float64:
+            self.head.double()  # else 32 bits, however few the network is in
         if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
             self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
         if args.disable_dropout:
@@ -289,16 +292,32 @@ class FeedbackTrainer(Trainer):
         reward.listen(self.head)
         self.reward_model, self.feedback = reward, train_dataset
         network: Any = opened
-        if peft_config is not None:
-            network = transformers_module("peft").get_peft_model(opened, peft_config)
+        peft = transformers_module("peft") if args.lora_r or peft_config is not None else None
+        if peft is not None:
+            peft_config = peft_config or peft.LoraConfig(
+                task_type="SEQ_CLS",
+                r=args.lora_r,
+                lora_alpha=2 * args.lora_r,
+                target_modules="all-linear",
+                modules_to_save=[reward.head_place],
+            )
+            network = peft.get_peft_model(opened, peft_config)
             if args.gradient_checkpointing:
                 opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
+        share = args.share_prompts and reward.causal
+        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
+        held_out = None
+        if eval_dataset is not None:
+            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            held_out = _Batches(eval_dataset, objective, self.conversations, args, share=share)
         refit = _Refit()
         refit.trainer = self
         super().__init__(
             model=network,
             args=args,
             data_collator=_one,
+            train_dataset=batches,
+            eval_dataset=held_out,
             processing_class=processing_class,
             callbacks=[refit, *(callbacks or [])],
             optimizers=optimizers,
@@ -309,16 +328,13 @@ class FeedbackTrainer(Trainer):
         self.table = np.full((train_dataset.n_responses, self.objective.n_values), np.nan)
         """Values (n_responses, k) of each response when it was read last; NaN before."""
         self._read_at = np.full(train_dataset.n_responses, -1)
-        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=args.share_prompts and reward.causal)
-        if batches.share:
-            batches.share = self._agrees(batches.examples())
-        batches.deal()
-        self.train_dataset, self.shares_prompts = batches, batches.share
+        # the model is where it will be trained only now
+        self.shares_prompts = share and self._agrees(batches.examples())
+        for part in (batches, held_out):
+            if part is not None:
+                part.share = self.shares_prompts
+                part.deal()
         self.tokens = batches.count()
-        if eval_dataset is not None:
-            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
-            self.eval_dataset = _Batches(eval_dataset, objective, self.conversations, args, share=batches.share)
-            self.eval_dataset.deal()
 
     def _agrees(self, examples: Sequence[Tree]) -> bool:
         """Whether features are the same read as trees as read one conversation a row; warns where they are not."""
@@ -631,7 +647,8 @@ def train_network(
     if unknown := sorted(set(network.settings) - known):
         nearest = get_close_matches(unknown[0], sorted(known), 1)
         raise InvalidSetting("settings", unknown[0], f"There is no such setting{f'; did you mean {nearest[0]}?' if nearest else '.'}")
-    args = NetworkConfig(output_dir=str(working), **network.settings)
+    usual: dict[str, Any] = {"eval_strategy": "epoch"} if eval_feedback is not None else {}
+    args = NetworkConfig(output_dir=str(working), **usual | dict(network.settings))
     trainer = FeedbackTrainer(
         network.model, args, train_dataset=feedback, eval_dataset=eval_feedback, people=people, observation=observation, differ=differ,
         head=network.head, callbacks=callbacks,
