@@ -157,3 +157,249 @@ def test_the_gradient_is_that_of_a_row_for_each_judgment(tmp_path: Path, tokeniz
     assert loss == pytest.approx(expected, rel=1e-9)
     for name, p in model.named_parameters():
         np.testing.assert_allclose(shared[name], p.grad, atol=1e-9 * max(1.0, float(p.grad.abs().max())), err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------------- reading each token once
+
+
+def values_of(trainer: FeedbackTrainer, *, share: bool) -> np.ndarray:
+    batches = trainer.train_dataset
+    batches.share = share
+    batches.deal()
+    return trainer.values(batches)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
+def test_sharing_a_prompt_changes_no_value(tmp_path: Path, tokenizer: Any, kind: str) -> None:
+    model = small_model(kind, tokenizer=tokenizer)
+    trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=society(12), processing_class=tokenizer)
+    assert trainer.shares_prompts
+    with torch.no_grad():
+        trainer.head.weight.normal_()
+    shared, alone = values_of(trainer, share=True), values_of(trainer, share=False)
+    np.testing.assert_allclose(shared, alone, atol=2e-5 * alone.std())
+    # and they are those of the stock model, a conversation at a time
+    ids = [torch.from_numpy(t.astype(np.int64))[None] for t in trainer.train_dataset.tokens]
+    hidden = torch.stack([model.base_model(input_ids=i).last_hidden_state[0, -1] for i in ids])
+    np.testing.assert_allclose(alone[:, 0], (hidden @ trainer.head.weight[0]).detach().numpy(), atol=2e-5 * alone.std())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("bloom", {}), ("mistral", {"sliding_window": 8})], ids=["ALiBi", "a sliding window shorter than the conversations"]
+)
+def test_a_model_that_reads_trees_otherwise_is_read_plainly(tmp_path: Path, tokenizer: Any, kind: str, more: dict[str, Any]) -> None:
+    model = small_model(kind, tokenizer=tokenizer, **more)
+    with pytest.warns(UserWarning, match="Every conversation is read on its own"):
+        trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=society(8), processing_class=tokenizer)
+    assert not trainer.shares_prompts
+    assert trainer.tokens.forward >= trainer.tokens.conversations
+
+
+def test_each_distinct_token_is_read_once(tmp_path: Path, tokenizer: Any) -> None:
+    """Causal models read a prompt once and a response once; encoders, whose prompt depends on the response, each conversation once."""
+    feedback = society(200, n_responses=4)
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, tokens_per_batch=4096), train_dataset=feedback, processing_class=tokenizer
+    )  # fmt: skip
+    tokens = trainer.train_dataset.tokens
+    prompt = feedback.responses["prompt"].to_numpy()
+    distinct = 0  # counted otherwise: a set of prefixes, as a trie has nodes, down to where all of a prompt part
+    for code in np.unique(prompt):
+        mine = [tokens[i] for i in np.flatnonzero(prompt == code)]
+        trunk = next(i for i in range(99) if len({t[i] if i < len(t) - 1 else -1 for t in mine}) > 1 or any(i >= len(t) - 1 for t in mine))
+        distinct += trunk + sum(len(t) - trunk for t in mine)
+    assert trainer.tokens.distinct == distinct
+    assert trainer.tokens.forward <= 1.05 * distinct
+    assert trainer.tokens.judgments == feedback.n_judgments == 1200
+    words = small_tokenizer([" ".join(WORDS)] * 3, bert=True)
+    encoder = FeedbackTrainer(small_model("bert", tokenizer=words), settings(tmp_path), train_dataset=feedback, processing_class=words)
+    assert encoder.tokens.conversations == sum(len(t) for t in encoder.train_dataset.tokens)
+    assert encoder.tokens.forward <= 1.05 * encoder.tokens.conversations
+
+
+def test_packed_rows_give_the_same_values(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = society(12)
+    plain, packed = (
+        FeedbackTrainer(
+            small_model("llama", tokenizer=tokenizer), settings(tmp_path, row_tokens=n), train_dataset=feedback, processing_class=tokenizer
+        )
+        for n in (0, 400)
+    )
+    assert packed.train_dataset[0]["tree"].max() > 0
+    np.testing.assert_allclose(packed.values(), plain.values(), atol=1e-6)
+
+
+def test_a_prompt_with_too_many_responses_is_dealt_into_parts(tmp_path: Path, tokenizer: Any) -> None:
+    """Every judgment is in one batch, whose responses fit the budget or are two."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, 12)) + f" {i}" for i in range(40)]
+    pairs = [(int(i), int(j)) for i, j in rng.integers(40, size=(300, 2)) if i != j]
+    feedback = sm.Feedback.from_columns(
+        {
+            "kind": ["pair"] * len(pairs),
+            "prompt": ["one prompt"] * len(pairs),
+            "texts": [[texts[i], texts[j]] for i, j in pairs],
+            "outcome": [("left", "right")[int(rng.integers(2))] for _ in pairs],
+        }
+    )
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, tokens_per_batch=200), train_dataset=feedback, processing_class=tokenizer
+    )  # fmt: skip
+    batches = trainer.train_dataset
+    assert len(batches) > 5
+    rows = np.concatenate([batches[i]["cells"][0].numpy() for i in range(len(batches))])
+    assert sorted(rows) == list(range(len(trainer.objective.cells(0).group)))
+    for i in range(len(batches)):
+        item = batches[i]
+        assert item["ids"].numel() <= 200
+        shown = trainer.objective.cells(0).block.shown[item["cells"][0].numpy()]
+        assert set(shown.ravel()) == set(item["responses"].numpy())
+
+
+def test_a_token_sees_its_own_branch_and_the_trunk() -> None:
+    trees = [Tree.of([np.array(p, dtype=np.int32) for p in ([1, 2, 3, 4], [1, 2, 5])]), Tree.of([np.array([7, 8], dtype=np.int32)])]
+    rows = lay_out([*trees, Tree.of([np.arange(1, 10, dtype=np.int32)])], 0, row_tokens=9)
+    assert rows.ids.tolist() == [[1, 2, 3, 4, 5, 7, 8, 0, 0], list(range(1, 10))]
+    assert rows.positions[0].tolist() == [0, 1, 2, 3, 2, 0, 1, 0, 0]
+    assert rows.leaves.tolist() == [3, 4, 6, 17]
+    sees = (seen_mask(rows.tree, rows.branch, torch.float32)[0, 0] == 0).int().tolist()
+    assert sees == [
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- what it learns
+
+
+def test_it_learns_what_was_planted_and_who_is_careless(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = society(150, careless=2)
+    train, test = feedback.split(by="prompt", seed=0)
+    observation = sm.Observation(effects=[sm.Reliability()])
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, learning_rate=5e-3, num_train_epochs=6), train_dataset=train, eval_dataset=test,
+        processing_class=tokenizer, observation=observation,
+    )  # fmt: skip
+    trainer.train()
+    trainer.refit()
+    values = trainer.values(trainer.eval_dataset)[:, 0]
+    truth = np.array([worth(t) for t in test.responses["text"]])
+    assert np.corrcoef(values, truth)[0, 1] > 0.8
+    slopes = trainer.objective.search
+    mean = (slopes.posterior * slopes.nodes.slope).sum(1)[:6]
+    careless = np.array([name in ("rater 0", "rater 1") for name in train.raters["id"]])
+    assert mean[careless].max() < 0.5 * mean[~careless].min()
+
+
+def test_personas_with_opposite_tastes_are_told_apart(tmp_path: Path, tokenizer: Any) -> None:
+    rng = np.random.default_rng(3)
+    rows: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater")}
+    for p in range(80):
+        texts = [" ".join(rng.choice(WORDS, rng.integers(4, 12))) + f" {i}" for i in range(2)]
+        for r in rng.choice(12, 6, replace=False):
+            gap = (worth(texts[0]) - worth(texts[1])) * (1 if r < 6 else -1)
+            for name, value in zip(
+                rows, ("pair", f"Q{p}", texts, "left" if rng.random() < 1 / (1 + np.exp(-gap)) else "right", f"r{r}"), strict=True
+            ):
+                rows[name].append(value)
+    feedback = sm.Feedback.from_columns(rows)
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, learning_rate=3e-3, num_train_epochs=3), train_dataset=feedback,
+        processing_class=tokenizer, people=sm.Personas(2), observation=sm.Observation(effects=[]),
+    )  # fmt: skip
+    trainer.train()
+    trainer.refit()
+    member = trainer.objective.search.posterior[:-1, 0].reshape(12, 2)[:, 0]
+    first = np.array([int(name[1:]) < 6 for name in feedback.raters["id"]])
+    assert abs(member[first].mean() - member[~first].mean()) > 0.9
+    values, truth = trainer.values(), np.array([worth(t) for t in feedback.responses["text"]])
+    own = values[:, :1] + values[:, 1:]
+    correlation = [np.corrcoef(own[:, i], truth)[0, 1] for i in range(2)]
+    assert min(correlation) < -0.7
+    assert max(correlation) > 0.7
+
+
+# ---------------------------------------------------------------------------------------------- stopping and going on
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import os, signal, pickle
+from pathlib import Path
+import numpy as np
+from test_training import settings, small_model, small_tokenizer, society, WORDS, FeedbackTrainer
+from transformers import TrainerCallback
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    tokenizer = small_tokenizer([" ".join(WORDS)] * 3)
+    accumulate = int(sys.argv[3])
+    args = settings(Path(sys.argv[1]), tokens_per_batch=480, num_train_epochs=2, learning_rate=1e-3, save_strategy="steps", save_steps=3,
+                    gradient_accumulation_steps=accumulate, warmup_steps=0)
+    trainer = FeedbackTrainer(small_model("llama", tokenizer=tokenizer), args, train_dataset=society(24, careless=2), processing_class=tokenizer,
+                              callbacks=[Stop()])
+    trainer.train(resume_from_checkpoint=True)
+    values = trainer.values()
+    if args.process_index == 0:
+        np.savez(Path(sys.argv[1]) / "end.npz", values=values, posterior=trainer.objective.search.posterior,
+                 weights=np.concatenate([p.detach().numpy().ravel() for p in trainer.reward_model.model.parameters()]),
+                 steps=trainer.state.global_step, batches=len(trainer.train_dataset))
+"""
+
+
+def run_script(folder: Path, *, kill_at: int = -1, accumulate: int = 1, processes: int = 1) -> int:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = folder.parent / "run.py"
+    script.write_text(SCRIPT.format(paths=paths), encoding="utf-8")
+    launch = [sys.executable, str(script)]
+    if processes > 1:
+        launch = [
+            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
+        ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*launch, str(folder), str(kill_at), str(accumulate)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+    return done.returncode
+
+
+def test_a_killed_run_goes_on_from_its_last_save_and_ends_where_it_would_have(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_script(whole) == 0
+    assert run_script(killed, kill_at=8) == -signal.SIGKILL
+    last = last_checkpoint(killed)
+    assert last is not None
+    assert last.endswith("checkpoint-6")  # a save every three steps, killed at the eighth: two are lost
+    (killed / "checkpoint-7").mkdir()  # one that was being written when the run ended is passed over
+    (killed / "checkpoint-7" / "trainer_state.json").write_text("{", encoding="utf-8")
+    assert run_script(killed) == 0
+    one, two = np.load(whole / "end.npz"), np.load(killed / "end.npz")
+    assert one["steps"] == two["steps"] > 8
+    np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-7)
+    np.testing.assert_allclose(two["posterior"], one["posterior"], atol=1e-7)
+
+
+def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
+    """The same steps: two processes with a batch each, or one with two batches to a step."""
+    assert run_script(tmp_path / "one", accumulate=2) == 0
+    assert run_script(tmp_path / "two", processes=2) == 0
+    one, two = np.load(tmp_path / "one" / "end.npz"), np.load(tmp_path / "two" / "end.npz")
+    assert one["batches"] % 2 == 0
+    assert one["steps"] == two["steps"]
+    np.testing.assert_allclose(two["weights"], one["weights"], atol=2e-5)
+    np.testing.assert_allclose(two["values"], one["values"], atol=2e-4)
+    np.testing.assert_allclose(two["posterior"], one["posterior"], atol=1e-3)

@@ -36,7 +36,7 @@ class Linear(nn.Module):
 
     def start_from(self, weight):
         with torch.no_grad():
-            self.weight.copy_(weight.float())
+            self.weight.copy_(weight)
 
     def linear(self):
         return self.weight, None

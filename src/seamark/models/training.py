@@ -35,6 +35,7 @@ from seamark.models.checkpoint import (
     RewardModel,
     open_classifier,
     open_tokenizer,
+    runs,
     same_pad,
     save_reward_model,
     sidecar,
@@ -75,6 +76,10 @@ class NetworkConfig(TrainingArguments):
     row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
     refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
     lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
+    probe: bool | None = field(
+        default=None,
+        metadata={"help": "Start from a fit on what the untrained network reads; left out, where raters have latent levels."},
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
@@ -205,13 +210,26 @@ class _Batches(Dataset[dict[str, Any]]):
         trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
         return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
 
+    @staticmethod
+    def _read(rows: Rows) -> int:
+        """Tokens that go through the model."""
+        if not _is_plain(rows.tree, rows.branch, rows.leaves):
+            return int(rows.ids.numel())
+        lengths = (rows.tree >= 0).sum(1).numpy()
+        return sum(len(run) * int(lengths[run[0]]) for run in runs(lengths))
+
     def count(self) -> TokenCount:
         """Tokens of one pass, from the batches as they are laid out."""
-        forward = sum(int(self.rows(i).ids.numel()) for i in range(len(self)))
+        forward = sum(self._read(self.rows(i)) for i in range(len(self)))
         read = np.unique(np.concatenate([p.responses for p in self.pieces]))
         branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
         distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
         return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
+
+
+def _is_plain(tree: Tensor, branch: Tensor, leaves: Tensor) -> bool:
+    """Whether each row is one conversation, so that the usual mask does."""
+    return bool((tree < 1).all() and (branch <= 1).all() and len(leaves) == len(tree))
 
 
 def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
@@ -289,6 +307,9 @@ class FeedbackTrainer(Trainer):
             self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
         if args.disable_dropout:
             _disable_dropout(opened)
+        if args.probe or (args.probe is None and self.objective.problem.strata.latent is not None):
+            features = reward.features(self.conversations.of_feedback(train_dataset)).astype(np.float64)
+            self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
         reward.listen(self.head)
         self.reward_model, self.feedback = reward, train_dataset
         network: Any = opened
@@ -371,7 +392,7 @@ class FeedbackTrainer(Trainer):
     def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
         out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
-        if not self.reward_model.causal or bool((tree < 1).all() and (branch <= 1).all() and len(inputs["leaves"]) == len(ids)):
+        if _is_plain(tree, branch, inputs["leaves"]):
             return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
         device = next(self.model.parameters()).device
         tree, branch = tree.to(device), branch.to(device)
