@@ -41,7 +41,7 @@ def society(
 ) -> sm.Feedback:
     """Pairs among responses to prompts; a response is worth its words. The first `careless` raters answer at random."""
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater", "group")}
     for p in range(n_prompts):
         prompt = f"Question {p}: " + " ".join(rng.choice(WORDS, 12))
         responses = [" ".join(rng.choice(WORDS, rng.integers(4, length))) + f" {i}" for i in range(n_responses)]
@@ -54,6 +54,7 @@ def society(
                 columns["texts"].append([responses[i], responses[j]])
                 columns["outcome"].append("left" if rng.random() < p_first else "right")
                 columns["rater"].append(f"rater {rater}")
+                columns["group"].append("even" if rater % 2 == 0 else "odd")
     return sm.Feedback.from_columns(columns)
 
 
@@ -426,7 +427,10 @@ def test_adapters_are_trained_with_the_head_and_become_part_of_the_weights(tmp_p
     model, before = open_classifier(str(folder)), open_classifier(str(base))
     assert not torch.allclose(model.model.layers[0].self_attn.q_proj.weight, before.model.layers[0].self_attn.q_proj.weight)
     said = sidecar(folder)
-    scores = open_reader(str(folder)).reward.features(Conversations.of(tokenizer, positions=2048).of_feedback(feedback)) @ model.score.weight[0].detach().numpy()
+    scores = (
+        open_reader(str(folder)).reward.features(Conversations.of(tokenizer, positions=2048).of_feedback(feedback))
+        @ model.score.weight[0].detach().numpy()
+    )
     assert scores.mean() == pytest.approx(said["responses"]["mean"], abs=1e-4)
     assert scores.std() == pytest.approx(said["responses"]["sd"], rel=1e-3)
     truth = np.array([worth(t) for t in feedback.responses["text"]])
@@ -466,7 +470,9 @@ def test_encoders_are_trained_as_their_class_reads_them(tmp_path: Path, kind: st
 
 
 def trainer_of(tmp_path: Path, feedback: sm.Feedback, tokenizer: Any, **more: Any) -> FeedbackTrainer:
-    return FeedbackTrainer(small_model("llama", tokenizer=tokenizer), settings(tmp_path, **more), train_dataset=feedback, processing_class=tokenizer)
+    return FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, **more), train_dataset=feedback, processing_class=tokenizer
+    )
 
 
 def pairs(*rows: tuple[Any, str, str]) -> sm.Feedback:
@@ -519,7 +525,9 @@ def test_turns_and_plain_prompts_do_not_mix(tmp_path: Path, tokenizer: Any) -> N
     with pytest.raises(SeamarkError, match="1 of 2 prompts are turns of a conversation .* turn one kind into the other before loading"):
         trainer_of(tmp_path, pairs((turns, "one", "two"), ("plain", "one", "two")), tokenizer)
     one, two = (trainer_of(tmp_path, pairs((prompt, "one", "two")), tokenizer) for prompt in (turns, "a question"))
-    assert [t.tolist() for t in one.train_dataset.tokens] == [t.tolist() for t in two.train_dataset.tokens]  # a plain prompt is the user's turn
+    assert [t.tolist() for t in one.train_dataset.tokens] == [
+        t.tolist() for t in two.train_dataset.tokens
+    ]  # a plain prompt is the user's turn
 
 
 def test_a_template_that_cannot_render_the_turns_says_which(tmp_path: Path) -> None:
@@ -536,7 +544,9 @@ def test_a_model_without_a_reward_head_is_trained_but_never_scored(tmp_path: Pat
     whole = small_model("llama", tokenizer=tokenizer)
     AutoModelForCausalLM.from_config(whole.config).save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")
-    with pytest.raises(UnreadableSource, match=r"it has no reward head \(score\.weight is missing\), and a random one would score at random"):
+    with pytest.raises(
+        UnreadableSource, match=r"it has no reward head \(score\.weight is missing\), and a random one would score at random"
+    ):
         open_classifier(str(tmp_path / "lm"))
     with pytest.raises(UnreadableSource, match="no reward head"):
         sm.Reward(str(tmp_path / "lm"))
