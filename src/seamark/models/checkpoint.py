@@ -172,7 +172,11 @@ class RewardModel:
         lengths = np.array([len(row) for row in ids])
         out = np.empty((len(ids), self.hidden), dtype=np.float32)
         caught: list[Any] = []
-        hook = self.last.register_forward_pre_hook(lambda _module, given: caught.append(given[0]))
+
+        def catch(_module: Any, given: tuple[Any, ...]) -> None:
+            caught.append(given[0])
+
+        hook = self.last.register_forward_pre_hook(catch)
         pad = self.model.config.get_text_config().pad_token_id
         try:
             for rows in batches_of(lengths):

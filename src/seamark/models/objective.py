@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, diags_array
+from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
@@ -225,10 +225,7 @@ class Objective:
         mass, slope = mass[live], nodes.slope[who].T[live]
         scale = self.scales[block]
         along = slope if scale is None else slope * scale[rows]
-        if c.scalar:
-            z = along * contrast[:, 0] + self.shift[block][rows]
-        else:
-            z = along[:, :, None] * contrast + self.shift[block][rows]
+        z = (along * contrast[:, 0] if c.scalar else along[:, :, None] * contrast) + self.shift[block][rows]
         term = likelihood._terms(c, z, rows, self.search.x, self.shift[block])
         loss = -float((mass * term.log_prob).sum())
         if c.scalar:
@@ -291,7 +288,7 @@ class Objective:
 
     def refit(self, values: Array) -> None:
         """Shifts, shape and raters, given values (n_responses, k); cells about responses whose values are NaN are left out."""
-        search, known = self.search, np.isfinite(values).all(1)
+        search, known = self.search, np.asarray(np.isfinite(values).all(1))
         whole = search.likelihood
         counts = [c.block.count * known[c.block.shown].all(1) for c in whole.cells]
         if not sum(float(c.sum()) for c in counts):
@@ -305,8 +302,8 @@ class Objective:
             if likelihood.size > likelihood.n_values:
                 d = likelihood.derivatives(search.x, search.nodes, search.posterior)
                 gradient = (d.gradient - search.prior.pull(search.x))[free]
-                curvature = csr_array(d.corner + diags_array(search.prior.precision[free]))
-                step = np.atleast_1d(spsolve(curvature.tocsc(), gradient))
+                curvature = d.corner + diags_array(search.prior.precision[free])
+                step = np.asarray(spsolve(csc_array(curvature), gradient), dtype=np.float64).reshape(-1)
                 search.x[free] += np.clip(step, -_FURTHEST, _FURTHEST)
             search.look()
             if search.slopes is not None:

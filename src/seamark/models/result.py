@@ -220,7 +220,7 @@ class Fit:
     @property
     def knows_ignorance(self) -> bool:
         """Whether there is a posterior: a reward model that was trained elsewhere comes without one."""
-        return self.factor.shape[1] > 0
+        return isinstance(self.factor, csr_array) or self.factor.shape[1] > 0
 
     # ------------------------------------------------------------------ people
 

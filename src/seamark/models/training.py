@@ -141,6 +141,7 @@ class _Batches(Dataset[dict[str, Any]]):
         found = self.objective.pieces(self._cost, self.budget, seed=self.seed)
         self.pieces = [Piece(p.responses[np.argsort(self.prompt[p.responses], kind="stable")], p.cells) for p in found]
         shapes = [self._shape(p) for p in self.pieces]
+        widths = [width for _, width in shapes]
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(len(shapes))
         total = sum(rows * width for rows, width in shapes)
@@ -149,7 +150,7 @@ class _Batches(Dataset[dict[str, Any]]):
         for start in range(0, len(order), window):
             rows = width = 0
             batch: list[int] = []
-            for number in sorted(order[start : start + window], key=lambda i: -shapes[i][1]):
+            for number in sorted(order[start : start + window].tolist(), key=widths.__getitem__, reverse=True):
                 more, wider = shapes[number][0], max(width, shapes[number][1])
                 if batch and (rows + more) * wider > self.budget:
                     self.plan.append(batch)
@@ -293,7 +294,7 @@ class FeedbackTrainer(Trainer):
             processing_class.add_special_tokens({"pad_token": args.pad_token})
         # the head's own start is random, too
         torch.manual_seed(args.seed)
-        opened = open_classifier(model, fresh_head=True) if isinstance(model, str) else model
+        opened: Any = open_classifier(model, fresh_head=True) if isinstance(model, str) else model
         reward = RewardModel.of(opened)
         self.conversations = Conversations.of(
             processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
@@ -313,7 +314,8 @@ class FeedbackTrainer(Trainer):
             self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
         reward.listen(self.head)
         self.reward_model, self.feedback = reward, train_dataset
-        network: Any = opened
+        self.network: Any = opened
+        """What is trained: the model, or its adapters around it."""
         peft = transformers_module("peft") if args.lora_r or peft_config is not None else None
         if peft is not None:
             peft_config = peft_config or peft.LoraConfig(
@@ -323,11 +325,11 @@ class FeedbackTrainer(Trainer):
                 target_modules="all-linear",
                 modules_to_save=[reward.head_place],
             )
-            network = peft.get_peft_model(opened, peft_config)
+            self.network = peft.get_peft_model(opened, peft_config)
             if args.to_dict().get("activation_checkpointing") or args.to_dict().get("gradient_checkpointing"):  # its newer and older name
                 opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
         share = args.share_prompts and reward.causal
-        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
+        self.batches = batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
         held_out = None
         if eval_dataset is not None:
             objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
@@ -335,7 +337,7 @@ class FeedbackTrainer(Trainer):
         refit = _Refit()
         refit.trainer = self
         super().__init__(
-            model=network,
+            model=self.network,
             args=args,
             data_collator=_one,
             train_dataset=batches,
@@ -367,7 +369,7 @@ class FeedbackTrainer(Trainer):
             return True
         pad = self.conversations.tokenizer.pad_token_id
         with torch.no_grad():
-            self.model.eval()
+            self.network.eval()
             plain = self._features(lay_out(examples, pad, share=False))
             try:
                 shared = self._features(lay_out(examples, pad))
@@ -388,7 +390,7 @@ class FeedbackTrainer(Trainer):
     def _features(self, rows: Rows) -> Tensor:
         """(n, .) what the head makes of the features."""
         with self._precision():
-            found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+            found = self.network(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
         return found["mean"].float().flatten(0, 1)
 
     # ------------------------------------------------------------------ the loss
@@ -398,12 +400,10 @@ class FeedbackTrainer(Trainer):
         out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
         if _is_plain(tree, branch, inputs["leaves"]):
             return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
-        device = next(self.model.parameters()).device
+        device = next(self.network.parameters()).device
         tree, branch = tree.to(device), branch.to(device)
-        if self.reward_model.model.config._attn_implementation == "flex_attention":
-            mask = block_mask(tree, branch)
-        else:
-            mask = seen_mask(tree, branch, self._working_dtype)
+        flex = self.reward_model.model.config._attn_implementation == "flex_attention"
+        mask = block_mask(tree, branch) if flex else seen_mask(tree, branch, self._working_dtype)
         return out | {"position_ids": inputs["positions"], "attention_mask": mask}
 
     def _precision(self) -> torch.autocast:
@@ -417,7 +417,7 @@ class FeedbackTrainer(Trainer):
             return torch.bfloat16
         if self.args.fp16:
             return torch.float16
-        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return next(p.dtype for p in self.network.parameters() if p.is_floating_point())
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -492,12 +492,15 @@ class FeedbackTrainer(Trainer):
 
     def values(self, batches: Any = None) -> Array:
         """(n_responses, k) values of the responses of the training data, or of the batches given; each is read once."""
-        batches = batches or self.train_dataset
-        model = self._wrap_model(self.model, training=False) if self.args.world_size == 1 else self.model_wrapped
+        batches = batches or self.batches
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        model: Any = self.model_wrapped if sharded else self.network
         was = model.training
         model.eval()
         out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
-        mine = range(self.args.process_index, len(batches), self.args.world_size)
+        mine = list(range(self.args.process_index, len(batches), self.args.world_size))
+        if sharded:  # all processes take part in each pass
+            mine += [len(batches) - 1] * (-(-len(batches) // self.args.world_size) - len(mine))
         with torch.no_grad(), self._precision():
             for item in mine:
                 inputs = self._prepare_inputs(batches[item])
@@ -523,20 +526,22 @@ class FeedbackTrainer(Trainer):
         values = self.values() @ self.objective.person
         known = np.isfinite(values)
         person = torch.from_numpy(self.objective.person)
-        network: Any = self.accelerator.unwrap_model(self.model)
+        network: Any = self.accelerator.unwrap_model(self.network)
         if network is not self.reward_model.model:  # adapters become part of the weights they are beside
             self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
             self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
             network.merge_and_unload()
         linear, explained = self.head.linear(), 1.0
         if linear is not None:
-            weight, bias = (None if part is None else part.detach().double().cpu() for part in linear)
-            weight, intercept = person @ weight, 0.0 if bias is None else float(person @ bias)
+            rows, bias = linear
+            weight = person @ rows.detach().double().cpu()
+            intercept = 0.0 if bias is None else float(person @ bias.detach().double().cpu())
         else:
             weight, intercept, explained = self._nearest_linear(values)
         if self.args.should_save:
             folder = Path(folder)
             with fresh_files(folder, last=SIDECAR) as fresh:
+                spread = {"n": int(known.sum()), "mean": float(values[known].mean()), "sd": float(values[known].std())}
                 record = {
                     "seamark": "reward model",
                     "version": 1,
@@ -550,30 +555,35 @@ class FeedbackTrainer(Trainer):
                     "head": self.head.to_dict(),
                     "tokens": vars(self.tokens),
                     "shares_prompts": self.shares_prompts,
-                    "responses": {"n": int(known.sum()), "mean": float(values[known].mean()), "sd": float(values[known].std())},
+                    "responses": spread,
                     "run": dict(run or {}),
                     "versions": {name: version(name) for name in ("seamark", "torch", "transformers")},
                 }
-                mean, sd = record["responses"]["mean"] - intercept, record["responses"]["sd"]
-                save_reward_model(self.reward_model, weight, self.processing_class, fresh, record=record, mean=mean, sd=sd)
+                save_reward_model(
+                    self.reward_model, weight, self.processing_class, fresh, record=record, mean=spread["mean"] - intercept, sd=spread["sd"]
+                )
                 save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
         self.accelerator.wait_for_everyone()
 
     def _nearest_linear(self, values: Array) -> tuple[Tensor, float, float]:
         """(weight (H,), intercept, share of the variance explained) of the values as read last, by least squares with a small ridge."""
         found: list[Array] = []
-        hook = self.head.register_forward_pre_hook(lambda _module, given: found.append(given[0].double().cpu().numpy()))
+
+        def keep(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            found.append(given[0].double().cpu().numpy())
+
+        hook = self.head.register_forward_pre_hook(keep)
         try:
-            order = np.concatenate([self.train_dataset[i]["responses"].numpy() for i in range(len(self.train_dataset))])
+            order = np.concatenate([p.responses for batch in self.batches.plan for p in (self.batches.pieces[i] for i in batch)])
             self.values()
         finally:
             hook.remove()
-        X, y = np.concatenate(found), values[order]
-        centre, level = X.mean(0), y.mean()
-        X, y = X - centre, y - level
-        ridge = 1e-6 * float((X**2).sum(0).mean()) * np.eye(X.shape[1])
-        weight = np.linalg.solve(X.T @ X + ridge, X.T @ y)
-        explained = 1 - float(((y - X @ weight) ** 2).sum() / max(float((y**2).sum()), 1e-300))
+        features, y = np.concatenate(found), values[order]
+        centre, level = features.mean(0), y.mean()
+        features, y = features - centre, y - level
+        ridge = 1e-6 * float((features**2).sum(0).mean()) * np.eye(features.shape[1])
+        weight = np.linalg.solve(features.T @ features + ridge, features.T @ y)
+        explained = 1 - float(((y - features @ weight) ** 2).sum() / max(float((y**2).sum()), 1e-300))
         return torch.from_numpy(weight), float(level - centre @ weight), explained
 
     # ------------------------------------------------------------------ stopping and going on
@@ -587,10 +597,12 @@ class FeedbackTrainer(Trainer):
             save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / _STATE)
         super()._save_checkpoint(model, trial)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **given: Any) -> Any:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: list[str] | None = None
+    ) -> Any:
         """Train; with `resume_from_checkpoint=True` go on from the last checkpoint that is whole, or start where there is none."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         if resume_from_checkpoint:
             arrays = load_file(Path(resume_from_checkpoint) / _STATE)
             if arrays["table"].shape != self.table.shape:
@@ -599,7 +611,7 @@ class FeedbackTrainer(Trainer):
                 )
             self.table, self._read_at = arrays.pop("table"), arrays.pop("read_at").astype(np.int64)
             self.objective.take_up(arrays)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **given)
+        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
 
 class _Log(TrainerCallback):
@@ -666,9 +678,13 @@ def train_network(
         If the folder holds another reward model or a stopped run of another one, or a setting does not exist.
     """
     out = Path(network.out).expanduser()
-    run = {"network": network.to_dict(), "feedback": feedback.fingerprint}
-    run["people"], run["observation"] = (p.to_dict() if p else None for p in (people, observation))
-    run["differ"] = replace(differ, utility=None).to_dict() if differ else None
+    run = {
+        "network": network.to_dict(),
+        "feedback": feedback.fingerprint,
+        "people": people.to_dict() if people else None,
+        "observation": observation.to_dict() if observation else None,
+        "differ": replace(differ, utility=None).to_dict() if differ else None,
+    }
     run = json.loads(json.dumps(run, default=str))
     done = sidecar(out)
     if done:
