@@ -291,12 +291,12 @@ def test_spread_is_wide_where_people_split():
 
 
 def test_categorical_mass_lies_on_both_sides_where_people_split():
-    """The same society, 6,000 pairs, two starts: where the mass of a contested response lies in the distribution of a plain one of equal
+    """The same society, 3,000 pairs, two starts: where the mass of a contested response lies in the distribution of a plain one of equal
     mean, F from 0 to 1. A response like the other has |2 F - 1| = 1/2 on average; one with half its mass beyond either end, 1."""
     at_mean = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0]])
     for planted, seed in ((True, 0), (True, 1), (False, 0)):
-        features, shown, won = contested(2, planted=planted, c=6000)
-        head = trained(made("categorical", 6, seed=seed, atoms=9), features, shown, won, steps=200, rate=0.1)
+        features, shown, won = contested(2, planted=planted, c=3000)
+        head = trained(made("categorical", 6, seed=seed, atoms=9), features, shown, won, steps=150, rate=0.1)
         split, plain = head(at_mean, None).mass[0, :, 0].exp().detach().double()
         F = torch.cumsum(plain, 0) - plain / 2
         out = float(split @ (2 * F - 1).abs())
@@ -530,7 +530,7 @@ def test_members_disagree_away_from_the_data_and_less_with_more_of_it():
     """Sd over 8 members at the responses of training and at three times their distance; with 200 prompts and with 3,200."""
     x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
     few, many = _ensemble(200, 1)[0], _ensemble(3200, 1)[0]
-    near, far, more = (float(h(s * x, None).ignorance.mean()) for h, s in ((few, 1), (few, 3), (many, 1)))
+    near, far, more = (h(s * x, None).ignorance.mean().item() for h, s in ((few, 1), (few, 3), (many, 1)))
     assert far == pytest.approx(3 * near, rel=1e-3)
     assert 0.15 < more / near < 0.4  # a quarter, by the square root of 16
 
