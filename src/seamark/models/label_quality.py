@@ -7,6 +7,8 @@ label is a flip with probability e, whatever is compared, and h is known as N(me
 
     P(label) = (1 - e) E sigmoid(t h) + e E sigmoid(-t h)                    p_flip = e E sigmoid(-t h) / P(label)
 
+both over the posterior of e and t as well.
+
 t is how much the gaps out of fold are to count: 1 where they are as sure as they say. It must be estimated beside e. A fit without
 lapses takes flips for noise and shrinks its gaps until nothing is left that a flip would explain; t undoes that, and tells the two
 apart by whether answers grow surer with the gap or level off at 1 - e.
@@ -31,12 +33,11 @@ the posterior probability that it is a flip, theirs is `softened(how="soft")`, a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from seamark.columns import OUTCOME
@@ -50,8 +51,11 @@ Array = NDArray[np.float64]
 
 _PRIOR_E = (-2.0, 2.0)
 """Centre and sd of the log odds of 2 e, as in `distributional`: a flip rate of .06, between .001 and .44 with probability .95."""
-_PRIOR_T = 1.0
-"""Sd of log t around 0: a factor of 7 either way is two of them."""
+_PRIOR_T = 1.5
+"""Sd of log t around 0: flips at 40% shrink small gaps by 1 - 2 e, to a fifth, which is one of them."""
+_REACH_E, _REACH_T = (-8.0, 7.0), (-2.5, 4.0)
+_GRID, _ZOOMS = (33, 25), 3
+"""Log odds of 2 e and log t that are looked at, points on either axis, and how often the grid closes in on where the mass is."""
 _NODES = 9
 _LEAST = 50
 """Labels from which on a flip rate is estimated: of fewer, its prior would be what is read."""
@@ -66,12 +70,12 @@ class LabelQuality:
     (gap in the label's direction), agrees, p_flip. Null: gap and gap_sd where the fit cannot place a response; the rest also where
     neither side won."""
     flip_rate: float
-    """e."""
+    """e, its posterior mean: that of labels which tell nothing of it is its prior's, .11."""
     flip_rate_low: float
     flip_rate_high: float
-    """95% interval of e by the curvature in its log odds, given the gaps; labels count as independent."""
+    """95% interval of e, given the gaps; labels count as independent."""
     scale: float
-    """t: below 1, gaps out of fold were surer than the labels bear out."""
+    """t, its geometric mean: below 1, gaps out of fold were surer than the labels bear out; gaps times t are those of clean labels."""
     n: int
     """Labels it was estimated from."""
     fingerprint: str
@@ -139,13 +143,13 @@ def cross_fitted(
             "are needed. Responses without texts, or with Tabular values, are not known to such fits: use Linear, or by='judgment'.",
         )
     h = sign * (gap + np.where(ordered, first, 0.0))
-    e, low, high, t = _flip_rate(h[judged], sd[judged], weight[judged])
+    rates = _rates(h[judged], sd[judged], weight[judged])
     p = np.full(len(h), np.nan)
-    p[judged] = posterior_flip(h[judged], sd[judged], e, t)
+    p[judged] = rates.flips(h[judged], sd[judged])
     frame = pl.DataFrame(
         {"row": rows, "fold": fold[rows], "gap": gap, "gap_sd": sd, "strength": sign * gap, "agrees": sign * gap > 0, "p_flip": p}
     ).with_columns(pl.when(pl.Series(judged)).then(pl.col("agrees")), pl.col("gap", "gap_sd", "strength", "p_flip").fill_nan(None))
-    return LabelQuality(frame, e, low, high, t, int(judged.sum()), feedback.fingerprint, by, folds, seed)
+    return LabelQuality(frame, *rates.rate(), rates.scale(), int(judged.sum()), feedback.fingerprint, by, folds, seed)
 
 
 def softened(feedback: Feedback, quality: LabelQuality, *, how: Literal["soft", "weight", "flip"] = "soft") -> Feedback:
@@ -206,23 +210,60 @@ def _agreement(h: Array, sd: Array, t: float) -> tuple[Array, Array]:
     return expit(z) @ w, expit(-z) @ w
 
 
-def _flip_rate(h: Array, sd: Array, weight: Array) -> tuple[float, float, float, float]:
-    """e, the ends of its 95% interval, and t: the mode of their posterior."""
+@dataclass(frozen=True)
+class _Rates:
+    """Posterior of e and t on a grid."""
 
-    def loss(x: Array) -> float:
-        e = expit(x[0]) / 2
-        right, wrong = _agreement(h, sd, float(np.exp(x[1])))
-        prior = ((x[0] - _PRIOR_E[0]) / _PRIOR_E[1]) ** 2 + (x[1] / _PRIOR_T) ** 2
-        return float(0.5 * prior - weight @ np.log((1 - e) * right + e * wrong))
+    log_odds: Array
+    """(A,) of 2 e."""
+    log_t: Array
+    """(B,)"""
+    mass: Array
+    """(A, B), sums to 1."""
 
-    # flips and small gaps explain the same answers at first sight: a search from one end may stay there
-    found: Any = min((minimize(loss, np.array([start, 0.0]), method="L-BFGS-B") for start in (-3.0, 0.5)), key=lambda r: r.fun)
-    x = np.asarray(found.x, dtype=np.float64)
-    step = 0.05
-    curvature = np.empty((2, 2))
-    for i, j in ((0, 0), (0, 1), (1, 1)):
-        a, b = step * np.eye(2)[i], step * np.eye(2)[j]
-        curvature[i, j] = curvature[j, i] = (loss(x + a + b) - loss(x + a - b) - loss(x - a + b) + loss(x - a - b)) / (4 * step**2)
-    half = 1.96 * float(np.sqrt(np.linalg.inv(curvature)[0, 0]))
-    low, e, high = (float(expit(x[0] + d) / 2) for d in (-half, 0.0, half))
-    return e, low, high, float(np.exp(x[1]))
+    def flips(self, h: Array, sd: Array) -> Array:
+        """(n,) p_flip, over what is not known of e and t."""
+        total = np.zeros(len(h))
+        for j, t in enumerate(np.exp(self.log_t)):
+            right, wrong = _agreement(h, sd, float(t))
+            for i in np.flatnonzero(self.mass[:, j] > 1e-7):
+                e = expit(self.log_odds[i]) / 2
+                total += self.mass[i, j] * e * wrong / ((1 - e) * right + e * wrong)
+        return total
+
+    def rate(self) -> tuple[float, float, float]:
+        """Posterior mean of e, and its 2.5% and 97.5% quantiles."""
+        marginal = self.mass.sum(1)
+        low, high = np.interp([0.025, 0.975], np.cumsum(marginal) - marginal / 2, self.log_odds)
+        return float(marginal @ expit(self.log_odds) / 2), float(expit(low) / 2), float(expit(high) / 2)
+
+    def scale(self) -> float:
+        """Geometric mean of t."""
+        return float(np.exp(self.mass.sum(0) @ self.log_t))
+
+
+def _rates(h: Array, sd: Array, weight: Array) -> _Rates:
+    """e and t from labels of gap h ~ N(mean, sd^2) in their direction.
+
+    A mode would not do: many flips among gaps that hardly tell, and few among gaps that tell less, explain the same answers, and the
+    posterior may have a peak for each.
+    """
+    found = _on_grid(h, sd, weight, _REACH_E, _REACH_T)
+    for _ in range(_ZOOMS):
+        ends: list[tuple[float, float]] = []
+        for axis, grid in enumerate((found.log_odds, found.log_t)):
+            seen = np.flatnonzero(found.mass.sum(1 - axis) > 1e-5)
+            ends.append((float(grid[max(seen[0] - 1, 0)]), float(grid[min(seen[-1] + 1, len(grid) - 1)])))
+        found = _on_grid(h, sd, weight, *ends)
+    return found
+
+
+def _on_grid(h: Array, sd: Array, weight: Array, reach_e: tuple[float, float], reach_t: tuple[float, float]) -> _Rates:
+    odds, log_t = np.linspace(*reach_e, _GRID[0]), np.linspace(*reach_t, _GRID[1])
+    value = np.empty(_GRID)
+    for j, t in enumerate(np.exp(log_t)):
+        right, wrong = _agreement(h, sd, float(t))
+        value[:, j] = [weight @ np.log((1 - e) * right + e * wrong) for e in expit(odds) / 2]
+    value -= 0.5 * ((odds - _PRIOR_E[0]) / _PRIOR_E[1])[:, None] ** 2 + 0.5 * (log_t / _PRIOR_T) ** 2
+    mass = np.exp(value - value.max())
+    return _Rates(odds, log_t, mass / mass.sum())
