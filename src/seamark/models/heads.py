@@ -223,23 +223,17 @@ class CategoricalHead(nn.Module):
             "categorical",
             "Its values have an order and no unit, so it answers pairs alone: leave other judgments out, or use another head.",
         )
-        p, q = values.mass[:, shown[:, 0], 0], values.mass[:, shown[:, 1], 0]
-        # each side a sum of positive terms by its logarithms: neither is lost in 1 - the other
-        wins, loses = (torch.logsumexp(mine + _log_below(other), -1) for mine, other in ((p, q), (q, p)))
-        return (wins - loses)[..., None] * K[0, 0].to(p.dtype)
+        # in float64, where only masses below 1e-300 are lost, and each side a sum of positive terms: neither is lost in 1 - the other
+        p, q = (values.mass[:, shown[:, slot], 0].double().exp() for slot in (0, 1))
+        wins, loses = ((mine * (torch.cumsum(other, -1) - other / 2)).sum(-1) for mine, other in ((p, q), (q, p)))
+        odds = torch.log(wins.clamp_min(1e-300)) - torch.log(loses.clamp_min(1e-300))
+        return odds[..., None].to(values.mass.dtype) * K[0, 0].to(values.mass.dtype)
 
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return None
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "categorical", "atoms": self.atoms, "reach": self.reach, "entropy": self.entropy}
-
-
-def _log_below(mass: Tensor) -> Tensor:
-    """Log probability of lying below each atom, half of what lies on it counted: (..., atoms) log mass."""
-    below = torch.logcumsumexp(mass, -1).roll(1, -1)
-    below = torch.where(torch.arange(mass.shape[-1], device=mass.device) == 0, -math.inf, below)
-    return torch.logaddexp(below, mass - math.log(2))
 
 
 class BottleneckHead(nn.Module):
