@@ -13,13 +13,19 @@ t is how much the gaps out of fold are to count: 1 where they are as sure as the
 lapses takes flips for noise and shrinks its gaps until nothing is left that a flip would explain; t undoes that, and tells the two
 apart by whether answers grow surer with the gap or level off at 1 - e.
 
-Never in sample: a model that was fitted to a label has moved towards it, so its gap agrees with flips too. There is no way here to
-judge labels by a fit of the same judgments, and `softened` takes only what was found out of fold for the very judgments it softens.
+Never in sample: a model that was fitted to a label has moved towards it. Its gaps rank labels as well, but leave a fraction of the flips
+over (a rate of .06 where .2 was planted and .15 found out of fold; 4 simulations of 600 votes). There is no way here to judge labels by
+a fit of the same judgments, and `softened` takes only what was found out of fold for the very judgments it softens.
 
-When to use it. For the export to a trainer that takes labels as they come (weights, or one row less), and to find labels for a second
-look. Not before a fit of this library: `Observation(lapse=True)` has the same mixture in its likelihood and integrates what these
-weights fix beforehand, and on data with flips planted at random softening gained nothing over it (tests/models/test_label_quality.py).
-Flips that go with a rater are Reliability's. A flip rate is told from plain noise by pairs that are far apart: where gaps are small it
+When to use it. For the export to a trainer that takes labels as they come, and to find labels for a second look. In simulations with
+flips planted at random (12 societies each; 600 votes on 60 entries, and 1,300 labels of texts), it changed the order of responses
+nowhere: accuracy against the truth was within .003 of that of plain labels, and no interval of the difference, to plain Bradley-Terry
+or to `Observation(lapse=True)`, was clear of 0. It changes the size of gaps. At 20% flips soft labels missed clean answers by .150
+instead of .173 nats (votes) and by .109 instead of .154 (texts), at 35% of texts by .202 instead of .235; a lapse, whose prior expects
+few, left .171, .151 and .234. It is not free: of 600 votes with 35% flips the rate cannot be told, and soft labels were worse than
+plain ones (.288 beside .275); without flips how="weight" cost .011 +- .011 (votes) and .004 +- .003 (texts).
+
+Flips that go with a rater are Reliability's. A flip rate is told from plain noise by pairs that are far apart; where gaps are small it
 is anything between 0 and the noise, which `flip_rate_low` and `flip_rate_high` say.
 
 Margins are the other use of such gaps (Wang et al. 2024; Touvron et al. 2023): `seamark.models.targets.adaptive_margin` with
