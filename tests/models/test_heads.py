@@ -20,11 +20,9 @@ from seamark.models.heads import (
     Head,
     Values,
     average,
-    head_from_dict,
-    make_head,
+    head_of,
     member_weights,
     outlier_index,
-    start_from,
 )
 from seamark.models.observation import Choice
 
@@ -40,7 +38,7 @@ names = pytest.mark.parametrize("name", HEADS)
 
 def made(name: str, hidden: int, k: int = 1, *, seed: int = 0, **settings: Any) -> Head:
     torch.manual_seed(seed)
-    return make_head(name, hidden, k, **(settings or SETTINGS.get(name, {})))  # type: ignore[arg-type]  # names come from the table
+    return head_of({"head": name, **(settings or SETTINGS.get(name, {}))}, hidden, k)
 
 
 def trained(
@@ -130,7 +128,7 @@ def test_the_linear_map_is_the_mean(name: str):
 @names
 def test_heads_come_back_from_their_record(name: str):
     head = made(name, 5)
-    again = head_from_dict(head.to_dict(), 5)
+    again = head_of(head.to_dict(), 5)
     assert again.to_dict() == head.to_dict()
     assert type(again) is type(head)
     again.load_state_dict(head.state_dict())
@@ -191,17 +189,29 @@ def test_values_keep_their_precision_under_autocast(name: str):
             assert torch.equal(a, b)
 
 
-def test_a_fit_of_frozen_features_is_where_a_head_starts():
-    weight = np.arange(8.0).reshape(2, 4)
-    for name in ("linear", "mean_variance", "odin", "ensemble"):
-        head = made(name, 4, 2)
-        start_from(head, weight)
-        torch.testing.assert_close(head.linear()[0], torch.from_numpy(weight).float())
-    for name in ("categorical", "bottleneck"):
-        with pytest.raises(InvalidSetting, match="no linear map"):
-            start_from(made(name, 4), weight[:1])
-    with pytest.raises(InvalidSetting, match=r"takes \(1, 4\)"):
-        start_from(made("linear", 4), weight)
+@names
+def test_a_fit_of_frozen_features_is_where_a_head_starts(name: str):
+    k = 1 if name == "categorical" else 2
+    weight = np.arange(4.0 * k).reshape(k, 4) - 3
+    head = made(name, 4, k).eval()
+    head.start_from(weight)
+    features = torch.randn(30, 4)
+    values, fitted = head(features, torch.ones(30)).mean, features @ torch.from_numpy(weight).float().T
+    if name == "categorical":  # in the fit's order
+        assert stats.spearmanr(values.detach().ravel(), fitted.ravel()).statistic > 0.999
+    else:
+        torch.testing.assert_close(values, fitted.expand_as(values))
+    with pytest.raises(InvalidSetting, match=rf"takes \({k}, 4\)"):
+        head.start_from(weight[:, :3])
+
+
+@names
+def test_only_members_weigh_judgments(name: str):
+    found = made(name, 4).weights(np.array([5, 2, 5]), seed=3)
+    if name == "ensemble":
+        assert np.array_equal(found, member_weights(["5", "2", "5"], 3, 3))
+    else:
+        assert found is None
 
 
 def test_settings_that_cannot_be_used_are_named():
@@ -218,11 +228,11 @@ def test_settings_that_cannot_be_used_are_named():
         ("ensemble", {"members": 1}, "at least 2"),
     ):
         with pytest.raises(InvalidSetting, match=words):
-            make_head(name, 4, **settings)  # type: ignore[arg-type]
+            head_of({"head": name, **settings}, 4)
     with pytest.raises(InvalidSetting, match="Masses of several values"):
-        make_head("categorical", 4, 2)
+        head_of("categorical", 4, 2)
     with pytest.raises(InvalidSetting, match="head is None"):
-        head_from_dict({}, 4)
+        head_of({}, 4)
     with pytest.raises(InvalidSetting, match="number of tokens"):
         made("odin", 4).train()(torch.randn(3, 4))
 
@@ -523,7 +533,9 @@ def _ensemble(n_prompts: int, seed: int, *, members: int = 8, hidden: int = 6) -
     keys = [str(i // 2) for i in range(2 * n_prompts)]
     weights = torch.from_numpy(member_weights(keys, members, seed)).float()
     torch.manual_seed(seed)
-    return trained(make_head("ensemble", hidden, members=members), features, shown, won, weights=weights, steps=120, rate=0.1), weight
+    return trained(
+        head_of({"head": "ensemble", "members": members}, hidden), features, shown, won, weights=weights, steps=120, rate=0.1
+    ), weight
 
 
 def test_members_disagree_away_from_the_data_and_less_with_more_of_it():

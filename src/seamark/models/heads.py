@@ -7,8 +7,10 @@ loadings z (k,), as everywhere. A head is a module with
 
     forward(features, lengths) -> Values
     contrast(values, shown (c, m), loadings (c, k), K (d, m)) -> (members, c, d)     what the outcome family of c judgments takes
+    weights(keys (c,), seed=) -> (members, c) or None   how much each judgment counts for each member; None: 1
     linear() -> (weight (k, H), bias (k,)) or None      the mean when not training, where it is a linear map of the features
-    to_dict() -> its settings, which `head_from_dict` turns back into a head with fresh weights
+    start_from(weight (k, H))                           sets that map to one fitted on frozen features
+    to_dict() -> its settings, which `head_of` turns back into a head with fresh weights
 
 K is the family's `Outcome.contrast`: [[1, -1]] for a pair, [[1]] for a rating, the unit matrix for a choice. Parameters are float32
 and stay so under autocast: at a value of 4 bfloat16 has steps of .03 logits.
@@ -31,7 +33,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -43,6 +45,8 @@ from torch import Tensor, nn
 from seamark.errors import InvalidSetting, UnreadableSource
 
 Array = NDArray[np.float64]
+Keys = Sequence[str] | NDArray[np.int64]
+"""(n,) what is drawn as one, of each judgment: its prompt, by name or code."""
 Member = TypeVar("Member", bound="str | Path | Mapping[str, Tensor]")
 
 _START = 0.1
@@ -107,6 +111,19 @@ def _project(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         return nn.functional.linear(features.to(weight.dtype), weight, bias)
 
 
+def _given(weight: ArrayLike | Tensor, shape: tuple[int, ...]) -> Tensor:
+    found = weight.detach() if isinstance(weight, Tensor) else torch.as_tensor(np.asarray(weight))
+    if found.shape != shape:
+        raise InvalidSetting("weight", tuple(found.shape), f"The head takes {tuple(shape)} (values, features).")
+    return found
+
+
+def _set(parameter: nn.Parameter, weight: ArrayLike | Tensor) -> None:
+    """Set weights in place; all members of an ensemble alike."""
+    with torch.no_grad():
+        parameter.copy_(_given(weight, parameter.shape[-2:]).expand_as(parameter))
+
+
 def _nothing(mean: Tensor) -> Tensor:
     return mean.new_zeros(())
 
@@ -133,8 +150,14 @@ class LinearHead(nn.Module):
     def contrast(self, values: Values, shown: Tensor, loadings: Tensor, K: Tensor) -> Tensor:
         return linear_contrast(values.mean, shown, loadings, K)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:  # noqa: ARG002  # the seam's signature
+        return None
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return self.weight.detach(), self.weight.new_zeros(len(self.weight))
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        _set(self.weight, weight)
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "linear"}
@@ -177,8 +200,14 @@ class MeanVarianceHead(nn.Module):
         both = _times(variance, K**2) if len(K) == 1 else 2 * variance.mean(-1, keepdim=True)
         return linear_contrast(values.mean, shown, loadings, K) / torch.sqrt(1 + math.pi / 8 * both)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:  # noqa: ARG002  # the seam's signature
+        return None
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return self.weight.detach(), self.weight.new_zeros(len(self.weight))
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        _set(self.weight, weight)
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "mean_variance"}
@@ -229,8 +258,16 @@ class CategoricalHead(nn.Module):
         odds = torch.log(wins.clamp_min(1e-300)) - torch.log(loses.clamp_min(1e-300))
         return odds[..., None].to(values.mass.dtype) * K[0, 0].to(values.mass.dtype)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:  # noqa: ARG002  # the seam's signature
+        return None
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return None
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        """Mass tilts towards the upper atoms as the fitted value grows: responses are in its order, in another unit."""
+        rising = cast(Tensor, self.ladder)[:, None] / self.reach
+        _set(self.weight, rising * _given(weight, (1, self.weight.shape[1])).to(rising))
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "categorical", "atoms": self.atoms, "reach": self.reach, "entropy": self.entropy}
@@ -275,8 +312,19 @@ class BottleneckHead(nn.Module):
     def contrast(self, values: Values, shown: Tensor, loadings: Tensor, K: Tensor) -> Tensor:
         return linear_contrast(values.mean, shown, loadings, K)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:  # noqa: ARG002  # the seam's signature
+        return None
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return _project(self.decoder, self.encoder.T).detach(), _project(self.encoder_bias[None], self.decoder)[0].detach()
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        """The first k latents are the fitted values."""
+        k, latent = self.decoder.shape
+        _require(latent >= k, "latent", latent, f"It takes at least {k}, one for each value it is to start from.")
+        fitted = _given(weight, (k, self.encoder.shape[1]))
+        _set(self.encoder, torch.cat([fitted.to(self.encoder), self.encoder.detach()[k:]]))
+        _set(self.decoder, torch.eye(k, latent))
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "bottleneck", "latent": self.latent, "beta": self.beta}
@@ -325,8 +373,14 @@ class OdinHead(nn.Module):
     def contrast(self, values: Values, shown: Tensor, loadings: Tensor, K: Tensor) -> Tensor:
         return linear_contrast(values.mean, shown, loadings, K)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:  # noqa: ARG002  # the seam's signature
+        return None
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return self.weight.detach(), self.weight.new_zeros(len(self.weight))
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        _set(self.weight, weight)
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "odin", "length": self.length, "orthogonality": self.orthogonality}
@@ -355,15 +409,20 @@ class EnsembleHead(nn.Module):
     def contrast(self, values: Values, shown: Tensor, loadings: Tensor, K: Tensor) -> Tensor:
         return linear_contrast(values.mean, shown, loadings, K)
 
+    def weights(self, keys: Keys, *, seed: int = 0) -> Array | None:
+        return member_weights(keys, len(self.weight), seed)
+
     def linear(self) -> tuple[Tensor, Tensor] | None:
         return self.weight.detach().mean(0), self.weight.new_zeros(self.weight.shape[1])
+
+    def start_from(self, weight: ArrayLike | Tensor) -> None:
+        _set(self.weight, weight)
 
     def to_dict(self) -> dict[str, Any]:
         return {"head": "ensemble", "members": len(self.weight)}
 
 
 Head = LinearHead | MeanVarianceHead | CategoricalHead | BottleneckHead | OdinHead | EnsembleHead
-HeadName = Literal["linear", "mean_variance", "categorical", "bottleneck", "odin", "ensemble"]
 
 HEADS: dict[str, type[Head]] = {
     "linear": LinearHead, "mean_variance": MeanVarianceHead, "categorical": CategoricalHead, "bottleneck": BottleneckHead,
@@ -375,10 +434,10 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def make_head(name: HeadName, hidden_size: int, k: int = 1, **settings: float) -> Head:
-    """A head with fresh weights, drawn from torch's generator.
+def head_of(head: str | Mapping[str, Any], hidden_size: int, k: int = 1) -> Head:
+    """A head with fresh weights, drawn from torch's generator: by its name, or by a mapping of "head" and its settings, as `to_dict` gives.
 
-    >>> make_head("bottleneck", 64, latent=16).to_dict()
+    >>> head_of({"head": "bottleneck", "latent": 16}, 64).to_dict()
     {'head': 'bottleneck', 'latent': 16, 'beta': 0.1}
 
     Raises
@@ -386,41 +445,20 @@ def make_head(name: HeadName, hidden_size: int, k: int = 1, **settings: float) -
     InvalidSetting
         If there is no such head, it has no such setting, or the setting cannot be used.
     """
+    settings: dict[str, Any] = {"head": head} if isinstance(head, str) else dict(head)
+    name = settings.pop("head", None)
     if name not in HEADS:
         raise InvalidSetting("head", name, f"Use one of {', '.join(HEADS)}.")
     for setting, value in settings.items():
         if setting not in _SETTINGS[name]:
             raise InvalidSetting(f"{name}({setting}=)", value, f"Its settings are {', '.join(_SETTINGS[name]) or 'none'}.")
-    return HEADS[name](hidden_size, k, **cast(Any, settings))
-
-
-def head_from_dict(record: Mapping[str, Any], hidden_size: int, k: int = 1) -> Head:
-    """The head that `to_dict` described, with fresh weights: its `load_state_dict` has the fitted ones."""
-    settings = dict(record)
-    return make_head(settings.pop("head", None), hidden_size, k, **settings)
-
-
-def start_from(head: Head, weight: ArrayLike) -> None:
-    """Set the linear map (k, H) of the values to that of a fit on frozen features, in place; all members of an ensemble alike.
-
-    Raises
-    ------
-    InvalidSetting
-        If the values of this head are no weights of the features, or there are not (k, H) of them.
-    """
-    if isinstance(head, CategoricalHead | BottleneckHead):
-        raise InvalidSetting("head", head.to_dict()["head"], "It has no linear map of its own to start from.")
-    given = torch.as_tensor(np.asarray(weight))
-    if given.shape != head.weight.shape[-2:]:
-        raise InvalidSetting("weight", tuple(given.shape), f"The head takes {tuple(head.weight.shape[-2:])} (values, features).")
-    with torch.no_grad():
-        head.weight.copy_(given.expand_as(head.weight))
+    return HEADS[name](hidden_size, k, **settings)
 
 
 # ---------------------------------------------------------------------------------------------- ensembles
 
 
-def member_weights(keys: Sequence[str], members: int, seed: int = 0) -> Array:
+def member_weights(keys: Keys, members: int, seed: int = 0) -> Array:
     """(members, n) Poisson(1) weight of each judgment for each member, the same for all judgments of one key (its prompt).
 
     A function of (member, key, seed) alone, so the same on every machine, in every epoch and in every order of the data. A member
@@ -433,14 +471,15 @@ def member_weights(keys: Sequence[str], members: int, seed: int = 0) -> Array:
            [1., 2., 1.]])
     """
     _require(members >= 1, "members", members, "Use at least 1.")
-    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    names = list(map(str, keys.tolist() if isinstance(keys, np.ndarray) else keys))
+    place = {key: i for i, key in enumerate(dict.fromkeys(names))}
     draws = np.empty((members, len(place)))
     for member in range(members):
         salt = f"{seed} {member} ".encode()
         digests = b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in place)
         draws[member] = np.frombuffer(digests, dtype="<u8") / 2.0**64
     reached = np.cumsum([math.exp(-1) / math.factorial(j) for j in range(18)])
-    return np.searchsorted(reached, draws, side="right").astype(np.float64)[:, [place[key] for key in keys]]
+    return np.searchsorted(reached, draws, side="right").astype(np.float64)[:, [place[key] for key in names]]
 
 
 def average(checkpoints: Sequence[Member]) -> dict[str, Tensor]:

@@ -1,0 +1,723 @@
+"""`FeedbackTrainer`: a language model trained by the one likelihood, each prompt and each response read once per epoch.
+
+Conventions
+-----------
+A training item is a batch: the trees of some prompts (`trees`), laid out within a budget of tokens, with all judgments about their
+responses (`objective`). The loss of a batch is that of its judgments, times batches over judgments: on average over batches it is the
+mean loss of a judgment in nats, and each judgment weighs the same whatever batch it falls in, however many batches make a step.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SchedulerType
+
+from seamark.errors import InvalidSetting
+from seamark.models.checkpoint import (
+    SIDECAR,
+    RewardModel,
+    open_classifier,
+    open_tokenizer,
+    runs,
+    same_pad,
+    save_reward_model,
+    sidecar,
+    transformers_module,
+)
+from seamark.models.conversations import Conversations, Overlong, Tokens
+from seamark.models.heads import Values, head_of
+from seamark.models.objective import Objective, Piece
+from seamark.models.observation import Observation
+from seamark.models.people import People
+from seamark.models.trees import Rows, Tree, block_mask, lay_out, seen_mask
+from seamark.models.utility import Context, MultiAxis, Network
+from seamark.outputs import fresh_files
+from seamark.records import Feedback
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_WINDOW = 50
+"""Batches' worth of trees that are sorted by length together: rows of a batch are then about equally long, and batches still vary."""
+_STATE = "objective.safetensors"
+"""In a checkpoint: the raters and all else that is fitted beside the network."""
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest difference, in standard deviations of a feature, that two ways of reading the same tokens may have by rounding."""
+
+
+@dataclass
+class NetworkConfig(TrainingArguments):
+    """Settings of a training run: those of transformers, with defaults for reward models, and how conversations are read."""
+
+    tokens_per_batch: int = field(default=4096, metadata={"help": "Tokens of a batch on one device, pads included."})
+    max_length: int | None = field(default=None, metadata={"help": "Most tokens of a conversation; as many as the model has positions."})
+    overlong: Overlong = field(
+        default="refuse", metadata={"help": "What becomes of longer conversations: refuse (an error), or cut (their oldest tokens)."}
+    )
+    pad_token: str | None = field(default=None, metadata={"help": "Pad token, added to the tokenizer if it is new."})
+    share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
+    row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
+    refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
+    probe: bool | None = field(
+        default=None,
+        metadata={"help": "Start from a fit on what the untrained network reads; left out, where raters have latent levels."},
+    )
+    disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps of the warm-up, or below 1 their share of all."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the data."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    eval_strategy: IntervalStrategy | str = field(default="no", metadata={"help": "When to evaluate: no, steps or epoch."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens_per_batch < 1:
+            raise InvalidSetting("tokens_per_batch", self.tokens_per_batch, "Use a positive number of tokens.")
+        if self.refits_per_epoch < 0:
+            raise InvalidSetting("refits_per_epoch", self.refits_per_epoch, "Use 0 (never) or more.")
+        if self.overlong not in ("refuse", "cut"):
+            raise InvalidSetting("overlong", self.overlong, "Use refuse or cut.")
+        if self.per_device_train_batch_size != 1 and self.per_device_train_batch_size != 8:
+            raise InvalidSetting(
+                "per_device_train_batch_size", self.per_device_train_batch_size, "Batches are made by tokens: set tokens_per_batch."
+            )
+        # an item is a batch already, and holds what transformers knows nothing of
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
+        self.remove_unused_columns = False
+        self.label_names = []
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of one pass over the data."""
+
+    forward: int
+    """That go through the model, pads included."""
+    distinct: int
+    """Each prompt's and each response's once."""
+    conversations: int
+    """Each distinct conversation whole: the least that a model reads whose prompt depends on the response."""
+    judgments: float
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    """The batches of some feedback, each laid out when it is asked for."""
+
+    def __init__(self, feedback: Feedback, objective: Objective, conversations: Conversations, args: NetworkConfig, *, share: bool) -> None:
+        self.tokens = conversations.of_feedback(feedback)
+        self.objective, self.pad, self.row_tokens = objective, conversations.tokenizer.pad_token_id, args.row_tokens
+        # judgments without a prompt are as if all had one and the same
+        self.prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
+        self.lengths = np.array([len(t) for t in self.tokens])
+        self.trunk = _trunks(self.tokens, self.prompt, feedback.n_prompts + 1)
+        self.budget, self.seed = args.tokens_per_batch, args.seed
+        self.share = share
+        self.pieces: list[Piece] = []
+        self.plan: list[list[int]] = []
+
+    def deal(self) -> None:
+        """Divide everything among batches."""
+        found = self.objective.pieces(self._cost, self.budget, seed=self.seed)
+        self.pieces = [Piece(p.responses[np.argsort(self.prompt[p.responses], kind="stable")], p.cells) for p in found]
+        shapes = [self._shape(p) for p in self.pieces]
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(shapes))
+        total = sum(rows * width for rows, width in shapes)
+        window = max(1, int(np.ceil(len(order) / max(1, total / (_WINDOW * self.budget)))))
+        self.plan = []
+        for start in range(0, len(order), window):
+            rows = width = 0
+            batch: list[int] = []
+            for number in sorted(order[start : start + window], key=lambda i: -shapes[i][1]):
+                more, wider = shapes[number][0], max(width, shapes[number][1])
+                if batch and (rows + more) * wider > self.budget:
+                    self.plan.append(batch)
+                    rows, wider, batch = 0, shapes[number][1], []
+                rows, width = rows + more, wider
+                batch.append(int(number))
+            self.plan.append(batch)
+
+    def _cost(self, responses: Codes) -> int:
+        rows, width = self._shape(Piece(responses, ()))
+        return rows * width
+
+    def _shape(self, piece: Piece) -> tuple[int, int]:
+        """(rows, tokens of the longest)"""
+        lengths, prompt = self.lengths[piece.responses], self.prompt[piece.responses]
+        if not self.share:
+            return len(lengths), int(lengths.max())
+        prompts, row = np.unique(prompt, return_inverse=True)
+        sizes = self.trunk[prompts] + np.bincount(row, weights=lengths - self.trunk[prompt])
+        return len(prompts), int(sizes.max())
+
+    def trees(self, piece: Piece) -> list[Tree]:
+        """One of each prompt, in the order of the piece's responses."""
+        prompt = self.prompt[piece.responses]
+        parts = np.split(piece.responses, np.flatnonzero(np.diff(prompt)) + 1)
+        return [self._tree(part) for part in parts]
+
+    def _tree(self, responses: Codes) -> Tree:
+        depth = int(self.trunk[self.prompt[responses[0]]])
+        return Tree(self.tokens[responses[0]][:depth], tuple(self.tokens[r][depth:] for r in responses))
+
+    def examples(self) -> list[Tree]:
+        """The longest conversation and its rivals, and the prompt with the most responses: where two ways of reading would differ."""
+        by_prompt = np.argsort(self.prompt, kind="stable")
+        groups = [g for g in np.split(by_prompt, np.flatnonzero(np.diff(self.prompt[by_prompt])) + 1) if len(g) > 1]
+        groups = [g for g in groups if self.trunk[self.prompt[g[0]]]]
+        if not groups:
+            return []
+        longest = max(groups, key=lambda g: self.lengths[g].max())
+        most = max(groups, key=len)
+        return [self._tree(g[np.argsort(-self.lengths[g])][:3]) for g in (longest, most)]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @property
+    def loss_scale(self) -> float:
+        """Batches for each judgment."""
+        return len(self.plan) / self.objective.n_judgments
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        pieces = [self.pieces[i] for i in self.plan[item]]
+        rows = self.rows(item)
+        responses = np.concatenate([p.responses for p in pieces])
+        cells = [np.concatenate(parts) for parts in zip(*(p.cells for p in pieces), strict=True)]
+        return rows.to_inputs() | {"responses": torch.from_numpy(responses), "cells": [torch.from_numpy(c) for c in cells]}
+
+    def rows(self, item: int) -> Rows:
+        trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
+        return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
+
+    @staticmethod
+    def _read(rows: Rows) -> int:
+        """Tokens that go through the model."""
+        if not _is_plain(rows.tree, rows.branch, rows.leaves):
+            return int(rows.ids.numel())
+        lengths = (rows.tree >= 0).sum(1).numpy()
+        return sum(len(run) * int(lengths[run[0]]) for run in runs(lengths))
+
+    def count(self) -> TokenCount:
+        """Tokens of one pass, from the batches as they are laid out."""
+        forward = sum(self._read(self.rows(i)) for i in range(len(self)))
+        read = np.unique(np.concatenate([p.responses for p in self.pieces]))
+        branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
+        distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
+        return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
+
+
+def _is_plain(tree: Tensor, branch: Tensor, leaves: Tensor) -> bool:
+    """Whether each row is one conversation, so that the usual mask does."""
+    return bool((tree < 1).all() and (branch <= 1).all() and len(leaves) == len(tree))
+
+
+def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
+    """(n_prompts,) tokens that all conversations of a prompt begin with; 0 where there is one conversation."""
+    out = np.zeros(n_prompts, dtype=np.int64)
+    order = np.argsort(prompt, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(prompt[order])) + 1):
+        if len(group) > 1:
+            out[prompt[group[0]]] = len(Tree.of([tokens[i] for i in group]).trunk)
+    return out
+
+
+def _one(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of one item is the item."""
+    return items[0]
+
+
+class FeedbackTrainer(Trainer):
+    """Trains a language model on judgments of any kind, by any raters, as one likelihood.
+
+    It is a `transformers.Trainer`: callbacks, `report_to`, accelerate, DDP, FSDP, DeepSpeed and resuming are its own.
+
+    Parameters
+    ----------
+    model : a folder or hub name of a language model or reward model, or one in memory (for sequence classification).
+    args : settings; `output_dir` is where checkpoints go.
+    train_dataset, eval_dataset : judgments of responses with texts.
+    processing_class : the tokenizer; that of the model's folder where left out.
+    people, observation, differ : the parts of the model, as in `fit`; `differ` is a MultiAxis or Context without a utility.
+    head : linear, mean_variance, categorical, bottleneck, odin or ensemble, or a mapping with "head" and its settings.
+    peft_config : adapters to train in place of all weights.
+
+    Raises
+    ------
+    InvalidSetting, SeamarkError
+        If conversations cannot be read as they are (see `Conversations`), or the model of the feedback does not fit the data.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: NetworkConfig,
+        *,
+        train_dataset: Feedback,
+        eval_dataset: Feedback | None = None,
+        processing_class: Any = None,
+        people: People | None = None,
+        observation: Observation | None = None,
+        differ: MultiAxis | Context | None = None,
+        head: str | Mapping[str, Any] = "linear",
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        if processing_class is None:
+            if not isinstance(model, str):
+                raise InvalidSetting("processing_class", None, "Give the tokenizer that belongs to the model in memory.")
+            processing_class = open_tokenizer(model, pad_token=args.pad_token)
+        elif args.pad_token is not None:
+            processing_class.add_special_tokens({"pad_token": args.pad_token})
+        # the head's own start is random, too
+        torch.manual_seed(args.seed)
+        opened = open_classifier(model, fresh_head=True) if isinstance(model, str) else model
+        reward = RewardModel.of(opened)
+        self.conversations = Conversations.of(
+            processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
+        )
+        same_pad(opened, processing_class)
+        opened.config.use_cache = False
+        self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
+        self.head = head_of(head, reward.hidden, self.objective.n_values)
+        if reward.last.weight.dtype == torch.float64:
+            self.head.double()  # else 32 bits, however few the network is in
+        if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
+            self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
+        if args.disable_dropout:
+            _disable_dropout(opened)
+        if args.probe or (args.probe is None and self.objective.problem.strata.latent is not None):
+            features = reward.features(self.conversations.of_feedback(train_dataset)).astype(np.float64)
+            self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
+        reward.listen(self.head)
+        self.reward_model, self.feedback = reward, train_dataset
+        network: Any = opened
+        peft = transformers_module("peft") if args.lora_r or peft_config is not None else None
+        if peft is not None:
+            peft_config = peft_config or peft.LoraConfig(
+                task_type="SEQ_CLS",
+                r=args.lora_r,
+                lora_alpha=2 * args.lora_r,
+                target_modules="all-linear",
+                modules_to_save=[reward.head_place],
+            )
+            network = peft.get_peft_model(opened, peft_config)
+            if args.to_dict().get("activation_checkpointing") or args.to_dict().get("gradient_checkpointing"):  # its newer and older name
+                opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
+        share = args.share_prompts and reward.causal
+        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
+        held_out = None
+        if eval_dataset is not None:
+            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            held_out = _Batches(eval_dataset, objective, self.conversations, args, share=share)
+        refit = _Refit()
+        refit.trainer = self
+        super().__init__(
+            model=network,
+            args=args,
+            data_collator=_one,
+            train_dataset=batches,
+            eval_dataset=held_out,
+            processing_class=processing_class,
+            callbacks=[refit, *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        if args.disable_tqdm:  # what is printed is the caller's; the log goes where progress goes
+            self.remove_callback(PrinterCallback)
+            self.add_callback(_Log())
+        # the loss of a batch is scaled by us; Trainer divides by the number of batches in a step
+        self.model_accepts_loss_kwargs = False
+        self.can_return_loss = True
+        self.table = np.full((train_dataset.n_responses, self.objective.n_values), np.nan)
+        """Values (n_responses, k) of each response when it was read last; NaN before."""
+        self._read_at = np.full(train_dataset.n_responses, -1)
+        # the model is where it will be trained only now
+        self.shares_prompts = share and self._agrees(batches.examples())
+        for part in (batches, held_out):
+            if part is not None:
+                part.share = self.shares_prompts
+                part.deal()
+        self.tokens = batches.count()
+
+    def _agrees(self, examples: Sequence[Tree]) -> bool:
+        """Whether features are the same read as trees as read one conversation a row; warns where they are not."""
+        if not examples:
+            return True
+        pad = self.conversations.tokenizer.pad_token_id
+        with torch.no_grad():
+            self.model.eval()
+            plain = self._features(lay_out(examples, pad, share=False))
+            try:
+                shared = self._features(lay_out(examples, pad))
+            except (TypeError, ValueError, RuntimeError) as error:  # a model that takes no positions, or no mask of four dimensions
+                difference, reason = np.inf, str(error)
+            else:
+                difference, reason = float((shared - plain).abs().max() / plain.std().clamp_min(1e-12)), ""
+        if difference <= _TOLERANCE.get(self._working_dtype, 5e-2):
+            return True
+        warnings.warn(
+            f"{type(self.model).__name__} reads a response differently when its prompt is shared "
+            f"({reason or f'features differ by {difference:.2g} sd'}): its attention knows more than mask and positions (a sliding window, "
+            "ALiBi, recurrent layers). Every conversation is read on its own instead.",
+            stacklevel=3,
+        )
+        return False
+
+    def _features(self, rows: Rows) -> Tensor:
+        """(n, .) what the head makes of the features."""
+        with self._precision():
+            found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+        return found["mean"].float().flatten(0, 1)
+
+    # ------------------------------------------------------------------ the loss
+
+    def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
+        out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
+        if _is_plain(tree, branch, inputs["leaves"]):
+            return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
+        device = next(self.model.parameters()).device
+        tree, branch = tree.to(device), branch.to(device)
+        if self.reward_model.model.config._attn_implementation == "flex_attention":
+            mask = block_mask(tree, branch)
+        else:
+            mask = seen_mask(tree, branch, self._working_dtype)
+        return out | {"position_ids": inputs["positions"], "attention_mask": mask}
+
+    def _precision(self) -> torch.autocast:
+        """What Trainer computes in while it trains."""
+        half = self.args.bf16 or self.args.fp16
+        return torch.autocast(self.args.device.type, dtype=self._working_dtype if half else None, enabled=half)
+
+    @property
+    def _working_dtype(self) -> torch.dtype:
+        if self.args.bf16:
+            return torch.bfloat16
+        if self.args.fp16:
+            return torch.float16
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:  # the signature is Trainer's
+        del num_items_in_batch
+        batches = self.train_dataset if model.training else self.eval_dataset
+        assert isinstance(batches, _Batches)
+        found = model(**self._model_inputs(inputs))
+        values = Values(**{name: found.get(name) for name in Values.__annotations__})
+        responses = inputs["responses"].cpu().numpy()
+        loss = self._judged(values, responses, [c.cpu().numpy() for c in inputs["cells"]], batches.objective) * batches.loss_scale
+        loss = loss + values.penalty
+        if model.training:
+            self.table[responses] = values.mean.detach().double().mean(0).cpu().numpy()
+            self._read_at[responses] = self.state.global_step
+        return (loss, found) if return_outputs else loss
+
+    def _judged(self, values: Values, responses: Codes, cells: Sequence[Codes], objective: Objective) -> Tensor:
+        """Loss of all judgments of a batch, in nats, the mean over members of an ensemble."""
+        place = np.full(objective.likelihood.design.n_responses, -1)
+        place[responses] = np.arange(len(responses))
+        device = values.mean.device
+        loss = values.mean.new_zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        for block, rows in enumerate(cells):
+            if not len(rows):
+                continue
+            c = objective.cells(block)
+            shown = torch.from_numpy(place[c.block.shown[rows]]).to(device)
+            loadings = torch.from_numpy(objective.loadings[c.group[rows]]).to(device, values.mean.dtype)
+            K = torch.from_numpy(c.K).to(device, values.mean.dtype)
+            contrast = self.head.contrast(values, shown, loadings, K)
+            weights = self.head.weights(objective.prompts(block, rows), seed=self.args.seed)
+            loss = loss + _Observed.apply(contrast, objective, block, rows, weights)
+        return loss
+
+    def refit(self) -> None:
+        """Fit raters and all else beside the network to the values as they were read last, on every process alike."""
+        table, read_at = self.table, self._read_at
+        if self.args.world_size > 1:
+            parts = [None] * self.args.world_size
+            torch.distributed.all_gather_object(parts, (table, read_at))
+            for other, when in parts:  # type: ignore[misc]  # filled by the call
+                newer = when > read_at
+                table[newer], read_at[newer] = other[newer], when[newer]
+        self.objective.refit(table)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Loss and accuracy on decided comparisons for the mean person, without the raters' own effects: what TRL's figures mean.
+
+        Ratings, choices and rankings count as the comparisons that they imply. A tie of two values is half right.
+        """
+        del ignore_keys
+        batches = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(batches, _Batches):
+            raise InvalidSetting("eval_dataset", batches, "Give the held-out feedback when the trainer is made.")
+        values = self.values(batches)
+        better, worse, weight = batches.objective.comparisons()
+        mean = values @ batches.objective.person
+        gap = mean[better] - mean[worse]
+        total = max(float(weight.sum()), 1e-300)
+        metrics = {
+            f"{metric_key_prefix}_loss": float(weight @ np.logaddexp(0, -gap)) / total,
+            f"{metric_key_prefix}_accuracy": float(weight @ ((gap > 0) + 0.5 * (gap == 0))) / total,
+            f"{metric_key_prefix}_margin": float(weight @ gap) / total,
+            f"{metric_key_prefix}_comparisons": float(weight.sum()),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def values(self, batches: Any = None) -> Array:
+        """(n_responses, k) values of the responses of the training data, or of the batches given; each is read once."""
+        batches = batches or self.train_dataset
+        model = self._wrap_model(self.model, training=False) if self.args.world_size == 1 else self.model_wrapped
+        was = model.training
+        model.eval()
+        out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
+        mine = range(self.args.process_index, len(batches), self.args.world_size)
+        with torch.no_grad(), self._precision():
+            for item in mine:
+                inputs = self._prepare_inputs(batches[item])
+                found = model(**self._model_inputs(inputs))
+                out[inputs["responses"].cpu().numpy()] = found["mean"].double().mean(0).cpu().numpy()
+        model.train(was)
+        if self.args.world_size > 1:
+            parts = [None] * self.args.world_size
+            torch.distributed.all_gather_object(parts, out)
+            for other in parts:
+                out = np.where(np.isnan(out), other, out)  # type: ignore[arg-type]  # filled by the call
+        return out
+
+    # ------------------------------------------------------------------ what is left of it
+
+    def write(self, folder: str | Path, run: Mapping[str, Any] | None = None) -> None:
+        """Write the reward model: the network with the mean person's values folded into one score; the trainer is of no use afterwards.
+
+        A head that is not linear in the features is written as its best linear approximation on the responses read, and seamark.json says how
+        much of the variance that explains. Raters and all else beside the network are in seamark.safetensors.
+        """
+        self.refit()
+        values = self.values() @ self.objective.person
+        known = np.isfinite(values)
+        person = torch.from_numpy(self.objective.person)
+        network: Any = self.accelerator.unwrap_model(self.model)
+        if network is not self.reward_model.model:  # adapters become part of the weights they are beside
+            self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
+            self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
+            network.merge_and_unload()
+        linear, explained = self.head.linear(), 1.0
+        if linear is not None:
+            weight, bias = (None if part is None else part.detach().double().cpu() for part in linear)
+            weight, intercept = person @ weight, 0.0 if bias is None else float(person @ bias)
+        else:
+            weight, intercept, explained = self._nearest_linear(values)
+        if self.args.should_save:
+            folder = Path(folder)
+            with fresh_files(folder, last=SIDECAR) as fresh:
+                record = {
+                    "seamark": "reward model",
+                    "version": 1,
+                    "intercept": intercept,
+                    "linear_r2": explained,
+                    "conversations": {
+                        "digest": self.conversations.digest,
+                        "longest": self.conversations.longest,
+                        "overlong": self.conversations.overlong,
+                    },
+                    "head": self.head.to_dict(),
+                    "tokens": vars(self.tokens),
+                    "shares_prompts": self.shares_prompts,
+                    "responses": {"n": int(known.sum()), "mean": float(values[known].mean()), "sd": float(values[known].std())},
+                    "run": dict(run or {}),
+                    "versions": {name: version(name) for name in ("seamark", "torch", "transformers")},
+                }
+                mean, sd = record["responses"]["mean"] - intercept, record["responses"]["sd"]
+                save_reward_model(self.reward_model, weight, self.processing_class, fresh, record=record, mean=mean, sd=sd)
+                save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
+        self.accelerator.wait_for_everyone()
+
+    def _nearest_linear(self, values: Array) -> tuple[Tensor, float, float]:
+        """(weight (H,), intercept, share of the variance explained) of the values as read last, by least squares with a small ridge."""
+        found: list[Array] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, given: found.append(given[0].double().cpu().numpy()))
+        try:
+            order = np.concatenate([self.train_dataset[i]["responses"].numpy() for i in range(len(self.train_dataset))])
+            self.values()
+        finally:
+            hook.remove()
+        X, y = np.concatenate(found), values[order]
+        centre, level = X.mean(0), y.mean()
+        X, y = X - centre, y - level
+        ridge = 1e-6 * float((X**2).sum(0).mean()) * np.eye(X.shape[1])
+        weight = np.linalg.solve(X.T @ X + ridge, X.T @ y)
+        explained = 1 - float(((y - X @ weight) ** 2).sum() / max(float((y**2).sum()), 1e-300))
+        return torch.from_numpy(weight), float(level - centre @ weight), explained
+
+    # ------------------------------------------------------------------ stopping and going on
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # first, so that a folder whose trainer_state.json is there holds everything
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            arrays = self.objective.to_arrays() | {"table": self.table, "read_at": self._read_at.astype(np.float64)}
+            save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / _STATE)
+        super()._save_checkpoint(model, trial)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **given: Any) -> Any:
+        """Train; with `resume_from_checkpoint=True` go on from the last checkpoint that is whole, or start where there is none."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            arrays = load_file(Path(resume_from_checkpoint) / _STATE)
+            if arrays["table"].shape != self.table.shape:
+                raise InvalidSetting(
+                    "resume_from_checkpoint", resume_from_checkpoint, "It is of other judgments; start afresh in another folder."
+                )
+            self.table, self._read_at = arrays.pop("table"), arrays.pop("read_at").astype(np.int64)
+            self.objective.take_up(arrays)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **given)
+
+
+class _Log(TrainerCallback):
+    """A line of the log on stderr."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del args, control
+        if state.is_world_process_zero:
+            said = {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in (given.get("logs") or {}).items()}
+            print(json.dumps({"step": state.global_step} | said), file=sys.stderr, flush=True)
+
+
+class _Refit(TrainerCallback):
+    """Refits everything beside the network, a few times per epoch."""
+
+    trainer: FeedbackTrainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del control, given
+        if not args.refits_per_epoch:
+            return
+        steps = max(1, round(state.max_steps / max(args.num_train_epochs, 1e-9)))
+        if state.global_step % max(1, steps // args.refits_per_epoch) == 0:
+            self.trainer.refit()
+
+
+class _Observed(torch.autograd.Function):
+    """What the likelihood says of contrasts (members, n, d): a loss in nats, and its gradient back to the network."""
+
+    @staticmethod
+    def forward(ctx: Any, contrast: Tensor, objective: Objective, block: int, rows: Codes, weights: Array | None) -> Tensor:
+        given = contrast.detach().double().cpu().numpy()
+        loss, gradients = 0.0, np.empty_like(given)
+        for member, c in enumerate(given):
+            one, gradients[member] = objective.observed(block, rows, c, None if weights is None else weights[member])
+            loss += one / len(given)
+        ctx.save_for_backward(torch.from_numpy(gradients / len(given)).to(contrast.device, contrast.dtype))
+        return contrast.new_tensor(loss, dtype=torch.float64 if contrast.device.type == "cpu" else torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return grads[0].to(gradient.dtype) * gradient, None, None, None, None
+
+
+def train_network(
+    feedback: Feedback,
+    network: Network,
+    *,
+    people: People | None = None,
+    observation: Observation | None = None,
+    differ: MultiAxis | Context | None = None,
+    eval_feedback: Feedback | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> Path:
+    """Train a network and write it to its folder as a reward model; a run that was stopped goes on, one that is finished stays.
+
+    Beside the model lies seamark.json: how conversations are read and the digest of that, how it was trained and on what. While it
+    is trained there is a folder training/ with checkpoints, which are those of transformers.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder holds another reward model or a stopped run of another one, or a setting does not exist.
+    """
+    out = Path(network.out).expanduser()
+    run = {"network": network.to_dict(), "feedback": feedback.fingerprint}
+    run["people"], run["observation"] = (p.to_dict() if p else None for p in (people, observation))
+    run["differ"] = replace(differ, utility=None).to_dict() if differ else None
+    run = json.loads(json.dumps(run, default=str))
+    done = sidecar(out)
+    if done:
+        if done["run"] != run:
+            raise InvalidSetting(
+                "out", str(out), "It holds a reward model of other judgments or settings. Give another folder, or remove it."
+            )
+        return out
+    working = out / "training"
+    begun = working / "run.json"
+    if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != run:
+        raise InvalidSetting("out", str(out), "It holds a stopped run of other judgments or settings. Give another folder, or remove it.")
+    if out.exists() and not begun.is_file() and any(out.iterdir()):
+        raise InvalidSetting("out", str(out), "It is a folder with something else in it. Give another name.")
+    known = {f.name for f in fields(NetworkConfig)}
+    if unknown := sorted(set(network.settings) - known):
+        nearest = get_close_matches(unknown[0], sorted(known), 1)
+        raise InvalidSetting("settings", unknown[0], f"There is no such setting{f'; did you mean {nearest[0]}?' if nearest else '.'}")
+    usual: dict[str, Any] = {"eval_strategy": "epoch"} if eval_feedback is not None else {}
+    args = NetworkConfig(output_dir=str(working), **usual | dict(network.settings))
+    trainer = FeedbackTrainer(
+        network.model, args, train_dataset=feedback, eval_dataset=eval_feedback, people=people, observation=observation, differ=differ,
+        head=network.head, callbacks=callbacks,
+    )  # fmt: skip
+    if args.should_save:
+        working.mkdir(parents=True, exist_ok=True)
+        begun.write_text(json.dumps(run), encoding="utf-8")
+    trainer.train(resume_from_checkpoint=True)
+    trainer.write(out, run)
+    return out
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in a training folder that is whole: one that was being written when the run ended is passed over."""
+    found: list[tuple[int, Path]] = []
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            load_file(path / _STATE)
+            found.append((int(path.name.rsplit("-", 1)[1]), path))
+        except (OSError, ValueError, SafetensorError):
+            continue
+    return str(max(found)[1]) if found else None
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():  # attention modules hold the probability as a number
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
