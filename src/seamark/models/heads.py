@@ -343,7 +343,12 @@ class OdinHead(nn.Module):
     Length here is everything that goes with length in the training data, so where better responses are longer for a reason, the
     quality head loses that reason too.
 
-    Source: Chen et al. 2024 (ODIN), with their weights of 1; theirs are raw lengths, and their code also has |corr(quality + length,
+    No one weight suits all. On features that do not change, length=1 parts the two heads and length=.1 does not: the length head keeps
+    a share of the quality. Where features learn too, the penalty shapes them: in small networks from random weights (40 and 150 prompts, a
+    run each) length=1 left a quality uncorrelated with the truth, length=.1 one of correlation .92 (150 prompts), and .01 with length.
+    So look at held-out accuracy beside that of a linear head.
+
+    Source: Chen et al. 2024 (ODIN); their weights are 1, their lengths raw, and their code also has |corr(quality + length,
     tokens)|, which asks that what is fitted to the labels ignore length and so works against the second head.
     """
 
