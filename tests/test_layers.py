@@ -47,7 +47,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("objective",),
     ("training",),
     ("fitting",),
-    ("prediction", "resampling"),
+    ("prediction", "resampling", "label_quality"),
     ("__init__",),
 )
 MODELS_LEVEL = {name: level for level, names in enumerate(MODELS) for name in names}
