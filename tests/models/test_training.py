@@ -19,9 +19,8 @@ from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
 pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-from transformers import TrainerCallback  # noqa: E402
-
 from small_models import save_small, small_model, small_tokenizer  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
 
 from seamark.models.checkpoint import open_classifier, open_reader, sidecar  # noqa: E402
 from seamark.models.conversations import Conversations  # noqa: E402
@@ -522,7 +521,7 @@ def test_an_empty_response_and_one_cut_to_its_rival_are_refused(tmp_path: Path, 
 
 def test_turns_and_plain_prompts_do_not_mix(tmp_path: Path, tokenizer: Any) -> None:
     turns = [{"role": "user", "content": "a question"}]
-    with pytest.raises(SeamarkError, match="1 of 2 prompts are turns of a conversation .* turn one kind into the other before loading"):
+    with pytest.raises(SeamarkError, match=r"1 of 2 prompts are turns of a conversation .* turn one kind into the other before loading"):
         trainer_of(tmp_path, pairs((turns, "one", "two"), ("plain", "one", "two")), tokenizer)
     one, two = (trainer_of(tmp_path, pairs((prompt, "one", "two")), tokenizer) for prompt in (turns, "a question"))
     assert [t.tolist() for t in one.train_dataset.tokens] == [
