@@ -18,7 +18,7 @@ import urllib.request
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
@@ -84,8 +84,8 @@ class Described:
     """The weights of the reward head, where the checkpoint does not hold them."""
     adapter: bool
     """Whether it is an adapter (PEFT) to another model."""
-    recorded_digest: str | None
-    """Digest of the tokenisation that it was trained with, from seamark.json."""
+    as_trained: bool | None
+    """Whether it is tokenised as seamark.json says it was in training; None where that says nothing."""
 
 
 def describe(checkpoint: str) -> Described:
@@ -110,6 +110,8 @@ def describe(checkpoint: str) -> Described:
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
         config = transformers.AutoConfig.from_pretrained(base or checkpoint)
     pad = config.get_text_config().pad_token_id
+    said = sidecar(checkpoint).get("conversations", {})
+    now = replace(reference.conversations, overlong=said.get("overlong", "refuse"))
     return Described(
         reference=reference,
         n_labels=reference.model.config.num_labels,
@@ -121,7 +123,7 @@ def describe(checkpoint: str) -> Described:
         has_template=bool(tokenizer.chat_template),
         missing_head=f"{head.head_name}.weight" if missing else None,
         adapter=base is not None,
-        recorded_digest=sidecar(checkpoint).get("conversations", {}).get("digest"),
+        as_trained=None if "digest" not in said else said["digest"] == now.digest,
     )
 
 
@@ -178,7 +180,8 @@ class Reference:
             tokenizer.chat_template = plain_template(tokenizer)
         stated = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else None
         longest = said.get("longest") or min((n for n in (positions, stated) if n), default=_LONGEST)
-        return Reference(model, Conversations(tokenizer, longest, said.get("overlong", "cut")))
+        # nobody else refuses what is too long
+        return Reference(model, Conversations(tokenizer, longest, "cut"))
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Tokens]:
         """The tokens of conversations."""
