@@ -23,7 +23,7 @@ from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.intervals import share
 from seamark.checks.repeats import check_leakage
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.errors import InvalidSetting, MissingExtra, SeamarkError
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.conversations import Tokens, turns_of
 from seamark.records import Feedback
 from seamark.reward.paths import (
@@ -46,10 +46,10 @@ _CONVERSATIONS = 64
 _TAIL = 4
 """Tokens at the end of a conversation among which its end token is looked for: templates put a line break after it."""
 _SHOWN = 12
-_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
-"""Largest difference, in standard deviations of the scores, that the order of summation makes in this precision."""
-_ROUNDING = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}
-"""The spacing of numbers near 1."""
+_TOLERANCE = 1e-3
+"""Largest difference, in standard deviations of the scores, that the order of summation makes in float32."""
+_ROUNDING = 2.0**-21
+"""Of a float32 sum, as a share of its size: four times the spacing of numbers near 1."""
 _COUNTED = "An exact figure about these conversations, so there is no interval."
 
 _CAUSES: dict[str, tuple[str, str]] = {
@@ -246,7 +246,7 @@ def _compare(way: _Way, compared: _Compared) -> list[Finding]:
     try:
         theirs = way.read(compared.conversations)
     except MissingExtra as error:
-        return [Finding.not_applicable(f"parity/{way.code}", f"Reading by {way.name} cannot be tried.", _sentence(str(error)))]
+        return [Finding.not_applicable(f"parity/{way.code}", f"Reading by {way.name} cannot be tried.", _sentence(error))]
     except SeamarkError as error:
         if way.code == "http":
             raise  # nobody answers: there is nothing to compare
@@ -291,9 +291,9 @@ def _compare(way: _Way, compared: _Compared) -> list[Finding]:
 
 def _failed(way: _Way, error: SeamarkError) -> Finding:
     if way.code == "http/messages":  # older servers take text alone
-        return Finding.not_applicable(f"parity/{way.code}", "The server does not take turns (messages).", _sentence(str(error)))
+        return Finding.not_applicable(f"parity/{way.code}", "The server does not take turns (messages).", _sentence(error))
     return Finding(
-        code=f"parity/{way.code}/fails", title=f"Read by {way.name}, the checkpoint gives no scores.", reason=_sentence(str(error)),
+        code=f"parity/{way.code}/fails", title=f"Read by {way.name}, the checkpoint gives no scores.", reason=_sentence(error),
         verdict="warning" if way.trap else "blocking", remedy="Mend the checkpoint, unless nobody reads it in this way.",
     )  # fmt: skip
 
@@ -302,8 +302,8 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _sentence(text: str) -> str:
-    text = text.strip()
+def _sentence(error: SeamarkError) -> str:
+    text = error.problem if isinstance(error, UnreadableSource) else str(error)
     text = text[:1].upper() + text[1:]
     return text if text.endswith(".") else text + "."
 
@@ -320,10 +320,9 @@ def _reversed(one: Array, two: Array) -> float:
     return float(((one[i] - one[j]) * (two[i] - two[j]) < 0).mean())
 
 
-def _distance(one: Array, two: Array, dtype: str) -> float:
-    """Largest difference in standard deviations of the second, less what rounding alone may make."""
-    rounding = 4 * _ROUNDING[dtype] * float(np.abs(two).max())
-    return max(0.0, float(np.abs(one - two).max()) - rounding) / _scale(two)
+def _distance(one: Array, two: Array) -> float:
+    """Largest difference in standard deviations of the second, less what rounding alone may make where all scores are alike."""
+    return max(0.0, float(np.abs(one - two).max()) - _ROUNDING * float(np.abs(two).max())) / _scale(two)
 
 
 def _sigmoid(scores: Array) -> Array:
@@ -335,20 +334,23 @@ def _causes(way: _Way, compared: _Compared, theirs: Reading) -> Counter[str]:
 
     Each possibility of what was read is scored, the simplest first, as it is and under a sigmoid, until one gives their scores.
     """
-    tolerance, n = compared.tolerance or _TOLERANCE["float32"], len(theirs.scores)
-    # a server may well compute in half precision, and does not say so
-    loose = max(tolerance, _TOLERANCE[theirs.dtype if theirs.tokens is not None else "bfloat16"])
+    tolerance, n = compared.tolerance or _TOLERANCE, len(theirs.scores)
     nearest: tuple[float, Counter[str]] = (np.inf, Counter())
     for causes, rows in _possibilities(compared, theirs):
         read = compared.scores if rows is compared.tokens else compared.reference.score(rows)
         for more, values in ((Counter[str](), read), (Counter(sigmoid=n), _sigmoid(read))):
-            distance = _distance(theirs.scores, values, "float32")
+            distance = _distance(theirs.scores, values)
             if distance <= tolerance:
                 return causes + more
             nearest = min(nearest, (distance, causes + more), key=lambda pair: pair[0])
-    if nearest[0] <= loose:
-        return nearest[1] + Counter({"half-precision": n})
-    return _from_tokens(compared, theirs) + Counter({_last_resort(way, compared, theirs): n})
+    loose = tolerance
+    if theirs.tokens is None or theirs.dtype != "float32":
+        # a server may well compute in half precision, and does not say so: it may be off by twice what our own reading is then
+        half = Reference.open(compared.checkpoint, dtype="bfloat16" if theirs.tokens is None else theirs.dtype)
+        loose = max(tolerance, 2 * _distance(half.score(compared.tokens), compared.scores))
+        if nearest[0] <= loose:
+            return nearest[1] + Counter({"half-precision": n})
+    return _from_tokens(compared, theirs) + Counter({_last_resort(way, compared, theirs, loose): n})
 
 
 def _possibilities(compared: _Compared, theirs: Reading) -> Iterator[tuple[Counter[str], Sequence[Tokens]]]:
@@ -409,22 +411,16 @@ def _contents(prompt: Any) -> list[str]:
     return [prompt or ""] if prompt is None or isinstance(prompt, str) else [str(m["content"]) for m in prompt]
 
 
-def _last_resort(way: _Way, compared: _Compared, theirs: Reading) -> str:
+def _last_resort(way: _Way, compared: _Compared, theirs: Reading, tolerance: float) -> str:
     """What is found out by reading again, or from which conversations differ."""
-    loose = max(compared.tolerance or 0.0, _TOLERANCE[theirs.dtype])
-    again = way.read(compared.conversations)
-    if _distance(theirs.scores, again.scores, theirs.dtype) > loose:
+    if _distance(theirs.scores, way.read(compared.conversations).scores) > tolerance:
         return "not-repeatable"
     rows = compared.tokens if theirs.tokens is None else theirs.tokens
-    if way.right is not None and _distance(way.right(compared.conversations).scores, compared.reference.score(rows), theirs.dtype) <= loose:
+    if way.right is not None and _distance(way.right(compared.conversations).scores, compared.reference.score(rows)) <= tolerance:
         return "left-padding"
-    if theirs.dtype != "float32":
-        halved = Reference.open(compared.checkpoint, dtype=theirs.dtype).score(rows)
-        if _distance(theirs.scores, halved, theirs.dtype) <= loose:
-            return "half-precision"
-    differ = np.abs(theirs.scores - compared.scores) > (compared.tolerance or _TOLERANCE["bfloat16"]) * _scale(compared.scores)
+    differ = np.abs(theirs.scores - compared.scores) > _TOLERANCE * _scale(compared.scores)
     lengths = np.array([len(row) for row in rows])
-    if theirs.tokens is None and differ.any() and not differ.all() and lengths[differ].min() > lengths[~differ].max():
+    if theirs.tokens is None and differ.any() and (~differ).sum() > 1 and lengths[differ].min() > lengths[~differ].max():
         return "cut"
     return "unexplained"
 
@@ -563,7 +559,7 @@ def _random_head(checkpoint: str, described: Described, conversations: Sequence[
     try:
         first, second = (by_transformers(checkpoint, conversations, seed=seed).scores for seed in (0, 1))
     except SeamarkError as error:
-        return Finding.not_applicable(f"parity/{kind}", f"{title} cannot be scored with.", _sentence(str(error)))
+        return Finding.not_applicable(f"parity/{kind}", f"{title} cannot be scored with.", _sentence(error))
     difference = float(np.abs(first - second).max() / _scale(first))
     return Finding(
         code=f"parity/{kind}", verdict="blocking", estimate=difference, n=len(first), unit="sd",
@@ -688,10 +684,10 @@ def _swap(way: _Way, pairs: _Pairs, tolerance: float | None) -> Finding:
     try:
         gap, turned = gaps(pairs.left, pairs.right), gaps(pairs.right, pairs.left)
     except SeamarkError as error:
-        return Finding.not_applicable(code, f"Swapping the labels cannot be tried with {way.name}.", _sentence(str(error)))
+        return Finding.not_applicable(code, f"Swapping the labels cannot be tried with {way.name}.", _sentence(error))
     right, swapped = ((g > 0) + 0.5 * (g == 0) for g in (gap, turned))
     accuracy, total = share(right, cluster=pairs.topic), float(right.mean() + swapped.mean())
-    near = float((np.abs(gap) <= (tolerance or _TOLERANCE["bfloat16"]) * _scale(gap)).mean()) if len(gap) > 1 else 1.0
+    near = float((np.abs(gap) <= (tolerance or _TOLERANCE) * _scale(gap)).mean()) if len(gap) > 1 else 1.0
     wrong = abs(total - 1) > near + 1e-9
     tied = float((gap == 0).mean())
     return Finding(

@@ -103,8 +103,9 @@ def describe(checkpoint: str) -> Described:
         if _HEADLESS not in error.problem:
             raise
         reference, missing = Reference.open(checkpoint, fresh_head=True), True
-    head = RewardModel.of(reference.model)
-    if base is not None and not _holds(checkpoint, head.head_name):
+    # PEFT wraps a head that it retrains
+    head = RewardModel.of(reference.model).head_name.partition(".modules_to_save")[0].partition(".original_module")[0]
+    if base is not None and not _holds(checkpoint, head):
         missing = _is_headless(base)
     with _said_by("transformers", checkpoint):
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -116,12 +117,12 @@ def describe(checkpoint: str) -> Described:
         reference=reference,
         n_labels=reference.model.config.num_labels,
         problem_type=config.problem_type,
-        causal=head.causal,
+        causal=head == "score",
         pad=tokenizer.pad_token,
         eos=tokenizer.eos_token,
         model_pad=None if pad is None else str(tokenizer.convert_ids_to_tokens(pad)),
         has_template=bool(tokenizer.chat_template),
-        missing_head=f"{head.head_name}.weight" if missing else None,
+        missing_head=f"{head}.weight" if missing else None,
         adapter=base is not None,
         as_trained=None if "digest" not in said else said["digest"] == now.digest,
     )
