@@ -29,7 +29,7 @@ def serve(checkpoint: Path | str, *wrong: str) -> Generator[Served]:
     """Serve it as vLLM would, or with these faults.
 
     Faults: sigmoid (whatever is asked), bos (special tokens are added to any text), eos (the last end token is dropped), pad (read before the
-    pads at the end), place (scores depend on the place in the request), noise, cut (24 tokens are read), plain (messages are joined without a
+    pads at the end), place (scores depend on the place in the request), noise, cut (64 tokens are read), plain (messages are joined without a
     template), prompted (a generation prompt is appended), turns (no messages), other (another model), half (bfloat16).
     """
     described = describe(str(checkpoint))
@@ -42,7 +42,7 @@ def serve(checkpoint: Path | str, *wrong: str) -> Generator[Served]:
         if "pad" in wrong:
             rows = [row[: max(i for i, t in enumerate(row) if t != tokenizer.pad_token_id) + 1] for row in rows]
         if "cut" in wrong:
-            rows = [row[:24] for row in rows]
+            rows = [row[:64] for row in rows]
         out = reference.score([np.array(row) for row in rows])
         out = -(out[::-1] ** 2) if "other" in wrong else out
         out = out + 10 * (np.arange(len(out)) < len(out) / 2) if "place" in wrong else out

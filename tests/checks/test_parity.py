@@ -13,6 +13,7 @@ from sentences import assert_written
 from small_models import save_small, small_model, small_tokenizer
 from small_server import serve
 
+from seamark.checks import parity
 from seamark.checks.findings import Findings
 from seamark.checks.parity import _difference, _Special, check_parity, trap_conversations
 from seamark.errors import InvalidSetting, UnreadableSource
@@ -66,6 +67,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[kind]
 
     return _saved
+
+
+@pytest.fixture
+def http_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what a server answers is compared."""
+    ways = parity._ways
+    monkeypatch.setattr(parity, "_ways", lambda checkpoint, url: [way for way in ways(checkpoint, url) if way.code.startswith("http")])
 
 
 @pytest.fixture(scope="session")
@@ -252,6 +260,7 @@ def test_an_adapter_with_its_head_and_one_that_lost_it(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- servers that are wrong on purpose
 
 
+@pytest.mark.usefixtures("http_alone")
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -278,6 +287,7 @@ def test_the_fault_of_a_server_is_named(wrong: tuple[str, ...], named: dict[str,
         assert_written(finding)
 
 
+@pytest.mark.usefixtures("http_alone")
 def test_a_server_that_reads_before_its_pads(tmp_path: Path) -> None:
     tokenizer = with_template()
     tokenizer.pad_token = tokenizer.eos_token
@@ -288,12 +298,14 @@ def test_a_server_that_reads_before_its_pads(tmp_path: Path) -> None:
     assert {"parity/http/pad-is-eos"} <= blocking(findings)
 
 
+@pytest.mark.usefixtures("http_alone")
 def test_a_server_in_half_precision(with_server: Callable[..., Findings]) -> None:
     findings = with_server("half")
     assert not blocking(findings), str(findings)
     assert {"parity/http/half-precision", "parity/http/messages/half-precision"} <= found(findings, "warning")
 
 
+@pytest.mark.usefixtures("http_alone")
 def test_defaults_of_a_server_of_a_model_that_is_no_regression(tmp_path: Path) -> None:
     """vLLM puts a sigmoid on the one score, and adds special tokens, unless it is asked not to."""
     folder = save_small(tmp_path)
@@ -303,12 +315,14 @@ def test_defaults_of_a_server_of_a_model_that_is_no_regression(tmp_path: Path) -
     assert {"parity/http/defaults/sigmoid", "parity/http/defaults/bos-doubled", "checkpoint/problem-type"} <= found(findings, "warning")
 
 
+@pytest.mark.usefixtures("http_alone")
 def test_a_server_without_turns_is_no_fault(with_server: Callable[..., Findings]) -> None:
     findings = with_server("turns")
     assert not blocking(findings)
     assert findings.get("parity/http/messages").verdict == "not_applicable"
 
 
+@pytest.mark.usefixtures("http_alone")
 @pytest.mark.parametrize("path", ["/get_reward", "/v1/score/evaluation"])
 def test_other_servers(path: str, saved: Callable[[str], Path]) -> None:
     with serve(saved("llama")) as served:
@@ -317,6 +331,7 @@ def test_other_servers(path: str, saved: Callable[[str], Path]) -> None:
     assert not any(code.startswith("parity/http/") for code in found(findings, "blocking", "warning", "ok"))
 
 
+@pytest.mark.usefixtures("http_alone")
 def test_nobody_answers(saved: Callable[[str], Path]) -> None:
     with serve(saved("llama")) as served:
         url = served.url

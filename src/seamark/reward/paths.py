@@ -243,12 +243,13 @@ def by_transformers(
         if seed is not None:
             torch.manual_seed(seed)
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer.padding_side = padding_side or tokenizer.padding_side
         model = transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint, use_safetensors=True).eval().to(_device())
         scores: list[Array] = []
         with _watch(model) as seen, torch.inference_mode():
             for start in range(0, len(conversations), batch):
                 turns = [_turns(prompt, response) for prompt, response in conversations[start : start + batch]]
-                how = {"padding": batch > 1, "return_tensors": "pt"} | ({"padding_side": padding_side} if padding_side else {})
+                how = {"padding": batch > 1, "return_tensors": "pt"}
                 if read == "template":
                     inputs = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **how)
                 else:
