@@ -253,7 +253,7 @@ def check_parity(
     seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Does a saved reward model give the same scores in Seamark, transformers, TRL and on a server?"""
-    from seamark.checks.parity import check_parity as check
+    import seamark.checks
 
     for name, value in {"--train": train, "--format": format, "--columns": columns, "--axis": axis}.items():
         if source is None and value is not None:
@@ -261,7 +261,7 @@ def check_parity(
     judgments = _read(source, format, columns, on_error, axis, seed) if source is not None else None
     learned = _read(train, format, columns, on_error, axis, seed) if train is not None else None
     with _progress(quiet=as_json) as say, _as_options(url="url", tolerance="tolerance"):
-        findings = check(
+        findings = seamark.checks.check_parity(
             checkpoint, url=url, judgments=judgments, train=learned, tolerance=tolerance, seed=seed, progress=say
         )  # fmt: skip
     _finish(judgments, findings, as_json, "do what the remedies say, and check again (--json has them)" if findings.blocking else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from small_server import serve
 from seamark.checks import parity
 from seamark.checks.findings import Findings
 from seamark.checks.parity import _difference, _Special, check_parity, trap_conversations
+from seamark.cli import main
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.models.checkpoint import SIDECAR
 from seamark.models.conversations import Conversations, plain_template
 from seamark.records import Feedback
+from seamark.reward import paths
 from seamark.reward.paths import Reference, describe
 
 KINDS = ("llama", "qwen3", "gpt2", "bert")
@@ -332,7 +335,8 @@ def test_other_servers(path: str, saved: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.usefixtures("http_alone")
-def test_nobody_answers(saved: Callable[[str], Path]) -> None:
+def test_nobody_answers(saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_RETRY_S", 0.01)
     with serve(saved("llama")) as served:
         url = served.url
     with pytest.raises(UnreadableSource, match="does not answer"):
@@ -467,3 +471,69 @@ def test_too_few_conversations(saved: Callable[[str], Path]) -> None:
 def test_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UnreadableSource):
         check_parity(str(tmp_path / "nothing"))
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """In this process: (exit status, stdout, stderr)."""
+
+    def _call(*args: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seamark", "check-parity", *map(str, args)])
+        monkeypatch.setenv("COLUMNS", "120")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return _call
+
+
+def test_the_command_prints_a_table_and_exits_0(call: Callable[..., tuple[int, str, str]], saved: Callable[[str], Path]) -> None:
+    status, out, err = call(saved("llama"))
+    assert status == 0, out
+    assert "parity/transformers/single" in out
+    assert err == ""
+
+
+def test_the_command_in_json_with_judgments(
+    call: Callable[..., tuple[int, str, str]], saved: Callable[[str], Path], tmp_path: Path, require: Callable[[str, str], Any]
+) -> None:
+    """In the shape of findings.json; overlap with train blocks, and the status says so."""
+    judged().to_jsonl(tmp_path / "held.jsonl")
+    status, out, _ = call(saved("llama"), tmp_path / "held.jsonl", "--train", tmp_path / "held.jsonl", "--json", "--tolerance", "0.01")
+    document = json.loads(out)
+    assert status == 1
+    schema = json.loads((Path(parity.__file__).parents[1] / "findings.schema.json").read_text(encoding="utf-8"))
+    require("jsonschema", "Install the extra dev.").validate(document, schema)
+    assert document["data"]["n_judgments"] == 12
+    assert {f["code"] for f in document["findings"] if f["verdict"] == "blocking"} == {"leakage"}
+
+
+def test_the_command_in_json_without_judgments(call: Callable[..., tuple[int, str, str]], saved: Callable[[str], Path]) -> None:
+    with serve(saved("llama"), "sigmoid") as served:
+        status, out, _ = call(saved("llama"), "--url", served.url, "--json")
+    assert status == 1
+    codes = {f["code"] for f in json.loads(out)["findings"] if f["verdict"] == "blocking"}
+    assert codes == {"parity/http/sigmoid", "parity/http/messages/sigmoid"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--url", "file:///etc/passwd"), "--url is 'file:///etc/passwd'"),
+        (("--url", "http://127.0.0.1:9/classify"), "does not answer"),
+        (("--train", "x.jsonl"), "--train is 'x.jsonl'"),
+        (("--tolerance", "-1"), "--tolerance is -1.0"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, tuple) else "",
+)
+def test_wrong_use_is_one_message(
+    args: tuple[str, ...], said: str, call: Callable[..., tuple[int, str, str]], saved: Callable[[str], Path]
+) -> None:
+    status, _, err = call(saved("llama"), *args)
+    assert status == 2
+    assert said in err
+    assert err.count("\n") == 1

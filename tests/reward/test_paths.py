@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,9 @@ def test_the_reference_is_the_head_at_the_last_token(kind: str, saved: Callable[
         ids = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": response}], tokenize=True, return_dict=False)
         assert tokens.tolist() == ids
         with torch.no_grad():
-            if kind == "bert":
-                want = model(torch.tensor([ids])).logits
-            else:
-                want = model.score(model.base_model(torch.tensor([ids])).last_hidden_state[0, -1])
-        assert score == pytest.approx(float(want), abs=1e-6)
+            whole = model(torch.tensor([ids])).logits  # a batch of one, whose last token is no pad
+            last = whole if kind == "bert" else model.score(model.base_model(torch.tensor([ids])).last_hidden_state[0, -1])
+        assert score == pytest.approx(float(last), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -150,9 +150,11 @@ def check_parity(
     UnreadableSource
         If there is no such reward model, or nobody answers at the URL.
     InvalidSetting
-        If there are fewer than two conversations, or a train without judgments.
+        If there are fewer than two conversations, a tolerance that is not positive, or a train without judgments.
     """
     say: Progress = progress or (lambda _stage, _share: None)
+    if tolerance is not None and not tolerance > 0:
+        raise InvalidSetting("tolerance", tolerance, "Use a positive number of standard deviations.")
     if train is not None and judgments is None:
         raise InvalidSetting("train", "given", "Its overlap is looked for in judgments: give those as well.")
     say("opening", 0.0)
