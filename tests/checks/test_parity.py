@@ -18,7 +18,7 @@ from seamark.checks import parity
 from seamark.checks.findings import Findings
 from seamark.checks.parity import _difference, _Special, check_parity, trap_conversations
 from seamark.cli import main
-from seamark.errors import InvalidSetting, UnreadableSource
+from seamark.errors import InvalidSetting, MissingExtra, UnreadableSource
 from seamark.models.checkpoint import SIDECAR
 from seamark.models.conversations import Conversations, plain_template
 from seamark.records import Feedback
@@ -114,10 +114,26 @@ def test_traps_of_use_are_named_and_do_not_block(with_server: Callable[..., Find
     findings = with_server()
     assert found(findings, "warning") == {
         "parity/transformers/text/bos-doubled", "parity/http/defaults/bos-doubled", "parity/trl/standard/bos-missing",
-        "parity/trl/standard/eos-missing", "parity/trl/standard/template", "parity/trl/trainer-standard/template",
+        "parity/trl/standard/eos-missing", "parity/trl/standard/template", "parity/trl/trainer-standard/template", "parity/policy-tokens",
     }  # fmt: skip
     for finding in findings:
         assert finding.verdict != "warning" or finding.remedy
+
+
+def test_a_template_that_ends_with_the_end_token_suits_a_policys_own_tokens(tmp_path: Path) -> None:
+    findings = check_parity(str(save_small(tmp_path, tokenizer=with_template())), TWO)
+    assert findings.get("parity/policy-tokens").verdict == "ok"
+    assert findings.get("parity/policy-tokens").estimate == 0
+
+
+def test_a_template_that_ends_otherwise_is_measured(saved: Callable[[str], Path]) -> None:
+    reference = Reference.open(str(saved("llama")))
+    rows = reference.encode(TWO)
+    assert all(row[-2] == reference.conversations.tokenizer.eos_token_id for row in rows)
+    full, cut = reference.score(rows), reference.score([row[:-1] for row in rows])
+    finding = check_parity(str(saved("llama")), TWO).get("parity/policy-tokens")
+    assert finding.estimate == pytest.approx(np.abs(full - cut).max() / full.std(ddof=1))
+    assert finding.verdict == "warning"
 
 
 def test_the_conversations_that_are_built_in_set_traps(saved: Callable[[str], Path]) -> None:
@@ -152,6 +168,15 @@ def test_pad_that_is_the_end_token(tmp_path: Path) -> None:
     assert blocking(findings) == {f"parity/{way}/pad-is-eos" for way in USES}
     assert "checkpoint/pad" in found(findings, "warning")
     assert "eos" not in " ".join(f.code for f in findings if f.verdict == "ok")
+
+
+def test_a_tokenizer_without_pad_token(tmp_path: Path) -> None:
+    """transformers cannot make batches; TRL takes the end token for a pad, which is then skipped."""
+    tokenizer = with_template()
+    tokenizer.pad_token = None
+    findings = check_parity(str(save_small(tmp_path, tokenizer=tokenizer)), TWO)
+    trl = {"parity/trl/pad-is-eos", "parity/trl/trainer/pad-is-eos"}
+    assert blocking(findings) == {"checkpoint/pad", "parity/transformers/fails", *trl}
 
 
 def test_pad_that_is_the_end_token_does_no_harm_where_conversations_end_otherwise(tmp_path: Path) -> None:
@@ -254,10 +279,18 @@ def test_an_adapter_with_its_head_and_one_that_lost_it(tmp_path: Path) -> None:
         config = peft.LoraConfig(task_type=task, r=2, target_modules=["q_proj"])
         peft.get_peft_model(reward, config).save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
+    # the template of the adapter's folder, which TRL does not read: it takes the tokenizer of the model beneath
+    other = with_template()
+    small = small_model(tokenizer=tokenizer)
+    small.config._name_or_path = small.name_or_path = str(tmp_path / "base")
+    peft.get_peft_model(small, peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "other")
+    other.save_pretrained(tmp_path / "other")
     kept, lost = (check_parity(str(tmp_path / name), TWO) for name in ("kept", "lost"))
     assert {"checkpoint/head", "parity/lora-head-lost"} <= blocking(lost)
     assert kept.get("checkpoint/head").verdict == "ok"
-    assert kept.get("parity/transformers/single").verdict == "ok"
+    for way in ("transformers/single", "trl", "trl/trainer"):
+        assert kept.get(f"parity/{way}").verdict == "ok"
+    assert {"parity/trl/template", "parity/trl/trainer/template"} <= blocking(check_parity(str(tmp_path / "other"), TWO))
 
 
 # ---------------------------------------------------------------------------------------------- servers that are wrong on purpose
@@ -332,6 +365,18 @@ def test_other_servers(path: str, saved: Callable[[str], Path]) -> None:
         findings = check_parity(str(saved("llama")), TWO, url=served.url + path)
     assert findings.get("parity/http").verdict == "ok"
     assert not any(code.startswith("parity/http/") for code in found(findings, "blocking", "warning", "ok"))
+
+
+def test_without_trl_the_others_are_compared(saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MissingExtra("policy", "Comparing scores with TRL's")
+
+    monkeypatch.setattr(paths, "_trl", missing)
+    findings = check_parity(str(saved("llama")), TWO)
+    assert not blocking(findings)
+    assert findings.get("parity/trl").verdict == "not_applicable"
+    assert "seamark[policy]" in findings.get("parity/trl").reason
+    assert findings.get("parity/transformers").verdict == "ok"
 
 
 @pytest.mark.usefixtures("http_alone")

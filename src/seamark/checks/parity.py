@@ -92,7 +92,7 @@ _CAUSES: dict[str, tuple[str, str]] = {
     ),
     "half-precision": (
         "the weights are read in half precision",
-        "Load them in float32 where it matters (dtype='float32'), or at least the head.",
+        "Write \"dtype\": \"float32\" into config.json, by which transformers loads 16-bit weights into 32 bits, or ask for it where it is loaded.",
     ),
     "not-repeatable": (
         "the same conversations get other scores when they are read again",
@@ -164,7 +164,7 @@ def check_parity(
     of_data = [*check_leakage(train, judgments, seed=seed)] if train is not None and judgments is not None else []
     pairs = None if judgments is None else _sampled(judgments, seed)
     if judgments is not None:
-        of_data = [_same_tokens(judgments, reference), *of_data]
+        of_data = [_same_tokens(judgments, reference, seed), *of_data]
     if conversations is None:
         conversations = trap_conversations(reference) if pairs is None else pairs.conversations
     if len(conversations) < 2:
@@ -175,6 +175,7 @@ def check_parity(
     say("Seamark", 0.1)
     rows = reference.encode(conversations)
     compared = _Compared(checkpoint, reference, conversations, tuple(rows), reference.score(rows), tolerance)
+    findings.append(_policy_tokens(compared))
     for i, way in enumerate(ways):
         say(way.code, 0.15 + 0.6 * i / len(ways))
         findings += _compare(way, compared)
@@ -327,6 +328,27 @@ def _distance(one: Array, two: Array) -> float:
     return max(0.0, float(np.abs(one - two).max()) - _ROUNDING * float(np.abs(two).max())) / _scale(two)
 
 
+def _policy_tokens(compared: _Compared) -> Finding:
+    """What becomes of scores that are read at the end token, where the template puts something after it."""
+    code, special = "parity/policy-tokens", _Special.of(compared.reference)
+    tails = [special.tail(row) for row in compared.tokens]
+    n, after = len(tails), sum(tail > 1 for tail in tails)
+    where = "Programs that score a policy's own tokens (OpenRLHF) read at the end token, where generation stops."
+    if not any(tails):
+        return Finding.not_applicable(code, "Scores are not read at an end token.", "No conversation ends with one in the chat template.")
+    cut = [row[: len(row) - tail + 1] if tail else row for row, tail in zip(compared.tokens, tails, strict=True)]
+    difference = np.abs(compared.reference.score(cut) - compared.scores) / _scale(compared.scores)
+    wrong = float(difference.max()) > (compared.tolerance or _TOLERANCE)
+    sizes = f"at most {_figure(float(difference.max()))} sd, median {_figure(float(np.median(difference)))}"
+    return Finding(
+        code=code, estimate=float(difference.max()), n=n, unit="sd", verdict="warning" if wrong else "ok",
+        title=f"The chat template puts text after the end token in {after:,} of {counted(n, 'conversation')}; read at the end token itself, scores "
+        f"differ from the reference by {sizes}." if after else f"{counted(n, 'conversation')} end with the end token, where a policy stops as well.",
+        reason=f"{where} In standard deviations of the reference's scores; n counts conversations. {_COUNTED}",
+        remedy="Train with a chat template whose text ends with the end token, or send such programs whole texts (a reward server)." if wrong else None,
+    )  # fmt: skip
+
+
 def _sigmoid(scores: Array) -> Array:
     return 1 / (1 + np.exp(-np.clip(scores, -500, 500)))
 
@@ -440,7 +462,9 @@ class _Special:
         tokenizer: Any = reference.conversations.tokenizer
         begins = {tokenizer.bos_token_id, tokenizer.cls_token_id} - {None}
         ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-        return _Special(frozenset(begins), frozenset(ends), tokenizer.pad_token_id)
+        # without one, programs make the end token the pad
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return _Special(frozenset(begins), frozenset(ends), pad)
 
     def lead(self, row: Tokens) -> int:
         """How many tokens that begin a text it begins with."""
@@ -723,10 +747,10 @@ def _half_ties(checkpoint: str, reference: Reference, pairs: _Pairs) -> Finding:
     )  # fmt: skip
 
 
-def _same_tokens(judgments: Feedback, reference: Reference) -> Finding:
+def _same_tokens(judgments: Feedback, reference: Reference, seed: int) -> Finding:
     """Comparisons of two responses of which the model reads the same tokens."""
     rows = reference.encode(turns_of(judgments))
-    comparisons = compare(judgments)
+    comparisons = compare(judgments, seed=seed)
     if not len(comparisons):
         return Finding.not_applicable("identical-pairs/tokens", "No judgment compares responses.", "There is nothing to compare.")
     keys = np.unique(np.array([hash(row.tobytes()) for row in rows]), return_inverse=True)[1]

@@ -397,7 +397,7 @@ def by_http(checkpoint: str, conversations: Sequence[Conversation], url: str, *,
             prompts = [p if isinstance(p, str) else json.dumps(list(p or []), ensure_ascii=False) for p, _ in part]
             payload = {"query": texts, "prompts": prompts, "labels": [None] * len(part)}
         else:
-            payload = {"model": checkpoint, "messages": texts}
+            payload = {"model": "reward", "messages": texts}
         answer = _post(url, payload, timeout_s)
         try:
             found = _scores_in(answer, shape)
