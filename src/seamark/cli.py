@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seamark.errors import InvalidSetting, SeamarkError
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError
 
 if TYPE_CHECKING:
     from seamark.aggregation import Charter
@@ -191,6 +192,67 @@ def fit(
 
 
 @app.command()
+def train(
+    source: Source,
+    model: Annotated[str, typer.Option("--model", help="Folder or hub name of a language model, reward model or encoder to start from.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the reward model; a run that was stopped goes on from there.")],
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="A source of its own, evaluated at the end of each epoch.")] = None,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the judgments.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 1e-5,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of a batch on one device, pads included.")] = 4096,
+    max_length: Annotated[int | None, typer.Option("--max-length", help="Most tokens of a conversation.")] = None,
+    cut: Annotated[bool, typer.Option("--cut", help="Cut the oldest tokens of longer conversations, in place of refusing them.")] = False,
+    head: Annotated[str, typer.Option("--head", help="linear, mean_variance, categorical, bottleneck, odin or ensemble.")] = "linear",
+    lora: Annotated[int, typer.Option("--lora", help="Train adapters of this rank in place of all weights; 0: all weights.")] = 0,
+    held_back: Annotated[float, typer.Option("--held-back", help="Share of prompts kept for the last layer's fit alone.")] = 0.0,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of further settings (those of transformers' Trainer).")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of them. Repeat it.")] = None,
+    groups: GroupsOption = None, personas: PersonasOption = None, tastes: TastesOption = None, differ: DifferOption = None,
+    effect: EffectOption = None, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a language model as a reward model on judgments of any kind, then fit its last layer with intervals.
+
+    On several devices or machines: accelerate launch [...] -m seamark train SOURCE --model MODEL -o OUT
+    """
+    import seamark.models
+    from seamark.models.utility import Network
+    from seamark.study import choose_model
+
+    if find_spec("transformers") is None or find_spec("accelerate") is None:
+        raise MissingExtra("lm", "Training a language model")
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    other = _read(held_out, format, columns, on_error, axis, seed) if held_out else None
+    usual: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate, "tokens_per_batch": tokens, "seed": seed}
+    usual |= {"lora_r": lora} if lora else {}
+    usual |= ({"max_length": max_length} if max_length else {}) | ({"overlong": "cut"} if cut else {})
+    usual |= {"disable_tqdm": as_json or not sys.stderr.isatty()}
+    network = Network(model, str(out), head=head, held_back=held_back, settings=usual | _settings(config, setting))
+    chosen = choose_model(
+        feedback, utility=_differ(differ, network), people=_people(groups, personas, tastes), observation=_observation(effect)
+    )
+    fitted = seamark.models.fit(
+        feedback, utility=chosen.utility, people=chosen.people, observation=chosen.observation, held_out=other, seed=seed
+    )  # fmt: skip
+    if int(os.environ.get("RANK", "0")):  # one process of several speaks
+        return
+    fitted.save(out / "fit")
+    _print_skipped(feedback.report.skipped)
+    said = json.loads((out / "seamark.json").read_text(encoding="utf-8"))
+    read = said["tokens"]
+    _say(
+        as_json,
+        f"{fitted!r}\nreward model: {out}, fit of its last layer: {out / 'fit'}\n"
+        f"read {read['forward']:,} tokens an epoch for {read['distinct']:,} distinct ones and {read['judgments']:,.0f} judgments\n"
+        f"next: seamark evaluate {out / 'fit'} HELD_OUT; seamark export {out / 'fit'} --to hf -o reward-model; seamark check-parity {out}",
+        reward_model=str(out), fit=str(out / "fit"), tokens=read, shares_prompts=said["shares_prompts"], notes=list(fitted.notes),
+    )  # fmt: skip
+    if not as_json:
+        for note in (*chosen.notes, *fitted.notes):
+            typer.echo(f"  note: {note}")
+
+
+@app.command()
 def evaluate(
     fit: FitFolder, source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
     train: Annotated[str | None, typer.Option("--train", help="What was fitted, from which the trivial rules learn as well.")] = None,
@@ -198,9 +260,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Does the fit predict judgments it has not seen?"""
     import seamark.checks
-    from seamark.models.result import Fit
+    from seamark.reward import open_fit
 
-    fitted = Fit.load(fit)
+    fitted = open_fit(fit)
     feedback = _read(source, format, columns, on_error, axis, seed)
     learned = _read(train, format, columns, on_error, axis, seed) if train else None
     findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
@@ -209,31 +271,45 @@ def evaluate(
 
 @app.command()
 def export(
-    fit: FitFolder, source: Source,
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows.")],
+    fit: FitFolder,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Judgments whose pairs are written; not with --to hf.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows, or with --to hf a folder.")] = Path("signal.jsonl"),
+    to: Annotated[
+        str, typer.Option("--to", help="rows: preferences for TRL; hf: a reward model that transformers, TRL, OpenRLHF and vLLM load.")
+    ] = "rows",
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", charter: CharterOption = None,
     valid_until: ValidUntil = None,
     allow_expired: Annotated[bool, typer.Option("--allow-expired", help="Write it although the charter's valid_until has passed.")] = False,
     axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
-    from seamark.models.result import Fit
+    """Write the training signal: rows (prompt, chosen, rejected, margin, p_chosen, weight, the doubts), or a reward model."""
     from seamark.outputs import require_file_place
-    from seamark.reward import export_signal
+    from seamark.reward import export_reward_model, export_signal, open_fit
 
+    if to not in ("rows", "hf"):
+        raise InvalidSetting("--to", to, "Use rows or hf.")
+    if (to == "hf") != (source is None):
+        raise InvalidSetting(
+            "SOURCE", source, "Name the judgments whose pairs are written." if to == "rows" else "--to hf needs the fit alone."
+        )
+    chosen = _chosen(charter, valid_until)
+    stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
+    signed: dict[str, Any] = {"charter": chosen.title, "charter_signed": chosen.signed}
+    if source is None:
+        made = export_reward_model(open_fit(fit), out, charter=chosen, allow_expired=allow_expired)
+        _say(
+            as_json, f"reward model: {out} (intercept {made['intercept']:+.3f}, in seamark.json){stamp}\nnext: seamark check-parity {out}",
+            reward_model=str(out), **made, **signed,
+        )  # fmt: skip
+        return
     require_file_place(out)
     if any(_holds(place, out) for place in (Path(source), fit)):
         raise InvalidSetting("--out", str(out), "It is, or is part of, what is read, and would be lost. Give another name.")
-    chosen = _chosen(charter, valid_until)
     feedback = _read(source, format, columns, on_error, axis, seed)
-    written = export_signal(Fit.load(fit), feedback, out, charter=chosen, allow_expired=allow_expired)
-    stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
+    written = export_signal(open_fit(fit), feedback, out, charter=chosen, allow_expired=allow_expired)
     if not as_json:
         _print_skipped(feedback.report.skipped)
-    _say(
-        as_json, f"{written}: {out}{stamp}",
-        signal=str(out), n_rows=written.n_rows, left_out=written.left_out, charter=chosen.title, charter_signed=chosen.signed,
-    )  # fmt: skip
+    _say(as_json, f"{written}: {out}{stamp}", signal=str(out), n_rows=written.n_rows, left_out=written.left_out, **signed)
 
 
 @app.command(name="check-parity")
@@ -447,6 +523,25 @@ def _on_error(text: str) -> Literal["stop", "skip"]:
     raise InvalidSetting("--on-error", text, "Use stop or skip.")
 
 
+def _settings(config: Path | None, given: list[str] | None) -> dict[str, Any]:
+    """Settings of a file, then those given one by one."""
+    found: dict[str, Any] = {}
+    if config is not None:
+        try:
+            found = tomllib.loads(config.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidSetting("--config", str(config), f"It is not TOML ({error}).") from None
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InvalidSetting("--set", text, "Write it as NAME=VALUE, as in --set weight_decay=0.1.")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
 def _utility(text: str | None) -> Utility | None:
     if text is None:
         return None
@@ -600,11 +695,15 @@ def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
         yield lambda stage, share: bar.update(task, description=stage, completed=share)
 
 
+_ONE_THREAD = (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"))
+
+
 def main() -> None:
     """Run the command line; what the user can put right is one message on stderr and exit status 2."""
     # many small matrices: more threads spin against each other, and on a machine that does other work too made a fit 5 to 20 times
     # slower. Set before numpy and torch load; whoever has idle cores and large tables sets them otherwise.
-    for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+    # A network is large matrices, and takes them all.
+    for name, value in () if sys.argv[1:2] == ["train"] else _ONE_THREAD:
         os.environ.setdefault(name, value)
     try:
         app(prog_name="seamark")

@@ -1,7 +1,9 @@
 """placeholder"""
 
 from __future__ import annotations
+
 from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +17,15 @@ class Values:
 
 
 class Linear(nn.Module):
+    def to_dict(self):
+        return {"head": "linear"}
+
     def __init__(self, hidden, k):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(k, hidden) * 0.02)
 
     def forward(self, features, lengths=None):
-        return Values((features @ self.weight.T.to(features.dtype))[None], penalty=features.new_zeros(()))
+        return Values((features @ self.weight.T)[None], penalty=features.new_zeros(()))
 
     def contrast(self, values, shown, loadings, K):
         U = (values.mean[:, shown] * loadings[None, :, None, :]).sum(-1)
@@ -31,7 +36,7 @@ class Linear(nn.Module):
 
     def start_from(self, weight):
         with torch.no_grad():
-            self.weight.copy_(weight.float())
+            self.weight.copy_(weight)
 
     def linear(self):
         return self.weight, None

@@ -10,11 +10,14 @@ mean loss of a judgment in nats, and each judgment weighs the same whatever batc
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,18 +27,29 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SchedulerType
 
 from seamark.errors import InvalidSetting
-from seamark.models.checkpoint import RewardModel, open_classifier, open_tokenizer, same_pad, transformers_module
-from seamark.models.conversations import Conversations, Overlong, Tokens, require_distinct
+from seamark.models.checkpoint import (
+    SIDECAR,
+    RewardModel,
+    open_classifier,
+    open_tokenizer,
+    runs,
+    same_pad,
+    save_reward_model,
+    sidecar,
+    transformers_module,
+)
+from seamark.models.conversations import Conversations, Overlong, Tokens
 from seamark.models.heads import Values, head_of
 from seamark.models.objective import Objective, Piece
 from seamark.models.observation import Observation
 from seamark.models.people import People
 from seamark.models.trees import Rows, Tree, block_mask, lay_out, seen_mask
-from seamark.models.utility import Context, MultiAxis
+from seamark.models.utility import Context, MultiAxis, Network
+from seamark.outputs import fresh_files
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -62,6 +76,11 @@ class NetworkConfig(TrainingArguments):
     share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
     row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
     refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
+    probe: bool | None = field(
+        default=None,
+        metadata={"help": "Start from a fit on what the untrained network reads; left out, where raters have latent levels."},
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
@@ -107,7 +126,6 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def __init__(self, feedback: Feedback, objective: Objective, conversations: Conversations, args: NetworkConfig, *, share: bool) -> None:
         self.tokens = conversations.of_feedback(feedback)
-        require_distinct(feedback, self.tokens)
         self.objective, self.pad, self.row_tokens = objective, conversations.tokenizer.pad_token_id, args.row_tokens
         # judgments without a prompt are as if all had one and the same
         self.prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
@@ -193,13 +211,26 @@ class _Batches(Dataset[dict[str, Any]]):
         trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
         return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
 
+    @staticmethod
+    def _read(rows: Rows) -> int:
+        """Tokens that go through the model."""
+        if not _is_plain(rows.tree, rows.branch, rows.leaves):
+            return int(rows.ids.numel())
+        lengths = (rows.tree >= 0).sum(1).numpy()
+        return sum(len(run) * int(lengths[run[0]]) for run in runs(lengths))
+
     def count(self) -> TokenCount:
         """Tokens of one pass, from the batches as they are laid out."""
-        forward = sum(int(self.rows(i).ids.numel()) for i in range(len(self)))
+        forward = sum(self._read(self.rows(i)) for i in range(len(self)))
         read = np.unique(np.concatenate([p.responses for p in self.pieces]))
         branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
         distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
         return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
+
+
+def _is_plain(tree: Tensor, branch: Tensor, leaves: Tensor) -> bool:
+    """Whether each row is one conversation, so that the usual mask does."""
+    return bool((tree < 1).all() and (branch <= 1).all() and len(leaves) == len(tree))
 
 
 def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
@@ -271,43 +302,64 @@ class FeedbackTrainer(Trainer):
         opened.config.use_cache = False
         self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
         self.head = head_of(head, reward.hidden, self.objective.n_values)
+        if reward.last.weight.dtype == torch.float64:
+            self.head.double()  # else 32 bits, however few the network is in
         if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
             self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
         if args.disable_dropout:
             _disable_dropout(opened)
+        if args.probe or (args.probe is None and self.objective.problem.strata.latent is not None):
+            features = reward.features(self.conversations.of_feedback(train_dataset)).astype(np.float64)
+            self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
         reward.listen(self.head)
         self.reward_model, self.feedback = reward, train_dataset
         network: Any = opened
-        if peft_config is not None:
-            network = transformers_module("peft").get_peft_model(opened, peft_config)
-            if args.gradient_checkpointing:
+        peft = transformers_module("peft") if args.lora_r or peft_config is not None else None
+        if peft is not None:
+            peft_config = peft_config or peft.LoraConfig(
+                task_type="SEQ_CLS",
+                r=args.lora_r,
+                lora_alpha=2 * args.lora_r,
+                target_modules="all-linear",
+                modules_to_save=[reward.head_place],
+            )
+            network = peft.get_peft_model(opened, peft_config)
+            if args.to_dict().get("activation_checkpointing") or args.to_dict().get("gradient_checkpointing"):  # its newer and older name
                 opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
+        share = args.share_prompts and reward.causal
+        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
+        held_out = None
+        if eval_dataset is not None:
+            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            held_out = _Batches(eval_dataset, objective, self.conversations, args, share=share)
         refit = _Refit()
         refit.trainer = self
         super().__init__(
             model=network,
             args=args,
             data_collator=_one,
+            train_dataset=batches,
+            eval_dataset=held_out,
             processing_class=processing_class,
             callbacks=[refit, *(callbacks or [])],
             optimizers=optimizers,
         )
+        if args.disable_tqdm:  # what is printed is the caller's; the log goes where progress goes
+            self.remove_callback(PrinterCallback)
+            self.add_callback(_Log())
         # the loss of a batch is scaled by us; Trainer divides by the number of batches in a step
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
         self.table = np.full((train_dataset.n_responses, self.objective.n_values), np.nan)
         """Values (n_responses, k) of each response when it was read last; NaN before."""
         self._read_at = np.full(train_dataset.n_responses, -1)
-        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=args.share_prompts and reward.causal)
-        if batches.share:
-            batches.share = self._agrees(batches.examples())
-        batches.deal()
-        self.train_dataset, self.shares_prompts = batches, batches.share
+        # the model is where it will be trained only now
+        self.shares_prompts = share and self._agrees(batches.examples())
+        for part in (batches, held_out):
+            if part is not None:
+                part.share = self.shares_prompts
+                part.deal()
         self.tokens = batches.count()
-        if eval_dataset is not None:
-            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
-            self.eval_dataset = _Batches(eval_dataset, objective, self.conversations, args, share=batches.share)
-            self.eval_dataset.deal()
 
     def _agrees(self, examples: Sequence[Tree]) -> bool:
         """Whether features are the same read as trees as read one conversation a row; warns where they are not."""
@@ -323,8 +375,7 @@ class FeedbackTrainer(Trainer):
                 difference, reason = np.inf, str(error)
             else:
                 difference, reason = float((shared - plain).abs().max() / plain.std().clamp_min(1e-12)), ""
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        if difference <= _TOLERANCE.get(dtype, 5e-2):
+        if difference <= _TOLERANCE.get(self._working_dtype, 5e-2):
             return True
         warnings.warn(
             f"{type(self.model).__name__} reads a response differently when its prompt is shared "
@@ -336,7 +387,8 @@ class FeedbackTrainer(Trainer):
 
     def _features(self, rows: Rows) -> Tensor:
         """(n, .) what the head makes of the features."""
-        found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+        with self._precision():
+            found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
         return found["mean"].float().flatten(0, 1)
 
     # ------------------------------------------------------------------ the loss
@@ -344,7 +396,7 @@ class FeedbackTrainer(Trainer):
     def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
         out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
-        if not self.reward_model.causal or bool((tree < 1).all() and (branch <= 1).all() and len(inputs["leaves"]) == len(ids)):
+        if _is_plain(tree, branch, inputs["leaves"]):
             return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
         device = next(self.model.parameters()).device
         tree, branch = tree.to(device), branch.to(device)
@@ -353,6 +405,11 @@ class FeedbackTrainer(Trainer):
         else:
             mask = seen_mask(tree, branch, self._working_dtype)
         return out | {"position_ids": inputs["positions"], "attention_mask": mask}
+
+    def _precision(self) -> torch.autocast:
+        """What Trainer computes in while it trains."""
+        half = self.args.bf16 or self.args.fp16
+        return torch.autocast(self.args.device.type, dtype=self._working_dtype if half else None, enabled=half)
 
     @property
     def _working_dtype(self) -> torch.dtype:
@@ -441,7 +498,7 @@ class FeedbackTrainer(Trainer):
         model.eval()
         out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
         mine = range(self.args.process_index, len(batches), self.args.world_size)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self._precision():
             for item in mine:
                 inputs = self._prepare_inputs(batches[item])
                 found = model(**self._model_inputs(inputs))
@@ -453,6 +510,71 @@ class FeedbackTrainer(Trainer):
             for other in parts:
                 out = np.where(np.isnan(out), other, out)  # type: ignore[arg-type]  # filled by the call
         return out
+
+    # ------------------------------------------------------------------ what is left of it
+
+    def write(self, folder: str | Path, run: Mapping[str, Any] | None = None) -> None:
+        """Write the reward model: the network with the mean person's values folded into one score; the trainer is of no use afterwards.
+
+        A head that is not linear in the features is written as its best linear approximation on the responses read, and seamark.json says how
+        much of the variance that explains. Raters and all else beside the network are in seamark.safetensors.
+        """
+        self.refit()
+        values = self.values() @ self.objective.person
+        known = np.isfinite(values)
+        person = torch.from_numpy(self.objective.person)
+        network: Any = self.accelerator.unwrap_model(self.model)
+        if network is not self.reward_model.model:  # adapters become part of the weights they are beside
+            self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
+            self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
+            network.merge_and_unload()
+        linear, explained = self.head.linear(), 1.0
+        if linear is not None:
+            weight, bias = (None if part is None else part.detach().double().cpu() for part in linear)
+            weight, intercept = person @ weight, 0.0 if bias is None else float(person @ bias)
+        else:
+            weight, intercept, explained = self._nearest_linear(values)
+        if self.args.should_save:
+            folder = Path(folder)
+            with fresh_files(folder, last=SIDECAR) as fresh:
+                record = {
+                    "seamark": "reward model",
+                    "version": 1,
+                    "intercept": intercept,
+                    "linear_r2": explained,
+                    "conversations": {
+                        "digest": self.conversations.digest,
+                        "longest": self.conversations.longest,
+                        "overlong": self.conversations.overlong,
+                    },
+                    "head": self.head.to_dict(),
+                    "tokens": vars(self.tokens),
+                    "shares_prompts": self.shares_prompts,
+                    "responses": {"n": int(known.sum()), "mean": float(values[known].mean()), "sd": float(values[known].std())},
+                    "run": dict(run or {}),
+                    "versions": {name: version(name) for name in ("seamark", "torch", "transformers")},
+                }
+                mean, sd = record["responses"]["mean"] - intercept, record["responses"]["sd"]
+                save_reward_model(self.reward_model, weight, self.processing_class, fresh, record=record, mean=mean, sd=sd)
+                save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
+        self.accelerator.wait_for_everyone()
+
+    def _nearest_linear(self, values: Array) -> tuple[Tensor, float, float]:
+        """(weight (H,), intercept, share of the variance explained) of the values as read last, by least squares with a small ridge."""
+        found: list[Array] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, given: found.append(given[0].double().cpu().numpy()))
+        try:
+            order = np.concatenate([self.train_dataset[i]["responses"].numpy() for i in range(len(self.train_dataset))])
+            self.values()
+        finally:
+            hook.remove()
+        X, y = np.concatenate(found), values[order]
+        centre, level = X.mean(0), y.mean()
+        X, y = X - centre, y - level
+        ridge = 1e-6 * float((X**2).sum(0).mean()) * np.eye(X.shape[1])
+        weight = np.linalg.solve(X.T @ X + ridge, X.T @ y)
+        explained = 1 - float(((y - X @ weight) ** 2).sum() / max(float((y**2).sum()), 1e-300))
+        return torch.from_numpy(weight), float(level - centre @ weight), explained
 
     # ------------------------------------------------------------------ stopping and going on
 
@@ -478,6 +600,16 @@ class FeedbackTrainer(Trainer):
             self.table, self._read_at = arrays.pop("table"), arrays.pop("read_at").astype(np.int64)
             self.objective.take_up(arrays)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **given)
+
+
+class _Log(TrainerCallback):
+    """A line of the log on stderr."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del args, control
+        if state.is_world_process_zero:
+            said = {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in (given.get("logs") or {}).items()}
+            print(json.dumps({"step": state.global_step} | said), file=sys.stderr, flush=True)
 
 
 class _Refit(TrainerCallback):
@@ -511,6 +643,62 @@ class _Observed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (gradient,) = ctx.saved_tensors
         return grads[0].to(gradient.dtype) * gradient, None, None, None, None
+
+
+def train_network(
+    feedback: Feedback,
+    network: Network,
+    *,
+    people: People | None = None,
+    observation: Observation | None = None,
+    differ: MultiAxis | Context | None = None,
+    eval_feedback: Feedback | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> Path:
+    """Train a network and write it to its folder as a reward model; a run that was stopped goes on, one that is finished stays.
+
+    Beside the model lies seamark.json: how conversations are read and the digest of that, how it was trained and on what. While it
+    is trained there is a folder training/ with checkpoints, which are those of transformers.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder holds another reward model or a stopped run of another one, or a setting does not exist.
+    """
+    out = Path(network.out).expanduser()
+    run = {"network": network.to_dict(), "feedback": feedback.fingerprint}
+    run["people"], run["observation"] = (p.to_dict() if p else None for p in (people, observation))
+    run["differ"] = replace(differ, utility=None).to_dict() if differ else None
+    run = json.loads(json.dumps(run, default=str))
+    done = sidecar(out)
+    if done:
+        if done["run"] != run:
+            raise InvalidSetting(
+                "out", str(out), "It holds a reward model of other judgments or settings. Give another folder, or remove it."
+            )
+        return out
+    working = out / "training"
+    begun = working / "run.json"
+    if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != run:
+        raise InvalidSetting("out", str(out), "It holds a stopped run of other judgments or settings. Give another folder, or remove it.")
+    if out.exists() and not begun.is_file() and any(out.iterdir()):
+        raise InvalidSetting("out", str(out), "It is a folder with something else in it. Give another name.")
+    known = {f.name for f in fields(NetworkConfig)}
+    if unknown := sorted(set(network.settings) - known):
+        nearest = get_close_matches(unknown[0], sorted(known), 1)
+        raise InvalidSetting("settings", unknown[0], f"There is no such setting{f'; did you mean {nearest[0]}?' if nearest else '.'}")
+    usual: dict[str, Any] = {"eval_strategy": "epoch"} if eval_feedback is not None else {}
+    args = NetworkConfig(output_dir=str(working), **usual | dict(network.settings))
+    trainer = FeedbackTrainer(
+        network.model, args, train_dataset=feedback, eval_dataset=eval_feedback, people=people, observation=observation, differ=differ,
+        head=network.head, callbacks=callbacks,
+    )  # fmt: skip
+    if args.should_save:
+        working.mkdir(parents=True, exist_ok=True)
+        begun.write_text(json.dumps(run), encoding="utf-8")
+    trainer.train(resume_from_checkpoint=True)
+    trainer.write(out, run)
+    return out
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
