@@ -14,6 +14,7 @@ from sentences import assert_written
 from small_models import save_small, small_model, small_tokenizer
 from small_server import serve
 
+import seamark as sm
 from seamark.checks import parity
 from seamark.checks.findings import Findings
 from seamark.checks.parity import _difference, _Special, check_parity, trap_conversations
@@ -22,7 +23,7 @@ from seamark.errors import InvalidSetting, MissingExtra, UnreadableSource
 from seamark.models.checkpoint import SIDECAR
 from seamark.models.conversations import Conversations, plain_template
 from seamark.records import Feedback
-from seamark.reward import paths
+from seamark.reward import export_reward_model, paths
 from seamark.reward.paths import Reference, describe
 
 KINDS = ("llama", "qwen3", "gpt2", "bert")
@@ -107,6 +108,25 @@ def test_a_sound_checkpoint_is_read_alike_everywhere(kind: str, with_server: Cal
     for finding in findings:
         assert_written(finding)
         finding.to_dict()
+
+
+def test_what_seamark_exports_is_read_alike_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer without a template is given one; length and style are left to the charter."""
+    monkeypatch.setenv("SEAMARK_CACHE", str(tmp_path / "cache"))
+    base = save_small(tmp_path / "base", tokenizer=small_tokenizer(chat=False))
+    feedback = judged(40)
+    fit = sm.fit(feedback, utility=sm.Linear(str(base)))
+    export_reward_model(fit, tmp_path / "out", charter=sm.Charter.model_validate({"effects": {"style": "discount"}}))
+    findings = check_parity(str(tmp_path / "out"), judgments=feedback)
+    assert not blocking(findings), str(findings)
+    for code in (
+        "checkpoint/digest",
+        "checkpoint/pad",
+        "checkpoint/problem-type",
+        "parity/policy-tokens",
+        *(f"parity/{way}" for way in USES),
+    ):
+        assert findings.get(code).verdict == "ok", code
 
 
 def test_traps_of_use_are_named_and_do_not_block(with_server: Callable[..., Findings]) -> None:

@@ -31,7 +31,7 @@ from safetensors import safe_open
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.checkpoint import RewardModel, open_classifier, open_tokenizer, sidecar, transformers_module
 from seamark.models.conversations import Conversations, Tokens, plain_template
-from seamark.models.network import _quiet
+from seamark.models.network import quiet
 
 Array = NDArray[np.float64]
 Prompt = str | Sequence[Mapping[str, Any]] | None
@@ -239,7 +239,7 @@ def by_transformers(
         With what transformers says, where it cannot.
     """
     transformers, torch = transformers_module(), importlib.import_module("torch")
-    with _said_by("transformers", checkpoint), _quiet(transformers), _own_seeds():
+    with _said_by("transformers", checkpoint), quiet(transformers), _own_seeds():
         if seed is not None:
             torch.manual_seed(seed)
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
@@ -278,7 +278,7 @@ def by_trl(checkpoint: str, conversations: Sequence[Conversation], *, data: Data
     """
     trl, transformers = _trl(), transformers_module()
     prompts, completions = _trl_columns(conversations, data)
-    with _said_by("TRL", checkpoint), tempfile.TemporaryDirectory() as folder, _quiet(transformers), _own_seeds(), _no_bars():
+    with _said_by("TRL", checkpoint), tempfile.TemporaryDirectory() as folder, quiet(transformers), _own_seeds(), _no_bars():
         # the trainer wants a policy; that it shares the tokenizer makes no difference to how a reward is read
         tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
         shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -311,7 +311,7 @@ def by_trl_trainer(checkpoint: str, conversations: Sequence[Conversation], *, da
     trl, transformers, torch = _trl(), transformers_module(), importlib.import_module("torch")
     prompts, completions = _trl_columns(conversations, data)
     rows = [{"prompt": p, "chosen": c, "rejected": c} for p, c in zip(prompts, completions, strict=True)]
-    with _said_by("TRL", checkpoint), tempfile.TemporaryDirectory() as folder, _quiet(transformers), _own_seeds(), _no_bars():
+    with _said_by("TRL", checkpoint), tempfile.TemporaryDirectory() as folder, quiet(transformers), _own_seeds(), _no_bars():
         args = trl.RewardConfig(output_dir=folder, max_length=None, **_trl_settings())
         trainer = trl.RewardTrainer(model=checkpoint, args=args, train_dataset=_dataset(rows))
         examples = list(trainer.train_dataset)
