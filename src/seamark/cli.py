@@ -312,6 +312,37 @@ def export(
     _say(as_json, f"{written}: {out}{stamp}", signal=str(out), n_rows=written.n_rows, left_out=written.left_out, **signed)
 
 
+@app.command(name="check-parity")
+def check_parity(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The folder, or hub name, of a reward model.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Judgments, of which some responses are scored; built-in conversations otherwise.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A server of the checkpoint: http://HOST:PORT/classify, /get_reward or /v1/score/evaluation.")
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="What it was trained on, to look for overlap with SOURCE.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Difference that is let pass, in standard deviations of the scores; 0.001 in float32.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does a saved reward model give the same scores in Seamark, transformers, TRL and on a server?"""
+    import seamark.checks
+
+    for name, value in {"--train": train, "--format": format, "--columns": columns, "--axis": axis}.items():
+        if source is None and value is not None:
+            raise InvalidSetting(name, value, "It is about judgments: name their SOURCE as well, or leave it out.")
+    judgments = _read(source, format, columns, on_error, axis, seed) if source is not None else None
+    learned = _read(train, format, columns, on_error, axis, seed) if train is not None else None
+    with _progress(quiet=as_json) as say, _as_options(url="url", tolerance="tolerance"):
+        findings = seamark.checks.check_parity(
+            checkpoint, url=url, judgments=judgments, train=learned, tolerance=tolerance, seed=seed, progress=say
+        )  # fmt: skip
+    _finish(judgments, findings, as_json, "do what the remedies say, and check again (--json has them)" if findings.blocking else None)
+
+
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a finished study.")], as_json: Json = False) -> None:
     """Draw the report and the card of a finished study again."""
@@ -616,16 +647,18 @@ def _say(as_json: bool, text: str, **facts: object) -> None:
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
-def _finish(feedback: Feedback, findings: Findings, as_json: bool, following: str) -> None:
+def _finish(feedback: Feedback | None, findings: Findings, as_json: bool, following: str | None) -> None:
     """Print findings, as a table or in the shape of findings.json, and exit with what they say."""
     if as_json:
         from seamark.rendering import describe_data, findings_json
 
-        typer.echo(findings_json(describe_data(feedback), findings), nl=False)
+        nothing = {"n_judgments": 0, "n_responses": 0, "n_prompts": 0}
+        typer.echo(findings_json(describe_data(feedback) if feedback is not None else nothing, findings), nl=False)
     else:
         _print_findings(findings)
-        _print_skipped(feedback.report.skipped)
-        typer.echo(f"\nnext: {following}")
+        _print_skipped(feedback.report.skipped if feedback is not None else ())
+        if following:
+            typer.echo(f"\nnext: {following}")
     raise typer.Exit(1 if findings.blocking else 0)
 
 

@@ -4,6 +4,7 @@ from seamark.checks.change import Backtest, Change, Look, backtest, check_change
 from seamark.checks.data import diagnose
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
+from seamark.checks.parity import check_parity
 
 __all__ = [
     "Backtest",
@@ -15,6 +16,7 @@ __all__ = [
     "check_change",
     "check_direction",
     "check_exposure",
+    "check_parity",
     "diagnose",
     "evaluate",
     "find_change",
