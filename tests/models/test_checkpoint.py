@@ -9,21 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from models.test_training import pairs, society
+from small_models import save_small, small_model, small_tokenizer
 
 import seamark as sm
 from seamark.aggregation import Charter
 from seamark.errors import InvalidSetting, UnreadableSource
-
-pytest.importorskip("transformers")
-torch = pytest.importorskip("torch")
-
-from models.test_training import pairs, society  # noqa: E402
-from small_models import save_small, small_model, small_tokenizer  # noqa: E402
-
-from seamark.models.checkpoint import RewardModel, open_classifier, open_reader, runs, sidecar  # noqa: E402
-from seamark.models.conversations import Conversations, plain_template, turns_of  # noqa: E402
-from seamark.models.fitting import open_reward_model  # noqa: E402
-from seamark.reward import export_reward_model, open_fit  # noqa: E402
+from seamark.models.checkpoint import RewardModel, open_classifier, open_reader, runs, sidecar
+from seamark.models.conversations import Conversations, plain_template, turns_of
+from seamark.models.fitting import open_reward_model
+from seamark.reward import export_reward_model, open_fit
 
 KINDS = ("llama", "qwen3", "gpt2", "bert", "distilbert")
 

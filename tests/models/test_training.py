@@ -12,20 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from small_models import save_small, small_model, small_tokenizer
+from transformers import TrainerCallback
 
 import seamark as sm
 from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
-
-pytest.importorskip("transformers")
-torch = pytest.importorskip("torch")
-
-from small_models import save_small, small_model, small_tokenizer  # noqa: E402
-from transformers import TrainerCallback  # noqa: E402
-
-from seamark.models.checkpoint import open_classifier, open_reader, sidecar  # noqa: E402
-from seamark.models.conversations import Conversations  # noqa: E402
-from seamark.models.training import FeedbackTrainer, NetworkConfig, last_checkpoint, train_network  # noqa: E402
-from seamark.models.trees import Tree, lay_out, seen_mask  # noqa: E402
+from seamark.models.checkpoint import open_classifier, open_reader, sidecar
+from seamark.models.conversations import Conversations
+from seamark.models.training import FeedbackTrainer, NetworkConfig, last_checkpoint, train_network
+from seamark.models.trees import Tree, lay_out, seen_mask
 
 WORDS = ["apple", "river", "stone", "cloud", "green", "happy", "quick", "brown", "seven", "light", "paper", "music"]
 GOOD, BAD = "happy", "stone"
@@ -416,7 +412,7 @@ def test_adapters_are_trained_with_the_head_and_become_part_of_the_weights(tmp_p
     values: dict[str, np.ndarray] = {}
 
     class Keep(TrainerCallback):
-        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002  # the callback's signature
             values["before"] = {name: p.detach().clone() for name, p in given["model"].named_parameters()}  # type: ignore[assignment]
 
     folder = train_network(feedback, network, callbacks=[Keep()])

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,6 +94,9 @@ def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None
         raise UnreadableSource(name, f"it cannot be opened as a reward model ({_first_line(error)})", remedy) from None
     missing = sorted(set(report["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]})
     head = _head_name(model)
+    if adapted := _lacks_adapted_head(model_folder(name)):
+        missing.append(f"{head}.weight")
+        remedy = adapted
     of_head = [key for key in missing if key.startswith(head + ".") and not key.endswith(".bias")]
     others = [
         key
@@ -107,6 +112,19 @@ def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None
             remedy + " Train one with seamark train.",
         )
     return model.eval()
+
+
+def _lacks_adapted_head(folder: Path) -> str:
+    """What to do about a folder of adapters that came without the reward head they were trained with; empty if all is well."""
+    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
+        return ""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="np") as weights:
+        names = [name for name in weights.keys() if "lora_" not in name]  # noqa: SIM118  # it is no mapping
+    if any(re.search(r"(^|\.)(score|classifier|out_proj|value_head)(\.|$)", name) for name in names):
+        return ""
+    return "Save the adapters again with modules_to_save naming the head, or export them merged."
 
 
 def _head_name(model: Any) -> str:
@@ -137,13 +155,14 @@ class RewardModel:
 
     @staticmethod
     def of(model: Any) -> RewardModel:
-        name = _head_name(model)
+        # an adapter's copy of the head stands in a wrapper under the head's own name
+        name = _head_name(model).partition(".modules_to_save.")[0]
         # causal classes of transformers call the layer score, those of encoders classifier, out_proj, ...
         return RewardModel(model, name, name == "score")
 
     @property
     def last(self) -> Any:
-        return self.model.get_submodule(self.head_name)
+        return self.model.get_submodule(_head_name(self.model))
 
     @property
     def head_place(self) -> str:
@@ -293,11 +312,22 @@ def save_reward_model(
     model.num_labels = 1
     config.problem_type = "regression"
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
+    tokenizer = _without_additions(tokenizer)
     config.value_head_prefix, config.mean, config.std = leaf, float(mean), float(sd)
     with quiet(transformers_module()):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     (folder / SIDECAR).write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _without_additions(tokenizer: Any) -> Any:
+    """A copy that adds no tokens of its own to a text: the template has them all, and a server that asks for them would double them."""
+    if not tokenizer.is_fast:
+        return tokenizer
+    processors = importlib.import_module("tokenizers").processors
+    alone = deepcopy(tokenizer)
+    alone.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    return alone
 
 
 def sidecar(folder: str | Path) -> dict[str, Any]:

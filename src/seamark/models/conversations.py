@@ -76,11 +76,15 @@ class Conversations:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the tokens: template, vocabulary, special tokens, length."""
+        """SHA-256 of all that decides the tokens: template, vocabulary, how text is divided, special tokens, length."""
+        tokenizer = self.tokenizer
+        divided = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
         said = (
-            self.tokenizer.chat_template,
-            sorted(self.tokenizer.get_vocab().items()),
-            sorted(self.tokenizer.special_tokens_map.items()),
+            tokenizer.chat_template,
+            sorted(tokenizer.get_vocab().items()),
+            sorted(tokenizer.special_tokens_map.items()),
+            # not the post-processor, whose tokens are never asked for
+            [divided.get(part) for part in ("model", "normalizer", "pre_tokenizer", "added_tokens")],
             self.longest,
             self.overlong,
         )
