@@ -156,7 +156,7 @@ class Judged:
     """(prompt, preferred response, other response, rater)."""
 
 
-def judged(case: Case, n_prompts: int, *, seed: int, fast: bool = False) -> Judged:
+def judged(case: Case, n_prompts: int, *, seed: int) -> Judged:
     """Prompts, responses and judgments; P(left) = sigmoid(slope of the rater * 2 (worth left - worth right)).
 
     Half of the words have a worth, normal with sd 1; a response is worth the mean of its words, and responses of a prompt prefer good
@@ -332,16 +332,20 @@ def trainer_of(side: str, model: Any, tokenizer: Any, made: Judged, folder: str,
     half, checkpointing = training.precision != "fp32", training.precision == "default"
     settings: dict[str, Any] = {"output_dir": folder, "learning_rate": training.rate, "num_train_epochs": training.epochs}
     settings |= {"bf16": half, "gradient_checkpointing": checkpointing, "seed": training.seed, "save_strategy": "no", "report_to": "none"}
-    settings |= {"disable_tqdm": True, "logging_strategy": "no", "lr_scheduler_type": "linear", "warmup_steps": 0.1, "use_cpu": _on_cpu(model)}
+    settings |= {
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,
+        "use_cpu": _on_cpu(model),
+    }
     if side == "trl":
         from datasets import Dataset
         from trl import RewardConfig, RewardTrainer
 
         rows = as_pairs(made)
         args = RewardConfig(per_device_train_batch_size=PAIRS_A_STEP, **settings)
-        trainer = RewardTrainer(
-            model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=callbacks
-        )
+        trainer = RewardTrainer(model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=callbacks)
         if len(trainer.train_dataset) != len(rows["prompt"]):
             raise RuntimeError(f"TRL dropped {len(rows['prompt']) - len(trainer.train_dataset)} pairs over its max_length")
         return trainer
@@ -363,12 +367,14 @@ def clock() -> Any:
     class Clock(TrainerCallback):
         def __init__(self) -> None:
             self.marks: list[float] = []
+            self.cpu: list[float] = []
             self.steps = 0
 
         def _mark(self) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.marks.append(time.perf_counter())
+            self.cpu.append(time.process_time())
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self._mark()
@@ -416,6 +422,7 @@ def child(case: Case, side: str, shape: Shape, training: Training, *, device: st
     distinct = distinct_tokens(made, tokenizer, bidirectional=bidirectional)
     found: dict[str, Any] = {
         "epoch_s": epochs,
+        "cpu_s": [after - before for before, after in pairwise(times.cpu)],
         "judgments": len(made.judgments),
         "steps": times.steps / len(epochs),
         "forward": counted["tokens"] / len(epochs),
@@ -514,7 +521,12 @@ def machine() -> dict[str, Any]:
 
 def run(job: dict[str, Any], *, threads: int, timeout_s: float) -> dict[str, Any]:
     """What a process of its own reports, or why it does not."""
-    environment = dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+    environment = dict(os.environ) | {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     environment |= {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(job)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=HERE, env=environment)
@@ -560,7 +572,9 @@ def run_cases(cases: Sequence[Case], given: argparse.Namespace) -> None:
                     job = {"case": case.key, "side": side, "precision": precision, "round": index, "device": device}
                     if tuple(job.values()) in done:
                         continue
-                    found = run(job | {"shape": asdict(shape), "size": given.size, "epochs": epochs}, threads=given.threads, timeout_s=given.timeout)
+                    found = run(
+                        job | {"shape": asdict(shape), "size": given.size, "epochs": epochs}, threads=given.threads, timeout_s=given.timeout
+                    )
                     _keep(log, job | found)
                     shown = found.get("failed") or f"{median(found['epoch_s']) / found['judgments']:.4g} s a judgment"
                     print(f"{case.key:14} {precision:8} {side:8} round {index + 1}: {shown}", file=sys.stderr, flush=True)
@@ -597,16 +611,16 @@ def _keep(log: Path, record: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------------- tables
 
 
-def _seconds(run: dict[str, Any]) -> float:
-    """Of a judgment."""
-    return median(run["epoch_s"]) / run["judgments"]
+def _seconds(run: dict[str, Any], of: str = "epoch_s") -> float:
+    """Of a judgment, on the clock or (cpu_s) of the processor."""
+    return median(run[of]) / run["judgments"]
 
 
-def _ratios(runs: list[dict[str, Any]], case: str, theirs: str, ours: str) -> list[float]:
+def _ratios(runs: list[dict[str, Any]], case: str, theirs: str, ours: str, by: str = "epoch_s") -> list[float]:
     """TRL's seconds over ours, round by round."""
 
     def of(side: str, precision: str) -> dict[int, float]:
-        return {r["round"]: _seconds(r) for r in runs if (r["case"], r["side"], r["precision"]) == (case, side, precision)}
+        return {r["round"]: _seconds(r, by) for r in runs if (r["case"], r["side"], r["precision"]) == (case, side, precision)}
 
     them, us = of("trl", theirs), of("seamark", ours)
     return [them[index] / us[index] for index in sorted(them.keys() & us.keys())]
@@ -621,7 +635,17 @@ def _spread(values: list[float], form: str = ".3g") -> str:
 
 def table(runs: list[dict[str, Any]], device: str) -> str:
     """Every case, side and precision."""
-    heads = ["case", "what", "precision", "judgments / s", "times TRL", "forward tokens", "of them padding", "distinct", "forward / distinct"]
+    heads = [
+        "case",
+        "what",
+        "precision",
+        "judgments / s",
+        "times TRL",
+        "forward tokens",
+        "of them padding",
+        "distinct",
+        "forward / distinct",
+    ]
     heads += ["judgments a step", "tokenising s", "peak MiB"] + (["share of the matrix rate"] if device == "cuda" else [])
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for case in CASES:
@@ -632,9 +656,10 @@ def table(runs: list[dict[str, Any]], device: str) -> str:
                 if not good:
                     continue
                 last, name = good[-1], "**Seamark**" if side == "seamark" else "TRL"
-                ratio = _spread(_ratios(good + [r for r in runs if r["side"] == "trl" and "epoch_s" in r], case.key, precision, precision))
+                both = [r for r in runs if "epoch_s" in r and r["device"] == device]
+                ratio, by_cpu = (_spread(_ratios(both, case.key, precision, precision, by)) for by in ("epoch_s", "cpu_s"))
                 cells = [case.title, name, {"default": "bf16, checkpointing (TRL's default)"}.get(precision, precision)]
-                cells += [_spread([1 / _seconds(r) for r in good]), ratio if side == "seamark" else "1"]
+                cells += [_spread([1 / _seconds(r) for r in good]), *((ratio, by_cpu) if side == "seamark" else ("1", "1"))]
                 cells += [f"{last[key]:,.0f}" for key in ("forward", "padding", "distinct")]
                 cells += [f"{last['forward'] / last['distinct']:.3f}", f"{last['judgments'] / last['steps']:.3g}"]
                 cells += [f"{median(r['prepare_s'] for r in good):.2g}"]
