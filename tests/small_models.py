@@ -29,7 +29,9 @@ def small_tokenizer(texts: Iterable[str] = TEXTS, *, vocabulary: int = 600, bert
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(special.values()), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(special.values()), initial_alphabet=alphabet, show_progress=False
+    )
     raw.train_from_iterator(texts, trainer)
     if bert:
         ids = [(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
@@ -53,7 +55,9 @@ def small_model(
     common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "num_labels": 1}
     common |= {} if "bert" in kind else {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
     if kind in ("gpt2", "bloom"):
-        shape = {"n_embd": hidden, "hidden_size": hidden, "n_layer": layers, "n_head": heads} | ({"n_positions": 2048} if kind == "gpt2" else {})
+        shape = {"n_embd": hidden, "hidden_size": hidden, "n_layer": layers, "n_head": heads} | (
+            {"n_positions": 2048} if kind == "gpt2" else {}
+        )
     elif kind == "distilbert":
         shape = {"dim": hidden, "n_layers": layers, "n_heads": heads, "hidden_dim": 4 * hidden, "max_position_embeddings": 512}
     else:

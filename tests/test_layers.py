@@ -35,8 +35,8 @@ LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 
 MODELS: tuple[tuple[str, ...], ...] = (
     ("walks", "threads", "privacy", "weighting"),
-    ("features", "labels", "network", "effects", "people"),
-    ("observation",),
+    ("features", "labels", "network", "effects", "people", "conversations"),
+    ("observation", "trees", "heads", "checkpoint"),
     ("utility", "design", "terms", "targets", "coverage"),
     ("shifts", "distributional", "edges"),
     ("likelihood",),
@@ -44,13 +44,19 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("result",),
     ("posterior", "problem"),
     ("search",),
+    ("objective",),
+    ("training",),
     ("fitting",),
     ("prediction", "resampling"),
     ("__init__",),
 )
 MODELS_LEVEL = {name: level for level, names in enumerate(MODELS) for name in names}
 
-ONE_FILE_EACH = ("transformers", "trl", "sqlalchemy", "fastapi", "httpx", "ray", "altair")
+LANGUAGE_MODELS = ("network", "checkpoint", "training")
+"""Files of models/ that know transformers."""
+ON_TORCH = ("trees", "heads", "training")
+"""Files of models/ that are torch throughout, and that nothing imports before a language model is trained."""
+ONE_FILE_EACH = ("trl", "sqlalchemy", "fastapi", "httpx", "ray", "altair")
 
 
 def _imports(tree: ast.AST, *, top_only: bool = False) -> Iterator[str]:
@@ -106,12 +112,23 @@ def test_one_file_each(library: str) -> None:
     assert len(used) <= 1, used
 
 
-def test_torch_only_in_models_and_reward_and_never_at_import() -> None:
+def test_transformers_where_language_models_are() -> None:
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(name.split(".")[0] == "transformers" for name in _imports(tree)):
+            assert _module(path)[0] == "models", path
+            assert _module(path)[1] in LANGUAGE_MODELS, path
+
+
+def test_torch_only_in_models_and_reward_and_never_at_import() -> None:
+    heavy = {f"seamark.models.{name}" for name in ON_TORCH}
+    for path in FILES:
+        tree, here = ast.parse(path.read_text(encoding="utf-8")), _module(path)
         if any(name.split(".")[0] == "torch" for name in _imports(tree)):
-            assert _module(path)[0] in ("models", "reward"), path
-        assert not any(name.split(".")[0] == "torch" for name in _imports(tree, top_only=True)), path
+            assert here[0] in ("models", "reward"), path
+        if here[0] != "models" or here[-1] not in ON_TORCH:
+            at_import = set(_imports(tree, top_only=True))
+            assert not {name for name in at_import if name.split(".")[0] == "torch" or name in heavy}, path
 
 
 def test_no_module_and_function_share_a_name() -> None:

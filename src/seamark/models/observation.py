@@ -469,3 +469,11 @@ def lapsed(log_prob: Tensor, n_outcomes: int, log_lapse_odds: Tensor | None) -> 
     lapse = torch.sigmoid(log_lapse_odds)
     # the sum is at least e / C, so the exponential may underflow without harm
     return torch.log((1 - lapse) * torch.exp(log_prob) + lapse / n_outcomes)
+
+
+def decided_sides(family: Outcome) -> tuple[list[int], list[int]]:
+    """Outcome codes that mean the first and the second response of a pair."""
+    if isinstance(family, Strength):
+        n = family.n_outcomes
+        return list(range(family.levels)), list(range(n - family.levels, n))
+    return [0], [1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
 from seamark.models.design import Block, build_design, columns_of_role, tastes
-from seamark.models.observation import Missing, Observation, Outcome, Strength, lapsed, log_probs
+from seamark.models.observation import Missing, Observation, Outcome, decided_sides, lapsed, log_probs
 from seamark.models.people import Strata
 from seamark.models.result import Fit
 from seamark.models.shifts import shift_matrix
@@ -47,27 +47,19 @@ class Predicted:
 
     def decided(self) -> tuple[Array, NDArray[np.bool_], Array]:
         """For pairs that were decided: probability that the first wins given that one does, whether it did, the count."""
-        first, second = _sides(self.family)
+        first, second = decided_sides(self.family)
         left, right = self.probs[:, first].sum(1), self.probs[:, second].sum(1)
         won, lost = np.isin(self.outcome, first), np.isin(self.outcome, second)
         use = won | lost
         return (left / (left + right))[use], won[use], self.count[use]
 
     def is_decided(self) -> NDArray[np.bool_]:
-        first, second = _sides(self.family)
+        first, second = decided_sides(self.family)
         return np.isin(self.outcome, [*first, *second])
 
     @property
     def is_pair(self) -> bool:
         return self.shown.shape[1] == 2
-
-
-def _sides(family: Outcome) -> tuple[list[int], list[int]]:
-    """Outcome codes that mean the first and the second response of a pair."""
-    if isinstance(family, Strength):
-        n = family.n_outcomes
-        return list(range(family.levels)), list(range(n - family.levels, n))
-    return [0], [1]
 
 
 def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
@@ -156,7 +148,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
         probs += block.replaced[:, None] * (1 / block.family.n_outcomes - probs)
         preference = np.full(n, np.nan)
         if pair:
-            first, second = _sides(block.family)
+            first, second = decided_sides(block.family)
             preference = plain[:, first].sum(1) / (plain[:, first].sum(1) + plain[:, second].sum(1))
         out.append(
             Predicted(

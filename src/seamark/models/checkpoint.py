@@ -1,0 +1,278 @@
+"""Reward models as folders: opened for training or scoring, and saved in the one form that every consumer of rewards loads.
+
+Conventions
+-----------
+A reward model is what transformers calls a model for sequence classification. Its *features* (n, H) are what its last linear layer
+reads: the hidden state of the last token of a causal model, whatever an encoder pools. Its *head* turns features into values.
+
+A saved one has one label, no bias, `problem_type` regression (vLLM then returns the raw score), a pad token that ends no text, its
+tokenizer and the chat template. What does not fit into one row of weights, the intercept among it, is in seamark.json beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from seamark.errors import MissingExtra, SeamarkError, UnreadableSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIDECAR = "seamark.json"
+
+
+def transformers_module(name: str = "transformers") -> Any:
+    """The library, or a module of it.
+
+    Raises
+    ------
+    MissingExtra
+        Without it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise MissingExtra("lm", "Training and reading reward models") from None
+
+
+def open_tokenizer(name: str, *, pad_token: str | None = None) -> Any:
+    """The tokenizer of a folder or a hub name, with this pad token.
+
+    Raises
+    ------
+    UnreadableSource
+        If there is none.
+    """
+    try:
+        tokenizer = transformers_module().AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreadableSource(name, f"it has no tokenizer ({_first_line(error)})", "Give a folder or hub name that has one.") from None
+    if pad_token is not None:
+        tokenizer.add_special_tokens({"pad_token": pad_token})
+    return tokenizer
+
+
+def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None = None, dtype: Any = None) -> Any:
+    """The model of a folder or a hub name, in evaluation mode, in float32 unless `dtype` says otherwise.
+
+    Parameters
+    ----------
+    fresh_head : whether a model without a reward head is given a random one, to be trained.
+    n_labels : scores wanted; left out, as many as the model has.
+
+    Raises
+    ------
+    UnreadableSource
+        If there is no such model, or it has no reward head and none is to be made: a random one would score at random.
+    """
+    transformers = transformers_module()
+    torch = importlib.import_module("torch")
+    settings = {"num_labels": n_labels} if n_labels is not None else {}
+    remedy = "Give a folder or hub name of a reward model (AutoModelForSequenceClassification, safetensors)."
+    try:
+        with _quiet(transformers):
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=dtype or torch.float32, output_loading_info=True, use_safetensors=True, **settings
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UnreadableSource(name, f"it cannot be opened as a reward model ({_first_line(error)})", remedy) from None
+    missing = sorted(set(report["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]})
+    head = _head_name(model)
+    of_head = [key for key in missing if key.startswith(head + ".") and not key.endswith(".bias")]
+    others = [
+        key
+        for key in missing
+        if not key.startswith(head.split(".")[0] + ".") and not key.startswith("pre_classifier") and "pooler" not in key
+    ]
+    if others:
+        raise UnreadableSource(name, f"weights are missing: {', '.join(others[:3])}", "Download or save the model again, whole.")
+    if of_head and not fresh_head:
+        raise UnreadableSource(
+            name,
+            f"it has no reward head ({of_head[0]} is missing), and a random one would score at random",
+            remedy + " Train one with seamark train.",
+        )
+    return model.eval()
+
+
+def _head_name(model: Any) -> str:
+    """Where the last linear layer stands, which gives the labels."""
+    torch = importlib.import_module("torch")
+    inside = model.base_model_prefix + "."
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels and not name.startswith(inside)
+    ]
+    if not found:
+        raise UnreadableSource(
+            type(model).__name__, "its last layer is not linear, so it has no features to read", "Use a model with a linear head."
+        )
+    return found[-1]
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A model for sequence classification whose values are read by a head of ours."""
+
+    model: Any
+    head_name: str
+    """Where its last linear layer stood."""
+    causal: bool
+    """Whether a conversation is read at its last token; else the class pools as it does."""
+
+    @staticmethod
+    def of(model: Any) -> RewardModel:
+        name = _head_name(model)
+        # causal classes of transformers call the layer score, those of encoders classifier, out_proj, ...
+        return RewardModel(model, name, name == "score")
+
+    @property
+    def last(self) -> Any:
+        return self.model.get_submodule(self.head_name)
+
+    @property
+    def hidden(self) -> int:
+        """H"""
+        return self.last.in_features
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of a conversation, where the configuration says."""
+        text = self.model.config.get_text_config()
+        stated = text.max_position_embeddings if "max_position_embeddings" in text.to_dict() else text.to_dict().get("n_positions")
+        if stated is None:
+            return None
+        # RoBERTa and its kin count positions from the one after the pad token
+        return stated - text.pad_token_id - 1 if text.model_type in ("roberta", "xlm-roberta", "camembert") else stated
+
+    def listen(self, head: Any) -> None:
+        """From here on the model takes `Rows` and answers with what the head makes of the features, a dict of tensors.
+
+        Its own forward would apply the head to every token, and read one place of each row. The new one is bound to the instance, so that
+        whatever wraps the model (DDP, FSDP, PEFT) calls it as it would call any.
+        """
+        torch = importlib.import_module("torch")
+        parent, _, leaf = self.head_name.rpartition(".")
+        owner = self.model.get_submodule(parent) if parent else self.model
+        if self.causal:
+            setattr(owner, leaf, head)
+            read = _read_last_tokens
+        else:
+            setattr(owner, leaf, torch.nn.Identity())
+            self.model.value_head = head
+            read = _read_pooled(type(self.model).forward)
+
+        def forward(model: Any, input_ids: Tensor, leaves: Tensor | None = None, lengths: Tensor | None = None, **given: Any) -> Any:
+            features = read(model, input_ids, leaves, given)
+            # in 32 bits whatever the rest is in: half precision makes ties that are none
+            autocast = torch.autocast(features.device.type, enabled=False) if features.device.type in ("cpu", "cuda") else nullcontext()
+            with autocast:
+                wide = features if features.dtype == torch.float64 else features.float()
+                return vars((model.score if self.causal else model.value_head)(wide, lengths))
+
+        self.model.forward = MethodType(forward, self.model)
+
+
+def _read_last_tokens(model: Any, input_ids: Tensor, leaves: Tensor, given: dict[str, Any]) -> Tensor:
+    given.pop("use_cache", None)
+    given.pop("labels", None)
+    hidden = model.base_model(input_ids=input_ids, use_cache=False, **given).last_hidden_state
+    return hidden.flatten(0, 1)[leaves]
+
+
+def _read_pooled(stock: Callable[..., Any]) -> Callable[..., Any]:
+    def read(model: Any, input_ids: Tensor, leaves: Tensor, given: dict[str, Any]) -> Tensor:  # noqa: ARG001  # the signature of the other
+        return stock(model, input_ids=input_ids, attention_mask=given["attention_mask"]).logits
+
+    return read
+
+
+def save_reward_model(
+    trained: RewardModel, weight: Any, tokenizer: Any, folder: Path, *, record: dict[str, Any], mean: float = 0.0, sd: float = 1.0
+) -> None:
+    """Write the model with one score, `weight` (H,) times the features, and the record beside it; changes the model.
+
+    `mean` and `sd` of the scores of the training responses go where OpenRLHF looks for them.
+    """
+    torch = importlib.import_module("torch")
+    model = trained.model
+    parent, _, leaf = trained.head_name.rpartition(".")
+    owner = model.get_submodule(parent) if parent else model
+    vars(model).pop("forward", None)
+    if not trained.causal:
+        del model.value_head
+    dtype = next(p.dtype for p in model.base_model.parameters() if p.is_floating_point())
+    stock = torch.nn.Linear(len(weight), 1, bias=not trained.causal, dtype=dtype)
+    with torch.no_grad():
+        stock.weight.copy_(torch.as_tensor(weight).reshape(1, -1))
+        if stock.bias is not None:  # classes of encoders have one, and it is nothing
+            stock.bias.zero_()
+    setattr(owner, leaf, stock)
+    config = model.config
+    config.num_labels = 1
+    model.num_labels = 1
+    config.problem_type = "regression"
+    config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
+    config.value_head_prefix, config.mean, config.std = leaf, float(mean), float(sd)
+    with _quiet(transformers_module()):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    (folder / SIDECAR).write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def sidecar(folder: str | Path) -> dict[str, Any]:
+    """What seamark.json beside a reward model says; empty where there is none.
+
+    Raises
+    ------
+    UnreadableSource
+        If it cannot be read.
+    """
+    path = Path(folder).expanduser() / SIDECAR
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["seamark"] != "reward model":
+            raise ValueError("it is not of a reward model")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableSource(str(path), f"it cannot be read ({error})", "Export the reward model again.") from None
+    return record
+
+
+def same_pad(model: Any, tokenizer: Any) -> None:
+    """The model's pad token is the tokenizer's, and it has a row for each token.
+
+    Raises
+    ------
+    SeamarkError
+        If the vocabulary has grown beyond a model that cannot grow.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        try:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        except (NotImplementedError, ValueError) as error:
+            raise SeamarkError(
+                f"the tokenizer has {len(tokenizer):,} tokens and the model {rows:,} embeddings ({_first_line(error)}). "
+                "Use a pad token that the vocabulary already has."
+            ) from None
+    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _quiet(transformers: Any) -> Any:
+    from seamark.models.network import _quiet as quiet
+
+    return quiet(transformers)

@@ -1,0 +1,535 @@
+"""`FeedbackTrainer`: a language model trained by the one likelihood, each prompt and each response read once per epoch.
+
+Conventions
+-----------
+A training item is a batch: the trees of some prompts (`trees`), laid out within a budget of tokens, with all judgments about their
+responses (`objective`). The loss of a batch is that of its judgments, times batches over judgments: on average over batches it is the
+mean loss of a judgment in nats, and each judgment weighs the same whatever batch it falls in, however many batches make a step.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SchedulerType
+
+from seamark.errors import InvalidSetting
+from seamark.models.checkpoint import RewardModel, open_classifier, open_tokenizer, same_pad, transformers_module
+from seamark.models.conversations import Conversations, Overlong, Tokens, require_distinct
+from seamark.models.heads import Values, head_of
+from seamark.models.objective import Objective, Piece
+from seamark.models.observation import Observation
+from seamark.models.people import People
+from seamark.models.trees import Rows, Tree, block_mask, lay_out, seen_mask
+from seamark.models.utility import Context, MultiAxis
+from seamark.records import Feedback
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+_WINDOW = 50
+"""Batches' worth of trees that are sorted by length together: rows of a batch are then about equally long, and batches still vary."""
+_STATE = "objective.safetensors"
+"""In a checkpoint: the raters and all else that is fitted beside the network."""
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest difference, in standard deviations of a feature, that two ways of reading the same tokens may have by rounding."""
+
+
+@dataclass
+class NetworkConfig(TrainingArguments):
+    """Settings of a training run: those of transformers, with defaults for reward models, and how conversations are read."""
+
+    tokens_per_batch: int = field(default=4096, metadata={"help": "Tokens of a batch on one device, pads included."})
+    max_length: int | None = field(default=None, metadata={"help": "Most tokens of a conversation; as many as the model has positions."})
+    overlong: Overlong = field(
+        default="refuse", metadata={"help": "What becomes of longer conversations: refuse (an error), or cut (their oldest tokens)."}
+    )
+    pad_token: str | None = field(default=None, metadata={"help": "Pad token, added to the tokenizer if it is new."})
+    share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
+    row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
+    refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
+    disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Steps of the warm-up, or below 1 their share of all."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the data."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    eval_strategy: IntervalStrategy | str = field(default="no", metadata={"help": "When to evaluate: no, steps or epoch."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens_per_batch < 1:
+            raise InvalidSetting("tokens_per_batch", self.tokens_per_batch, "Use a positive number of tokens.")
+        if self.refits_per_epoch < 0:
+            raise InvalidSetting("refits_per_epoch", self.refits_per_epoch, "Use 0 (never) or more.")
+        if self.overlong not in ("refuse", "cut"):
+            raise InvalidSetting("overlong", self.overlong, "Use refuse or cut.")
+        if self.per_device_train_batch_size != 1 and self.per_device_train_batch_size != 8:
+            raise InvalidSetting(
+                "per_device_train_batch_size", self.per_device_train_batch_size, "Batches are made by tokens: set tokens_per_batch."
+            )
+        # an item is a batch already, and holds what transformers knows nothing of
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = 1
+        self.remove_unused_columns = False
+        self.label_names = []
+
+
+@dataclass(frozen=True)
+class TokenCount:
+    """Tokens of one pass over the data."""
+
+    forward: int
+    """That go through the model, pads included."""
+    distinct: int
+    """Each prompt's and each response's once."""
+    conversations: int
+    """Each distinct conversation whole: the least that a model reads whose prompt depends on the response."""
+    judgments: float
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    """The batches of some feedback, each laid out when it is asked for."""
+
+    def __init__(self, feedback: Feedback, objective: Objective, conversations: Conversations, args: NetworkConfig, *, share: bool) -> None:
+        self.tokens = conversations.of_feedback(feedback)
+        require_distinct(feedback, self.tokens)
+        self.objective, self.pad, self.row_tokens = objective, conversations.tokenizer.pad_token_id, args.row_tokens
+        # judgments without a prompt are as if all had one and the same
+        self.prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
+        self.lengths = np.array([len(t) for t in self.tokens])
+        self.trunk = _trunks(self.tokens, self.prompt, feedback.n_prompts + 1)
+        self.budget, self.seed = args.tokens_per_batch, args.seed
+        self.share = share
+        self.pieces: list[Piece] = []
+        self.plan: list[list[int]] = []
+
+    def deal(self) -> None:
+        """Divide everything among batches."""
+        found = self.objective.pieces(self._cost, self.budget, seed=self.seed)
+        self.pieces = [Piece(p.responses[np.argsort(self.prompt[p.responses], kind="stable")], p.cells) for p in found]
+        shapes = [self._shape(p) for p in self.pieces]
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(shapes))
+        total = sum(rows * width for rows, width in shapes)
+        window = max(1, int(np.ceil(len(order) / max(1, total / (_WINDOW * self.budget)))))
+        self.plan = []
+        for start in range(0, len(order), window):
+            rows = width = 0
+            batch: list[int] = []
+            for number in sorted(order[start : start + window], key=lambda i: -shapes[i][1]):
+                more, wider = shapes[number][0], max(width, shapes[number][1])
+                if batch and (rows + more) * wider > self.budget:
+                    self.plan.append(batch)
+                    rows, wider, batch = 0, shapes[number][1], []
+                rows, width = rows + more, wider
+                batch.append(int(number))
+            self.plan.append(batch)
+
+    def _cost(self, responses: Codes) -> int:
+        rows, width = self._shape(Piece(responses, ()))
+        return rows * width
+
+    def _shape(self, piece: Piece) -> tuple[int, int]:
+        """(rows, tokens of the longest)"""
+        lengths, prompt = self.lengths[piece.responses], self.prompt[piece.responses]
+        if not self.share:
+            return len(lengths), int(lengths.max())
+        prompts, row = np.unique(prompt, return_inverse=True)
+        sizes = self.trunk[prompts] + np.bincount(row, weights=lengths - self.trunk[prompt])
+        return len(prompts), int(sizes.max())
+
+    def trees(self, piece: Piece) -> list[Tree]:
+        """One of each prompt, in the order of the piece's responses."""
+        prompt = self.prompt[piece.responses]
+        parts = np.split(piece.responses, np.flatnonzero(np.diff(prompt)) + 1)
+        return [self._tree(part) for part in parts]
+
+    def _tree(self, responses: Codes) -> Tree:
+        depth = int(self.trunk[self.prompt[responses[0]]])
+        return Tree(self.tokens[responses[0]][:depth], tuple(self.tokens[r][depth:] for r in responses))
+
+    def examples(self) -> list[Tree]:
+        """The longest conversation and its rivals, and the prompt with the most responses: where two ways of reading would differ."""
+        by_prompt = np.argsort(self.prompt, kind="stable")
+        groups = [g for g in np.split(by_prompt, np.flatnonzero(np.diff(self.prompt[by_prompt])) + 1) if len(g) > 1]
+        groups = [g for g in groups if self.trunk[self.prompt[g[0]]]]
+        if not groups:
+            return []
+        longest = max(groups, key=lambda g: self.lengths[g].max())
+        most = max(groups, key=len)
+        return [self._tree(g[np.argsort(-self.lengths[g])][:3]) for g in (longest, most)]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @property
+    def loss_scale(self) -> float:
+        """Batches for each judgment."""
+        return len(self.plan) / self.objective.n_judgments
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        pieces = [self.pieces[i] for i in self.plan[item]]
+        rows = self.rows(item)
+        responses = np.concatenate([p.responses for p in pieces])
+        cells = [np.concatenate(parts) for parts in zip(*(p.cells for p in pieces), strict=True)]
+        return rows.to_inputs() | {"responses": torch.from_numpy(responses), "cells": [torch.from_numpy(c) for c in cells]}
+
+    def rows(self, item: int) -> Rows:
+        trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
+        return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
+
+    def count(self) -> TokenCount:
+        """Tokens of one pass, from the batches as they are laid out."""
+        forward = sum(int(self.rows(i).ids.numel()) for i in range(len(self)))
+        read = np.unique(np.concatenate([p.responses for p in self.pieces]))
+        branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
+        distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
+        return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
+
+
+def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
+    """(n_prompts,) tokens that all conversations of a prompt begin with; 0 where there is one conversation."""
+    out = np.zeros(n_prompts, dtype=np.int64)
+    order = np.argsort(prompt, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(prompt[order])) + 1):
+        if len(group) > 1:
+            out[prompt[group[0]]] = len(Tree.of([tokens[i] for i in group]).trunk)
+    return out
+
+
+def _one(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of one item is the item."""
+    return items[0]
+
+
+class FeedbackTrainer(Trainer):
+    """Trains a language model on judgments of any kind, by any raters, as one likelihood.
+
+    It is a `transformers.Trainer`: callbacks, `report_to`, accelerate, DDP, FSDP, DeepSpeed and resuming are its own.
+
+    Parameters
+    ----------
+    model : a folder or hub name of a language model or reward model, or one in memory (for sequence classification).
+    args : settings; `output_dir` is where checkpoints go.
+    train_dataset, eval_dataset : judgments of responses with texts.
+    processing_class : the tokenizer; that of the model's folder where left out.
+    people, observation, differ : the parts of the model, as in `fit`; `differ` is a MultiAxis or Context without a utility.
+    head : linear, mean_variance, categorical, bottleneck, odin or ensemble, or a mapping with "head" and its settings.
+    peft_config : adapters to train in place of all weights.
+
+    Raises
+    ------
+    InvalidSetting, SeamarkError
+        If conversations cannot be read as they are (see `Conversations`), or the model of the feedback does not fit the data.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module,
+        args: NetworkConfig,
+        *,
+        train_dataset: Feedback,
+        eval_dataset: Feedback | None = None,
+        processing_class: Any = None,
+        people: People | None = None,
+        observation: Observation | None = None,
+        differ: MultiAxis | Context | None = None,
+        head: str | Mapping[str, Any] = "linear",
+        peft_config: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        if processing_class is None:
+            if not isinstance(model, str):
+                raise InvalidSetting("processing_class", None, "Give the tokenizer that belongs to the model in memory.")
+            processing_class = open_tokenizer(model, pad_token=args.pad_token)
+        elif args.pad_token is not None:
+            processing_class.add_special_tokens({"pad_token": args.pad_token})
+        # the head's own start is random, too
+        torch.manual_seed(args.seed)
+        opened = open_classifier(model, fresh_head=True) if isinstance(model, str) else model
+        reward = RewardModel.of(opened)
+        self.conversations = Conversations.of(
+            processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
+        )
+        same_pad(opened, processing_class)
+        opened.config.use_cache = False
+        self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
+        self.head = head_of(head, reward.hidden, self.objective.n_values)
+        if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
+            self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
+        if args.disable_dropout:
+            _disable_dropout(opened)
+        reward.listen(self.head)
+        self.reward_model, self.feedback = reward, train_dataset
+        network: Any = opened
+        if peft_config is not None:
+            network = transformers_module("peft").get_peft_model(opened, peft_config)
+            if args.gradient_checkpointing:
+                opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
+        refit = _Refit()
+        refit.trainer = self
+        super().__init__(
+            model=network,
+            args=args,
+            data_collator=_one,
+            processing_class=processing_class,
+            callbacks=[refit, *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        # the loss of a batch is scaled by us; Trainer divides by the number of batches in a step
+        self.model_accepts_loss_kwargs = False
+        self.can_return_loss = True
+        self.table = np.full((train_dataset.n_responses, self.objective.n_values), np.nan)
+        """Values (n_responses, k) of each response when it was read last; NaN before."""
+        self._read_at = np.full(train_dataset.n_responses, -1)
+        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=args.share_prompts and reward.causal)
+        if batches.share:
+            batches.share = self._agrees(batches.examples())
+        batches.deal()
+        self.train_dataset, self.shares_prompts = batches, batches.share
+        self.tokens = batches.count()
+        if eval_dataset is not None:
+            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            self.eval_dataset = _Batches(eval_dataset, objective, self.conversations, args, share=batches.share)
+            self.eval_dataset.deal()
+
+    def _agrees(self, examples: Sequence[Tree]) -> bool:
+        """Whether features are the same read as trees as read one conversation a row; warns where they are not."""
+        if not examples:
+            return True
+        pad = self.conversations.tokenizer.pad_token_id
+        with torch.no_grad():
+            self.model.eval()
+            plain = self._features(lay_out(examples, pad, share=False))
+            try:
+                shared = self._features(lay_out(examples, pad))
+            except (TypeError, ValueError, RuntimeError) as error:  # a model that takes no positions, or no mask of four dimensions
+                difference, reason = np.inf, str(error)
+            else:
+                difference, reason = float((shared - plain).abs().max() / plain.std().clamp_min(1e-12)), ""
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        if difference <= _TOLERANCE.get(dtype, 5e-2):
+            return True
+        warnings.warn(
+            f"{type(self.model).__name__} reads a response differently when its prompt is shared "
+            f"({reason or f'features differ by {difference:.2g} sd'}): its attention knows more than mask and positions (a sliding window, "
+            "ALiBi, recurrent layers). Every conversation is read on its own instead.",
+            stacklevel=3,
+        )
+        return False
+
+    def _features(self, rows: Rows) -> Tensor:
+        """(n, .) what the head makes of the features."""
+        found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+        return found["mean"].float().flatten(0, 1)
+
+    # ------------------------------------------------------------------ the loss
+
+    def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
+        out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
+        if not self.reward_model.causal or bool((tree < 1).all() and (branch <= 1).all() and len(inputs["leaves"]) == len(ids)):
+            return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
+        device = next(self.model.parameters()).device
+        tree, branch = tree.to(device), branch.to(device)
+        if self.reward_model.model.config._attn_implementation == "flex_attention":
+            mask = block_mask(tree, branch)
+        else:
+            mask = seen_mask(tree, branch, self._working_dtype)
+        return out | {"position_ids": inputs["positions"], "attention_mask": mask}
+
+    @property
+    def _working_dtype(self) -> torch.dtype:
+        if self.args.bf16:
+            return torch.bfloat16
+        if self.args.fp16:
+            return torch.float16
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:  # the signature is Trainer's
+        del num_items_in_batch
+        batches = self.train_dataset if model.training else self.eval_dataset
+        assert isinstance(batches, _Batches)
+        found = model(**self._model_inputs(inputs))
+        values = Values(**{name: found.get(name) for name in Values.__annotations__})
+        responses = inputs["responses"].cpu().numpy()
+        loss = self._judged(values, responses, [c.cpu().numpy() for c in inputs["cells"]], batches.objective) * batches.loss_scale
+        loss = loss + values.penalty
+        if model.training:
+            self.table[responses] = values.mean.detach().double().mean(0).cpu().numpy()
+            self._read_at[responses] = self.state.global_step
+        return (loss, found) if return_outputs else loss
+
+    def _judged(self, values: Values, responses: Codes, cells: Sequence[Codes], objective: Objective) -> Tensor:
+        """Loss of all judgments of a batch, in nats, the mean over members of an ensemble."""
+        place = np.full(objective.likelihood.design.n_responses, -1)
+        place[responses] = np.arange(len(responses))
+        device = values.mean.device
+        loss = values.mean.new_zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32)
+        for block, rows in enumerate(cells):
+            if not len(rows):
+                continue
+            c = objective.cells(block)
+            shown = torch.from_numpy(place[c.block.shown[rows]]).to(device)
+            loadings = torch.from_numpy(objective.loadings[c.group[rows]]).to(device, values.mean.dtype)
+            K = torch.from_numpy(c.K).to(device, values.mean.dtype)
+            contrast = self.head.contrast(values, shown, loadings, K)
+            weights = self.head.weights(objective.prompts(block, rows), seed=self.args.seed)
+            loss = loss + _Observed.apply(contrast, objective, block, rows, weights)
+        return loss
+
+    def refit(self) -> None:
+        """Fit raters and all else beside the network to the values as they were read last, on every process alike."""
+        table, read_at = self.table, self._read_at
+        if self.args.world_size > 1:
+            parts = [None] * self.args.world_size
+            torch.distributed.all_gather_object(parts, (table, read_at))
+            for other, when in parts:  # type: ignore[misc]  # filled by the call
+                newer = when > read_at
+                table[newer], read_at[newer] = other[newer], when[newer]
+        self.objective.refit(table)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Loss and accuracy on decided comparisons for the mean person, without the raters' own effects: what TRL's figures mean.
+
+        Ratings, choices and rankings count as the comparisons that they imply. A tie of two values is half right.
+        """
+        del ignore_keys
+        batches = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(batches, _Batches):
+            raise InvalidSetting("eval_dataset", batches, "Give the held-out feedback when the trainer is made.")
+        values = self.values(batches)
+        better, worse, weight = batches.objective.comparisons()
+        mean = values @ batches.objective.person
+        gap = mean[better] - mean[worse]
+        total = max(float(weight.sum()), 1e-300)
+        metrics = {
+            f"{metric_key_prefix}_loss": float(weight @ np.logaddexp(0, -gap)) / total,
+            f"{metric_key_prefix}_accuracy": float(weight @ ((gap > 0) + 0.5 * (gap == 0))) / total,
+            f"{metric_key_prefix}_margin": float(weight @ gap) / total,
+            f"{metric_key_prefix}_comparisons": float(weight.sum()),
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def values(self, batches: Any = None) -> Array:
+        """(n_responses, k) values of the responses of the training data, or of the batches given; each is read once."""
+        batches = batches or self.train_dataset
+        model = self._wrap_model(self.model, training=False) if self.args.world_size == 1 else self.model_wrapped
+        was = model.training
+        model.eval()
+        out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
+        mine = range(self.args.process_index, len(batches), self.args.world_size)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for item in mine:
+                inputs = self._prepare_inputs(batches[item])
+                found = model(**self._model_inputs(inputs))
+                out[inputs["responses"].cpu().numpy()] = found["mean"].double().mean(0).cpu().numpy()
+        model.train(was)
+        if self.args.world_size > 1:
+            parts = [None] * self.args.world_size
+            torch.distributed.all_gather_object(parts, out)
+            for other in parts:
+                out = np.where(np.isnan(out), other, out)  # type: ignore[arg-type]  # filled by the call
+        return out
+
+    # ------------------------------------------------------------------ stopping and going on
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # first, so that a folder whose trainer_state.json is there holds everything
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            arrays = self.objective.to_arrays() | {"table": self.table, "read_at": self._read_at.astype(np.float64)}
+            save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / _STATE)
+        super()._save_checkpoint(model, trial)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **given: Any) -> Any:
+        """Train; with `resume_from_checkpoint=True` go on from the last checkpoint that is whole, or start where there is none."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            arrays = load_file(Path(resume_from_checkpoint) / _STATE)
+            if arrays["table"].shape != self.table.shape:
+                raise InvalidSetting(
+                    "resume_from_checkpoint", resume_from_checkpoint, "It is of other judgments; start afresh in another folder."
+                )
+            self.table, self._read_at = arrays.pop("table"), arrays.pop("read_at").astype(np.int64)
+            self.objective.take_up(arrays)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **given)
+
+
+class _Refit(TrainerCallback):
+    """Refits everything beside the network, a few times per epoch."""
+
+    trainer: FeedbackTrainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del control, given
+        if not args.refits_per_epoch:
+            return
+        steps = max(1, round(state.max_steps / max(args.num_train_epochs, 1e-9)))
+        if state.global_step % max(1, steps // args.refits_per_epoch) == 0:
+            self.trainer.refit()
+
+
+class _Observed(torch.autograd.Function):
+    """What the likelihood says of contrasts (members, n, d): a loss in nats, and its gradient back to the network."""
+
+    @staticmethod
+    def forward(ctx: Any, contrast: Tensor, objective: Objective, block: int, rows: Codes, weights: Array | None) -> Tensor:
+        given = contrast.detach().double().cpu().numpy()
+        loss, gradients = 0.0, np.empty_like(given)
+        for member, c in enumerate(given):
+            one, gradients[member] = objective.observed(block, rows, c, None if weights is None else weights[member])
+            loss += one / len(given)
+        ctx.save_for_backward(torch.from_numpy(gradients / len(given)).to(contrast.device, contrast.dtype))
+        return contrast.new_tensor(loss, dtype=torch.float64 if contrast.device.type == "cpu" else torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return grads[0].to(gradient.dtype) * gradient, None, None, None, None
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in a training folder that is whole: one that was being written when the run ended is passed over."""
+    found: list[tuple[int, Path]] = []
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            load_file(path / _STATE)
+            found.append((int(path.name.rsplit("-", 1)[1]), path))
+        except (OSError, ValueError, SafetensorError):
+            continue
+    return str(max(found)[1]) if found else None
+
+
+def _disable_dropout(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():  # attention modules hold the probability as a number
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
