@@ -375,6 +375,7 @@ def train_seamark(
     model: Any, tokenizer: Any, seen: Sample, *, rate: float, epochs: int, seed: int, on_pairs: bool = False
 ) -> Callable[[Sequence[str], Sequence[str]], Array]:
     """Seamark's trainer; from (prompts, responses) to scores."""
+    from seamark.models.checkpoint import save_reward_model
     from seamark.models.training import FeedbackTrainer, NetworkConfig
 
     feedback = seen.feedback
@@ -386,7 +387,11 @@ def train_seamark(
         feedback = sm.Feedback.from_columns({"kind": ["pair"] * n, "prompt": prompts, "texts": turned, "outcome": outcomes})
     with tempfile.TemporaryDirectory() as folder:
         args = NetworkConfig(tokens_per_batch=TOKENS_PER_BATCH, **_settings(folder, rate, epochs, seed))
-        FeedbackTrainer(model, args=args, train_dataset=feedback, processing_class=tokenizer).train()
+        trainer = FeedbackTrainer(model, args=args, train_dataset=feedback, processing_class=tokenizer)
+        trainer.train()
+        weight, _ = trainer.head.linear()
+        # as it is saved for others: until then the trainer reads the model through a head of its own
+        save_reward_model(trainer.reward_model, weight[0].detach(), tokenizer, Path(folder), record={"seamark": "reward model"})
     return lambda prompts, responses: scores(model, tokenizer, [p + r for p, r in zip(prompts, responses, strict=True)])
 
 
@@ -527,10 +532,11 @@ def run_frozen(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> N
         jobs: dict[str, Callable[[], dict[str, Scored]]] = {
             "length": lambda t=train, h=held: {"length": length_alone(t, h, name)},
             "bt": lambda t=train, h=held: {"bt": plain(t, h, name, encoder=given.encoder, prompts=False)},
-            "bt-prompt": lambda t=train, h=held: {"bt-prompt": plain(t, h, name, encoder=given.encoder, prompts=True)},
             "linear": lambda t=train, h=held: linear(t, h, name, encoder=given.encoder),
         }
-        if name == "arena":
+        if name != "arena":  # whose answers fill what the encoder reads
+            jobs["bt-prompt"] = lambda t=train, h=held: {"bt-prompt": plain(t, h, name, encoder=given.encoder, prompts=True)}
+        else:
             jobs["linear-pairs"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, on_pairs=True)
         for method, job in jobs.items():
             if (given.results / f"frozen-{name}-{method}-{index}.npz").exists():
