@@ -66,7 +66,7 @@ def small_model(
         shape |= {} if kind == "bert" else {"num_key_value_heads": heads // 2}
         shape |= {"head_dim": hidden // heads} if kind == "qwen3" else {}
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **common, **shape, **settings))
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **(common | shape | settings)))
     if "bert" not in kind:
         torch.nn.init.normal_(model.score.weight, std=0.3)
     return model

@@ -95,6 +95,17 @@ def whole_folder(path: str | Path, *, mark: str, owned: Collection[str] | None =
         os.replace(fresh, place)
 
 
+@contextmanager
+def fresh_files(folder: Path, *, last: str) -> Generator[Path]:
+    """A folder to fill, whose files become those of `folder` when the block ends, `last` after all others: it says that they are whole."""
+    with _beside(folder.resolve(), str(folder)) as fresh:
+        fresh.mkdir()
+        yield fresh
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(fresh.iterdir(), key=lambda p: p.name == last):
+            os.replace(path, folder / path.name)
+
+
 def _is_device(path: Path) -> bool:
     """Whether something is there that cannot be replaced: a pipe, a terminal, /dev/null."""
     return path.exists() and not path.is_file() and not path.is_dir()

@@ -7,7 +7,7 @@ from seamark.models.people import Groups, Personas, Same, Varying
 from seamark.models.prediction import for_person, predict
 from seamark.models.resampling import Bootstrap, bootstrap
 from seamark.models.result import Fit
-from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Tabular
+from seamark.models.utility import Context, Dynamic, Linear, MultiAxis, Network, Tabular
 from seamark.models.weighting import by_age, by_exposure
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Luce",
     "Missingness",
     "MultiAxis",
+    "Network",
     "Observation",
     "Personas",
     "Position",

@@ -11,16 +11,23 @@ tokenizer and the chat template. What does not fit into one row of weights, the 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seamark.errors import MissingExtra, SeamarkError, UnreadableSource
+from seamark.models.conversations import Conversations, Overlong, Turns
+from seamark.models.network import batches_of, model_folder, quiet, stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +84,7 @@ def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None
     settings = {"num_labels": n_labels} if n_labels is not None else {}
     remedy = "Give a folder or hub name of a reward model (AutoModelForSequenceClassification, safetensors)."
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
                 name, dtype=dtype or torch.float32, output_loading_info=True, use_safetensors=True, **settings
             )
@@ -153,6 +160,32 @@ class RewardModel:
         # RoBERTa and its kin count positions from the one after the pad token
         return stated - text.pad_token_id - 1 if text.model_type in ("roberta", "xlm-roberta", "camembert") else stated
 
+    def features(self, ids: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+        """(n, H) what the last layer reads of conversations: what transformers itself computes, one conversation a row."""
+        torch = importlib.import_module("torch")
+        device = next(self.model.parameters()).device
+        lengths = np.array([len(row) for row in ids])
+        out = np.empty((len(ids), self.hidden), dtype=np.float32)
+        caught: list[Any] = []
+        hook = self.last.register_forward_pre_hook(lambda _module, given: caught.append(given[0]))
+        pad = self.model.config.get_text_config().pad_token_id
+        try:
+            for rows in batches_of(lengths):
+                width = int(lengths[rows].max())
+                batch = np.full((len(rows), width), pad if pad is not None else 0, dtype=np.int64)
+                for place, row in enumerate(rows):
+                    batch[place, : lengths[row]] = ids[row]
+                mask = torch.from_numpy((np.arange(width) < lengths[rows, None]).astype(np.int64)).to(device)
+                with torch.inference_mode():
+                    self.model(input_ids=torch.from_numpy(batch).to(device), attention_mask=mask)
+                read = caught.pop()
+                if self.causal:
+                    read = read[torch.arange(len(rows)), torch.from_numpy(lengths[rows] - 1)]
+                out[rows] = read.float().cpu().numpy()
+        finally:
+            hook.remove()
+        return out
+
     def listen(self, head: Any) -> None:
         """From here on the model takes `Rows` and answers with what the head makes of the features, a dict of tensors.
 
@@ -222,7 +255,7 @@ def save_reward_model(
     config.problem_type = "regression"
     config.get_text_config().pad_token_id = config.pad_token_id = tokenizer.pad_token_id
     config.value_head_prefix, config.mean, config.std = leaf, float(mean), float(sd)
-    with _quiet(transformers_module()):
+    with quiet(transformers_module()):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     (folder / SIDECAR).write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -272,7 +305,56 @@ def _first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def _quiet(transformers: Any) -> Any:
-    from seamark.models.network import _quiet as quiet
+# ---------------------------------------------------------------------------------------------- features of conversations
 
-    return quiet(transformers)
+
+@dataclass(frozen=True)
+class Reader:
+    """A language model or reward model in memory, as a reader of conversations."""
+
+    reward: RewardModel
+    conversations: Conversations
+    fingerprint: str
+    """Of all that decides its features."""
+
+    def read(self, turns: Sequence[Turns], *, keep: bool = True) -> NDArray[np.float32]:
+        """(n, H) features of conversations, each distinct one read once; `keep` as in `encode_texts`."""
+        texts = [self.conversations.render(prompt, response) for prompt, response in turns]
+        if not texts:
+            return np.empty((0, self.reward.hidden), dtype=np.float32)
+        return stored(self.fingerprint, texts, lambda part: self.reward.features(self.conversations.encode(part)), keep=keep)
+
+
+def open_reader(name: str, *, max_length: int | None = None, overlong: Overlong | None = None) -> Reader:
+    """The reader in a folder or under a hub name; the last one opened is kept. What its seamark.json says of lengths holds.
+
+    Raises
+    ------
+    UnreadableSource
+        If there is no such model.
+    InvalidSetting
+        If its tokenizer cannot make batches (see `Conversations.of`).
+    """
+    folder = model_folder(name)
+    files = sorted(f for pattern in ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt") for f in folder.glob(pattern))
+    return _reader(str(folder), tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files), max_length, overlong)
+
+
+@lru_cache(maxsize=1)
+def _reader(name: str, stamp: tuple[tuple[str, int, int], ...], max_length: int | None, overlong: Overlong | None) -> Reader:
+    said = sidecar(name).get("conversations", {})
+    tokenizer = open_tokenizer(name)
+    reward = RewardModel.of(open_classifier(name, fresh_head=True))
+    longest = max_length or said.get("longest")
+    # a text that is scored must not stop a study: unless told otherwise, what is too long loses its oldest tokens
+    conversations = Conversations.of(
+        tokenizer, positions=reward.positions, max_length=longest, overlong=overlong or said.get("overlong", "cut")
+    )
+    if reward.model.config.get_text_config().pad_token_id is None:
+        reward.model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    digest = hashlib.sha256(conversations.digest.encode())
+    for file, *_ in stamp:
+        if file.endswith((".safetensors", "config.json")):
+            with (Path(name) / file).open("rb") as stream:
+                digest.update(file.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return Reader(reward, conversations, digest.hexdigest())

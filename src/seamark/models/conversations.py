@@ -24,6 +24,8 @@ from seamark.records import Feedback
 
 Tokens = NDArray[np.int32]
 Overlong = Literal["refuse", "cut"]
+Turns = tuple[str | list[dict[str, Any]] | None, str]
+"""A prompt, as a text, as turns or none, and the response to it."""
 
 _NAMED = 3
 """Conversations that an error quotes."""
@@ -126,19 +128,31 @@ class Conversations:
         Raises
         ------
         SeamarkError
-            If a response has no text or an empty one, prompts of one text and of turns are mixed, or what is left of two responses to
-            the same prompt after the cut is the same.
+            As `require_readable`, and where two responses to the same prompt are the same once they are cut.
         """
-        return self.encode([self.render(prompt, text) for prompt, text in turns_of(feedback)])
+        require_readable(feedback)
+        tokens = self.encode([self.render(prompt, text) for prompt, text in turns_of(feedback)])
+        _require_distinct(feedback, tokens)
+        return tokens
 
 
-def turns_of(feedback: Feedback) -> list[tuple[str | list[dict[str, Any]] | None, str]]:
-    """(prompt, text) of each distinct response; a prompt is a text, turns, or None.
+def turns_of(feedback: Feedback) -> list[Turns]:
+    """The conversation of each distinct response; a response without a text is an empty one."""
+    prompts: list[str | list[dict[str, Any]]] = [
+        json.loads(text) if messages else text
+        for text, messages in zip(feedback.prompts["text"], feedback.prompts["is_messages"].fill_null(False), strict=True)
+    ]
+    codes, texts = feedback.responses["prompt"].to_list(), feedback.responses["text"].fill_null("").to_list()
+    return [(None if code is None else prompts[code], text) for code, text in zip(codes, texts, strict=True)]
+
+
+def require_readable(feedback: Feedback) -> None:
+    """Everything that a language model is to learn from can be read, and in one way.
 
     Raises
     ------
     SeamarkError
-        As in `Conversations.of_feedback`.
+        If a response has no text or an empty one, or prompts of one text and of turns are mixed.
     """
     texts, ids = feedback.responses["text"], feedback.responses["name"].fill_null(feedback.responses["id"])
     if missing := texts.null_count():
@@ -161,14 +175,9 @@ def turns_of(feedback: Feedback) -> list[tuple[str | list[dict[str, Any]] | None
             f"and the others one text (such as {_quote(feedback.prompts['text'].filter(~chat)[0])}). The same words would be read as different "
             "tokens: turn one kind into the other before loading."
         )
-    prompts: list[str | list[dict[str, Any]]] = [
-        json.loads(text) if messages else text for text, messages in zip(feedback.prompts["text"], chat, strict=True)
-    ]
-    codes = feedback.responses["prompt"].to_list()
-    return [(None if code is None else prompts[code], text) for code, text in zip(codes, texts.to_list(), strict=True)]
 
 
-def require_distinct(feedback: Feedback, tokens: Sequence[Tokens]) -> None:
+def _require_distinct(feedback: Feedback, tokens: Sequence[Tokens]) -> None:
     """Responses that are judged against each other must differ in what is read of them.
 
     Raises

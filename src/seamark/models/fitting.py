@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.errors import InvalidSetting, NotConverged
+from seamark.errors import InvalidSetting, MissingExtra, NotConverged
 from seamark.models.coverage import unsupported
 from seamark.models.likelihood import Likelihood
 from seamark.models.observation import Missing, Observation
@@ -24,7 +24,7 @@ from seamark.models.result import RATER_COLUMNS, Fit, Parameter, latent_summary
 from seamark.models.search import optimise
 from seamark.models.slopes import GRID, SHARES, Slopes
 from seamark.models.threads import on_one_thread
-from seamark.models.utility import Utility
+from seamark.models.utility import Context, Dynamic, MultiAxis, Network, Utility
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -78,11 +78,43 @@ def fit(
     NotIdentified
         If id-only responses fall in parts that no judgment connects, unless `require_identified` is False.
     """
+    asked, fitted_on = utility, feedback
+    if (network := _network(utility)) is not None:
+        feedback, utility = _trained(feedback, utility, network, people, observation, seed)
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     state = optimise(problem, max_iterations=max_iterations, tolerance=tolerance, seed=seed, progress=progress, start=start)
     if not state.convergence.converged and require_converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
-    return _result(problem, state, cluster, seed)
+    found = _result(problem, state, cluster, seed)
+    if network is None or asked is None:
+        return found
+    notes = found.notes
+    if fitted_on is feedback:
+        notes = (*notes, "the last layer is fitted to judgments that its features were trained on: its intervals know nothing of that")
+    return replace(found, spec=found.spec | {"utility": asked.to_dict()}, notes=notes)
+
+
+def _network(utility: Utility | None) -> Network | None:
+    """The network in a utility, or None."""
+    if isinstance(utility, Dynamic) and isinstance(utility.utility, Network):
+        raise InvalidSetting("utility", "Dynamic(Network)", "Train with Network, then fit Dynamic(utility=Linear(its folder)).")
+    inside = utility.utility if isinstance(utility, MultiAxis | Context) else utility
+    return inside if isinstance(inside, Network) else None
+
+
+def _trained(
+    feedback: Feedback, utility: Utility | None, network: Network, people: People | None, observation: Observation | None, seed: int
+) -> tuple[Feedback, Utility]:
+    """What the last layer is fitted to, and the utility that does it, once the network is trained."""
+    try:
+        from seamark.models.training import train_network
+    except ModuleNotFoundError:
+        raise MissingExtra("lm", "Training a network") from None
+    learnt, kept = feedback.split(by="prompt", test=network.held_back, seed=seed) if network.held_back else (feedback, feedback)
+    differ = utility if isinstance(utility, MultiAxis | Context) else None
+    train_network(learnt, network, people=people, observation=observation, differ=differ)
+    linear = network.trained()
+    return kept, linear if differ is None else replace(differ, utility=linear)
 
 
 def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt"] | None, seed: int) -> Fit:

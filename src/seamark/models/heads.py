@@ -1,7 +1,9 @@
 """placeholder"""
 
 from __future__ import annotations
+
 from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,9 @@ class Values:
 
 
 class Linear(nn.Module):
+    def to_dict(self):
+        return {"head": "linear"}
+
     def __init__(self, hidden, k):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(k, hidden) * 0.02)

@@ -21,7 +21,7 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -74,25 +74,48 @@ def encode_texts(name: str, texts: Sequence[str], *, keep: bool = True) -> NDArr
         If there is no such model, or it is not one that this can run as its authors do.
     """
     encoder = _open(name)
+    if not texts:
+        return _loaded(encoder).encode([""])[:0]
+    return stored(encoder.fingerprint, texts, lambda part: _loaded(encoder).encode(part), keep=keep)
+
+
+def stored(
+    fingerprint: str, texts: Sequence[str], encode: Callable[[Sequence[str]], NDArray[np.float32]], *, keep: bool
+) -> NDArray[np.float32]:
+    """(n, d) vectors of texts, n >= 1, each distinct text encoded once and looked up under the encoder's fingerprint first, if `keep`."""
     digests = [hashlib.sha256(t.encode("utf-8", "surrogatepass")).digest() for t in texts]
     distinct = dict(zip(digests, texts, strict=True))
-    store = _Store(_cache_folder() / encoder.fingerprint)
+    store = _Store(_cache_folder() / fingerprint)
     found = store.read(distinct) if keep else {}
     wanted = [digest for digest in distinct if digest not in found]
     for start in range(0, len(wanted), _SEGMENT):
         part = wanted[start : start + _SEGMENT]
-        vectors = _loaded(encoder).encode([distinct[digest] for digest in part])
+        vectors = encode([distinct[digest] for digest in part])
         if keep:
             store.write(part, vectors)
         found.update(zip(part, vectors, strict=True))
-    if not texts:
-        return _loaded(encoder).encode([""])[:0]
     return np.stack([found[digest] for digest in digests])
 
 
 def encoder_fingerprint(name: str) -> str:
     """SHA-256 of all that decides the encoder's vectors: weights, tokeniser, pooling, length. Equal for a folder and its copies."""
     return _open(name).fingerprint
+
+
+def reads_conversations(name: str) -> bool:
+    """Whether a folder or hub name holds a language model or reward model, which reads a response in its prompt, rather than an encoder of
+    texts."""
+    folder = model_folder(name)
+    if (folder / "modules.json").is_file() or not (folder / "config.json").is_file():
+        return False
+    architectures = _json(name, folder / "config.json").get("architectures") or []
+    return any(str(a).endswith(("ForSequenceClassification", "ForCausalLM", "LMHeadModel")) for a in architectures)
+
+
+def model_folder(name: str) -> Path:
+    """The folder itself, or the snapshot of a hub name."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _snapshot(name)
 
 
 # ---------------------------------------------------------------------------------------------- what a folder says
@@ -116,9 +139,7 @@ class _Encoder:
 
 
 def _open(name: str) -> _Encoder:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _snapshot(name)
+    folder = model_folder(name)
     files = sorted(f for pattern in _READ for f in folder.rglob(pattern))
     stamp = tuple((str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return _describe(name, folder, stamp)
@@ -260,7 +281,7 @@ class _Loaded:
                     column[row] = [1 if key == "attention_mask" else fill.get(key, 0)]
         lengths = np.array([len(ids) for ids in columns["input_ids"]])
         out: NDArray[np.float32] | None = None
-        for rows in _batches(lengths):
+        for rows in batches_of(lengths):
             width = int(lengths[rows].max())
             batch = {
                 key: torch.tensor([column[r] + [fill.get(key, 0)] * (width - len(column[r])) for r in rows], device=self.device)
@@ -301,7 +322,7 @@ class _Loaded:
         return vectors
 
 
-def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def batches_of(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Rows of similar length, at most _TOKENS tokens (at least one row) a batch, the longest first so that memory runs out at once."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -318,7 +339,7 @@ def _loaded(encoder: _Encoder) -> _Loaded:
 
     transformers = _import("transformers")
     try:
-        with _quiet(transformers):
+        with quiet(transformers):
             tokenizer = transformers.AutoTokenizer.from_pretrained(encoder.transformer, trust_remote_code=False)
             model, report = transformers.AutoModel.from_pretrained(
                 encoder.transformer, trust_remote_code=False, use_safetensors=True, output_loading_info=True
@@ -354,7 +375,7 @@ def _dense(name: str, path: Path, tensors: dict[str, Any]) -> tuple[Any, Any, st
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Generator[None]:
+def quiet(transformers: Any) -> Generator[None]:
     """Without the progress bar and the notes that loading prints."""
     logging = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,14 +30,24 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SchedulerType
 
 from seamark.errors import InvalidSetting
-from seamark.models.checkpoint import RewardModel, open_classifier, open_tokenizer, same_pad, transformers_module
-from seamark.models.conversations import Conversations, Overlong, Tokens, require_distinct
+from seamark.models.checkpoint import (
+    SIDECAR,
+    RewardModel,
+    open_classifier,
+    open_tokenizer,
+    same_pad,
+    save_reward_model,
+    sidecar,
+    transformers_module,
+)
+from seamark.models.conversations import Conversations, Overlong, Tokens
 from seamark.models.heads import Values, head_of
 from seamark.models.objective import Objective, Piece
 from seamark.models.observation import Observation
 from seamark.models.people import People
 from seamark.models.trees import Rows, Tree, block_mask, lay_out, seen_mask
-from seamark.models.utility import Context, MultiAxis
+from seamark.models.utility import Context, MultiAxis, Network
+from seamark.outputs import fresh_files
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -107,7 +119,6 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def __init__(self, feedback: Feedback, objective: Objective, conversations: Conversations, args: NetworkConfig, *, share: bool) -> None:
         self.tokens = conversations.of_feedback(feedback)
-        require_distinct(feedback, self.tokens)
         self.objective, self.pad, self.row_tokens = objective, conversations.tokenizer.pad_token_id, args.row_tokens
         # judgments without a prompt are as if all had one and the same
         self.prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
@@ -454,6 +465,71 @@ class FeedbackTrainer(Trainer):
                 out = np.where(np.isnan(out), other, out)  # type: ignore[arg-type]  # filled by the call
         return out
 
+    # ------------------------------------------------------------------ what is left of it
+
+    def write(self, folder: str | Path, run: Mapping[str, Any] | None = None) -> None:
+        """Write the reward model: the network with the mean person's values folded into one score; the trainer is of no use afterwards.
+
+        A head that is not linear in the features is written as its best linear approximation on the responses read, and seamark.json says how
+        much of the variance that explains. Raters and all else beside the network are in seamark.safetensors.
+        """
+        self.refit()
+        values = self.values() @ self.objective.person
+        known = np.isfinite(values)
+        person = torch.from_numpy(self.objective.person)
+        network: Any = self.accelerator.unwrap_model(self.model)
+        if network is not self.reward_model.model:  # adapters become part of the weights they are beside
+            self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
+            self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
+            network.merge_and_unload()
+        linear, explained = self.head.linear(), 1.0
+        if linear is not None:
+            weight, bias = (None if part is None else part.detach().double().cpu() for part in linear)
+            weight, intercept = person @ weight, 0.0 if bias is None else float(person @ bias)
+        else:
+            weight, intercept, explained = self._nearest_linear(values)
+        if self.args.should_save:
+            folder = Path(folder)
+            with fresh_files(folder, last=SIDECAR) as fresh:
+                record = {
+                    "seamark": "reward model",
+                    "version": 1,
+                    "intercept": intercept,
+                    "linear_r2": explained,
+                    "conversations": {
+                        "digest": self.conversations.digest,
+                        "longest": self.conversations.longest,
+                        "overlong": self.conversations.overlong,
+                    },
+                    "head": self.head.to_dict(),
+                    "tokens": vars(self.tokens),
+                    "shares_prompts": self.shares_prompts,
+                    "responses": {"n": int(known.sum()), "mean": float(values[known].mean()), "sd": float(values[known].std())},
+                    "run": dict(run or {}),
+                    "versions": {name: version(name) for name in ("seamark", "torch", "transformers")},
+                }
+                mean, sd = record["responses"]["mean"] - intercept, record["responses"]["sd"]
+                save_reward_model(self.reward_model, weight, self.processing_class, fresh, record=record, mean=mean, sd=sd)
+                save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
+        self.accelerator.wait_for_everyone()
+
+    def _nearest_linear(self, values: Array) -> tuple[Tensor, float, float]:
+        """(weight (H,), intercept, share of the variance explained) of the values as read last, by least squares with a small ridge."""
+        found: list[Array] = []
+        hook = self.head.register_forward_pre_hook(lambda _module, given: found.append(given[0].double().cpu().numpy()))
+        try:
+            order = np.concatenate([self.train_dataset[i]["responses"].numpy() for i in range(len(self.train_dataset))])
+            self.values()
+        finally:
+            hook.remove()
+        X, y = np.concatenate(found), values[order]
+        centre, level = X.mean(0), y.mean()
+        X, y = X - centre, y - level
+        ridge = 1e-6 * float((X**2).sum(0).mean()) * np.eye(X.shape[1])
+        weight = np.linalg.solve(X.T @ X + ridge, X.T @ y)
+        explained = 1 - float(((y - X @ weight) ** 2).sum() / max(float((y**2).sum()), 1e-300))
+        return torch.from_numpy(weight), float(level - centre @ weight), explained
+
     # ------------------------------------------------------------------ stopping and going on
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -511,6 +587,61 @@ class _Observed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (gradient,) = ctx.saved_tensors
         return grads[0].to(gradient.dtype) * gradient, None, None, None, None
+
+
+def train_network(
+    feedback: Feedback,
+    network: Network,
+    *,
+    people: People | None = None,
+    observation: Observation | None = None,
+    differ: MultiAxis | Context | None = None,
+    eval_feedback: Feedback | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> Path:
+    """Train a network and write it to its folder as a reward model; a run that was stopped goes on, one that is finished stays.
+
+    Beside the model lies seamark.json: how conversations are read and the digest of that, how it was trained and on what. While it
+    is trained there is a folder training/ with checkpoints, which are those of transformers.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder holds another reward model or a stopped run of another one, or a setting does not exist.
+    """
+    out = Path(network.out).expanduser()
+    run = {"network": network.to_dict(), "feedback": feedback.fingerprint}
+    run["people"], run["observation"] = (p.to_dict() if p else None for p in (people, observation))
+    run["differ"] = replace(differ, utility=None).to_dict() if differ else None
+    run = json.loads(json.dumps(run, default=str))
+    done = sidecar(out)
+    if done:
+        if done["run"] != run:
+            raise InvalidSetting(
+                "out", str(out), "It holds a reward model of other judgments or settings. Give another folder, or remove it."
+            )
+        return out
+    working = out / "training"
+    begun = working / "run.json"
+    if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != run:
+        raise InvalidSetting("out", str(out), "It holds a stopped run of other judgments or settings. Give another folder, or remove it.")
+    if out.exists() and not begun.is_file() and any(out.iterdir()):
+        raise InvalidSetting("out", str(out), "It is a folder with something else in it. Give another name.")
+    known = {f.name for f in fields(NetworkConfig)}
+    if unknown := sorted(set(network.settings) - known):
+        nearest = get_close_matches(unknown[0], sorted(known), 1)
+        raise InvalidSetting("settings", unknown[0], f"There is no such setting{f'; did you mean {nearest[0]}?' if nearest else '.'}")
+    args = NetworkConfig(output_dir=str(working), **network.settings)
+    trainer = FeedbackTrainer(
+        network.model, args, train_dataset=feedback, eval_dataset=eval_feedback, people=people, observation=observation, differ=differ,
+        head=network.head, callbacks=callbacks,
+    )  # fmt: skip
+    if args.should_save:
+        working.mkdir(parents=True, exist_ok=True)
+        begun.write_text(json.dumps(run), encoding="utf-8")
+    trainer.train(resume_from_checkpoint=True)
+    trainer.write(out, run)
+    return out
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

@@ -8,7 +8,7 @@ named parts, each with a prior variance of its own, which the fit estimates. Val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from seamark.errors import InvalidSetting, SeamarkError
+from seamark.models.conversations import Turns, turns_of
 from seamark.models.features import HashEncoder, style_features
 from seamark.models.people import Factor, periods, split
 from seamark.models.walks import Walk
@@ -50,14 +51,15 @@ class FeatureMap:
     hasher: HashEncoder | None = None
 
     @staticmethod
-    def fit(texts: Sequence[str], *, features: str, style: bool, n_columns: int, seed: int) -> tuple[FeatureMap, Array]:
-        """The map, and the columns of the texts it was learnt on: (n, P) with the style block first."""
+    def fit(turns: Sequence[Turns], *, features: str, style: bool, n_columns: int, seed: int) -> tuple[FeatureMap, Array]:
+        """The map, and the columns of the responses it was learnt on: (n, P) with the style block first."""
+        texts = [text for _, text in turns]
         hasher = HashEncoder.fit(texts, n_columns=n_columns, seed=seed) if features == "hash" else None
         block = style_features(texts)
         values = block.values if style else block.values[:, :0]
         sd = values.std(0)
         mean, sd = values.mean(0), np.where(sd > 1e-9, sd, np.inf)
-        content = _encode(features, hasher, texts)
+        content = _encode(features, hasher, turns)
         standard = (values - mean) / sd
         seen = np.stack([standard.min(0), standard.max(0)])
         fitted = FeatureMap(
@@ -65,16 +67,17 @@ class FeatureMap:
         )
         return fitted, np.hstack([standard, content - fitted.content_mean])
 
-    def columns(self, texts: Sequence[str]) -> tuple[Array, NDArray[np.bool_]]:
+    def columns(self, turns: Sequence[Turns]) -> tuple[Array, NDArray[np.bool_]]:
         """(n, P): the standardised style block within its range, then the centred content block; (n,) texts unlike all seen.
 
         Unlike: a style beyond the range seen by more than half of it (and two standard deviations), or less than half of the
         least content seen: gibberish, one character repeated, nothing at all.
         """
+        texts = [text for _, text in turns]
         style = (style_features(texts).values[:, : len(self.style_names)] - self.style_mean) / self.style_sd
         low, high = self.style_range
         margin = np.maximum((high - low) / 2, 2.0)
-        content = _encode(self.features, self.hasher, texts)
+        content = _encode(self.features, self.hasher, turns)
         outside = ((style < low - margin) | (style > high + margin)).any(1)
         outside |= np.linalg.norm(content, axis=1) < 0.5 * self.least_content
         return np.hstack([np.clip(style, low, high), content - self.content_mean]), outside
@@ -101,12 +104,17 @@ class FeatureMap:
         )
 
 
-def _encode(features: str, hasher: HashEncoder | None, texts: Sequence[str]) -> Array:
-    """(n, P_content) content columns before centring."""
+def _encode(features: str, hasher: HashEncoder | None, turns: Sequence[Turns]) -> Array:
+    """(n, P_content) content columns before centring: of the text alone, or where a language model reads them, of text in prompt."""
+    texts = [text for _, text in turns]
     if hasher is not None:
         return hasher.encode(texts).astype(np.float64)
-    from seamark.models.network import encode_texts
+    from seamark.models.network import encode_texts, reads_conversations
 
+    if reads_conversations(features):
+        from seamark.models.checkpoint import open_reader
+
+        return open_reader(features).read(turns).astype(np.float64)
     return encode_texts(features, texts).astype(np.float64)
 
 
@@ -194,7 +202,7 @@ class Basis:
         if self.features is None:
             return Rows(None, np.maximum(seen, 0), seen >= 0, np.zeros(len(seen)), np.zeros(len(seen), dtype=bool))
         texts = feedback.responses["text"]
-        columns, outside = self.features.columns(texts.fill_null("").to_list())
+        columns, outside = self.features.columns(turns_of(feedback))
         known = texts.is_not_null().to_numpy()
         new = np.zeros(len(seen)) if self.residual is None else (seen < 0).astype(float)
         return Rows(columns, seen, known, new, outside)
@@ -303,7 +311,7 @@ class Linear:
                 f"{texts.null_count()} of {len(texts)} responses have no text, so Linear has no features for them. Use Tabular()."
             )
         features, matrix = FeatureMap.fit(
-            texts.to_list(), features=self.features, style=self.style, n_columns=self.n_columns, seed=self.seed
+            turns_of(feedback), features=self.features, style=self.style, n_columns=self.n_columns, seed=self.seed
         )
         s = len(features.style_names)
         P, n = matrix.shape[1], feedback.n_responses
@@ -329,6 +337,55 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A language model, trained on the judgments by the one likelihood; then its last layer is fitted anew as `Linear` on what it reads.
+
+    Training finds the features, prompt by prompt; the fit that follows finds the values that are linear in them, the raters and all else
+    together, with intervals that say how sure the last layer is (Laplace's, as Kristiadi et al. 2020 do), not how sure the features are.
+    """
+
+    model: str
+    """Folder or hub name of a language model or reward model, or of an encoder."""
+    out: str
+    """Folder that the trained reward model is written to; a run that was stopped goes on from there."""
+    head: str | Mapping[str, Any] = "linear"
+    """What training puts on the features (`seamark.models.heads`): linear, mean_variance, ensemble, ..."""
+    held_back: float = 0.0
+    """Share of the prompts that training does not see and the fit that follows is made of; 0: it is made of all."""
+    style: bool = False
+    """Whether the fit has a block of length and style beside the features."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `seamark.models.training.NetworkConfig`: learning_rate, num_train_epochs, tokens_per_batch, max_length, ..."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_back <= 0.9:
+            raise InvalidSetting("held_back", self.held_back, "Use a share of the prompts between 0 and 0.9.")
+        if "output_dir" in self.settings:
+            raise InvalidSetting("settings", "output_dir", "The folder is `out`.")
+
+    def trained(self) -> Linear:
+        """The utility that is fitted once the network is trained."""
+        return Linear(str(Path(self.out).expanduser()), style=self.style)
+
+    def prepare(self, feedback: Feedback) -> Basis:
+        return self.trained().prepare(feedback)
+
+    def factors(self, feedback: Feedback) -> tuple[Factor, ...]:  # noqa: ARG002  # the protocol's signature
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "utility": "Network",
+            "model": self.model,
+            "out": self.out,
+            "head": self.head if isinstance(self.head, str) else dict(self.head),
+            "held_back": self.held_back,
+            "style": self.style,
+            "settings": dict(self.settings),
+        }
+
+
+@dataclass(frozen=True)
 class MultiAxis:
     """Several axes at once: the values of an axis are a shared value plus deviations, partially pooled: u_a = V_0 + V_a.
 
@@ -336,7 +393,7 @@ class MultiAxis:
     every axis: what is shared fills the gaps, as far as the axes agree.
     """
 
-    utility: Tabular | Linear | None = None
+    utility: Tabular | Linear | Network | None = None
     """None: chosen from the data."""
     by: str = "axis"
     min_judgments: int = 30
@@ -362,7 +419,7 @@ class Context:
     """Values that depend on the context of the judgment: u_c = V_0 + V_c, partially pooled; `by` is a column such as pair_type."""
 
     by: str
-    utility: Tabular | Linear | None = None
+    utility: Tabular | Linear | Network | None = None
     """None: chosen from the data."""
     min_judgments: int = 30
     """Contexts with fewer judgments inform the shared value only."""
