@@ -104,8 +104,9 @@ def load(name: str, root: Path) -> sm.Feedback:
     folder = {"ukp": "ukp_convarg", "hh": "hh_rlhf_harmless_test", "arena": "arena_bench_v1"}[name]
     feedback = sm.load(root / folder)
     if name == "arena":
-        return feedback.filter((pl.col("kind") == "rating") & pl.col("rating").is_not_null())
-    return feedback
+        feedback = feedback.filter((pl.col("kind") == "rating") & pl.col("rating").is_not_null())
+    empty = np.flatnonzero((feedback.responses["text"].str.strip_chars() == "").to_numpy()).tolist()
+    return feedback.filter(~pl.col("responses").list.eval(pl.element().is_in(empty)).list.any())
 
 
 def units(feedback: sm.Feedback, name: str) -> NDArray[np.str_]:
@@ -375,7 +376,6 @@ def train_seamark(
     model: Any, tokenizer: Any, seen: Sample, *, rate: float, epochs: int, seed: int, on_pairs: bool = False
 ) -> Callable[[Sequence[str], Sequence[str]], Array]:
     """Seamark's trainer; from (prompts, responses) to scores."""
-    from seamark.models.checkpoint import save_reward_model
     from seamark.models.training import FeedbackTrainer, NetworkConfig
 
     feedback = seen.feedback
@@ -389,9 +389,8 @@ def train_seamark(
         args = NetworkConfig(tokens_per_batch=TOKENS_PER_BATCH, **_settings(folder, rate, epochs, seed))
         trainer = FeedbackTrainer(model, args=args, train_dataset=feedback, processing_class=tokenizer)
         trainer.train()
-        weight, _ = trainer.head.linear()
         # as it is saved for others: until then the trainer reads the model through a head of its own
-        save_reward_model(trainer.reward_model, weight[0].detach(), tokenizer, Path(folder), record={"seamark": "reward model"})
+        trainer.write(Path(folder) / "reward")
     return lambda prompts, responses: scores(model, tokenizer, [p + r for p, r in zip(prompts, responses, strict=True)])
 
 

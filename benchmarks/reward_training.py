@@ -366,13 +366,10 @@ def trainer_of(side: str, model: Any, tokenizer: Any, made: Judged, folder: str,
     return FeedbackTrainer(model, args=args, train_dataset=as_feedback(made), processing_class=tokenizer, callbacks=callbacks)
 
 
-def finish(side: str, trainer: Any, tokenizer: Any, folder: str) -> Any:
+def finish(side: str, trainer: Any, folder: str) -> Any:
     """The model as it is saved and loaded by others: Seamark's trainer reads it through a head of its own until then."""
     if side == "seamark":
-        from seamark.models.checkpoint import save_reward_model
-
-        weight, _ = trainer.head.linear()
-        save_reward_model(trainer.reward_model, weight[0].detach(), tokenizer, Path(folder), record={"seamark": "reward model"})
+        trainer.write(Path(folder) / "reward")
     return trainer.model
 
 
@@ -493,7 +490,7 @@ def learn(case: Case, side: str, shape: Shape, *, seed: int, epochs: int, rates:
             trainer = trainer_of(side, model, tokenizer, train, folder, training, [])
             trainer.train()
             seconds = time.perf_counter() - start
-            model = finish(side, trainer, tokenizer, folder)
+            model = finish(side, trainer, folder)
         texts = [conversation(test, p, r, tokenizer) for p in range(len(test.prompts)) for r in range(case.n_responses)]
         value = scores(model, tokenizer, texts).reshape(len(test.prompts), case.n_responses)
         truth = np.array(test.worth)
