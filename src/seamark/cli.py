@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from seamark.errors import InvalidSetting, SeamarkError
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError
 
 if TYPE_CHECKING:
     from seamark.aggregation import Charter
@@ -188,6 +189,67 @@ def fit(
     for note in (*model.notes, *fitted.notes):
         typer.echo(f"  note: {note}")
     typer.echo(f"next: seamark evaluate {out} HELD_OUT")
+
+
+@app.command()
+def train(
+    source: Source,
+    model: Annotated[str, typer.Option("--model", help="Folder or hub name of a language model, reward model or encoder to start from.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the reward model; a run that was stopped goes on from there.")],
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="A source of its own, evaluated at the end of each epoch.")] = None,
+    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the judgments.")] = 1.0,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 1e-5,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of a batch on one device, pads included.")] = 4096,
+    max_length: Annotated[int | None, typer.Option("--max-length", help="Most tokens of a conversation.")] = None,
+    cut: Annotated[bool, typer.Option("--cut", help="Cut the oldest tokens of longer conversations, in place of refusing them.")] = False,
+    head: Annotated[str, typer.Option("--head", help="linear, mean_variance, categorical, bottleneck, odin or ensemble.")] = "linear",
+    lora: Annotated[int, typer.Option("--lora", help="Train adapters of this rank in place of all weights; 0: all weights.")] = 0,
+    held_back: Annotated[float, typer.Option("--held-back", help="Share of prompts kept for the last layer's fit alone.")] = 0.0,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of further settings (those of transformers' Trainer).")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of them. Repeat it.")] = None,
+    groups: GroupsOption = None, personas: PersonasOption = None, tastes: TastesOption = None, differ: DifferOption = None,
+    effect: EffectOption = None, seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a language model as a reward model on judgments of any kind, then fit its last layer with intervals.
+
+    On several devices or machines: accelerate launch [...] -m seamark train SOURCE --model MODEL -o OUT
+    """
+    import seamark.models
+    from seamark.models.utility import Network
+    from seamark.study import choose_model
+
+    if find_spec("transformers") is None or find_spec("accelerate") is None:
+        raise MissingExtra("lm", "Training a language model")
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    other = _read(held_out, format, columns, on_error, axis, seed) if held_out else None
+    usual: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate, "tokens_per_batch": tokens, "seed": seed}
+    usual |= {"lora_r": lora} if lora else {}
+    usual |= ({"max_length": max_length} if max_length else {}) | ({"overlong": "cut"} if cut else {})
+    usual |= {"disable_tqdm": as_json or not sys.stderr.isatty()}
+    network = Network(model, str(out), head=head, held_back=held_back, settings=usual | _settings(config, setting))
+    chosen = choose_model(
+        feedback, utility=_differ(differ, network), people=_people(groups, personas, tastes), observation=_observation(effect)
+    )
+    fitted = seamark.models.fit(
+        feedback, utility=chosen.utility, people=chosen.people, observation=chosen.observation, held_out=other, seed=seed
+    )  # fmt: skip
+    if int(os.environ.get("RANK", "0")):  # one process of several speaks
+        return
+    fitted.save(out / "fit")
+    _print_skipped(feedback.report.skipped)
+    said = json.loads((out / "seamark.json").read_text(encoding="utf-8"))
+    read = said["tokens"]
+    _say(
+        as_json,
+        f"{fitted!r}\nreward model: {out}, fit of its last layer: {out / 'fit'}\n"
+        f"read {read['forward']:,} tokens an epoch for {read['distinct']:,} distinct ones and {read['judgments']:,.0f} judgments\n"
+        f"next: seamark evaluate {out / 'fit'} HELD_OUT; seamark export {out / 'fit'} --to hf -o reward-model; seamark check-parity {out}",
+        reward_model=str(out), fit=str(out / "fit"), tokens=read, shares_prompts=said["shares_prompts"], notes=list(fitted.notes),
+    )  # fmt: skip
+    if not as_json:
+        for note in (*chosen.notes, *fitted.notes):
+            typer.echo(f"  note: {note}")
 
 
 @app.command()
@@ -416,6 +478,25 @@ def _on_error(text: str) -> Literal["stop", "skip"]:
     raise InvalidSetting("--on-error", text, "Use stop or skip.")
 
 
+def _settings(config: Path | None, given: list[str] | None) -> dict[str, Any]:
+    """Settings of a file, then those given one by one."""
+    found: dict[str, Any] = {}
+    if config is not None:
+        try:
+            found = tomllib.loads(config.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidSetting("--config", str(config), f"It is not TOML ({error}).") from None
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InvalidSetting("--set", text, "Write it as NAME=VALUE, as in --set weight_decay=0.1.")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
 def _utility(text: str | None) -> Utility | None:
     if text is None:
         return None
@@ -567,11 +648,15 @@ def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
         yield lambda stage, share: bar.update(task, description=stage, completed=share)
 
 
+_ONE_THREAD = (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"))
+
+
 def main() -> None:
     """Run the command line; what the user can put right is one message on stderr and exit status 2."""
     # many small matrices: more threads spin against each other, and on a machine that does other work too made a fit 5 to 20 times
     # slower. Set before numpy and torch load; whoever has idle cores and large tables sets them otherwise.
-    for name, value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+    # A network is large matrices, and takes them all.
+    for name, value in () if sys.argv[1:2] == ["train"] else _ONE_THREAD:
         os.environ.setdefault(name, value)
     try:
         app(prog_name="seamark")

@@ -37,7 +37,6 @@ _THIN = 40
 """Judgments of a response from which on the coefficients of numbers of slots are right to about 3% (docs/decisions/0013-style-control.md)."""
 
 
-@on_one_thread
 def fit(
     feedback: Feedback,
     *,
@@ -50,6 +49,7 @@ def fit(
     require_identified: bool = True,
     cluster: Literal["rater", "prompt"] | None = None,
     start: Fit | None = None,
+    held_out: Feedback | None = None,
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Fit:
@@ -68,6 +68,8 @@ def fit(
     start
         An earlier fit of the same model to some of these judgments: the search starts there. What is found is the same within the
         tolerance, sooner.
+    held_out
+        Judgments that a `Network` is evaluated on at the end of each epoch of its training.
     progress
         Called with (iteration, decrement).
 
@@ -78,20 +80,39 @@ def fit(
     NotIdentified
         If id-only responses fall in parts that no judgment connects, unless `require_identified` is False.
     """
-    asked, fitted_on = utility, feedback
-    if (network := _network(utility)) is not None:
-        feedback, utility = _trained(feedback, utility, network, people, observation, seed)
+    if (network := _network(utility)) is not None and utility is not None:
+        kept, linear = _trained(feedback, utility, network, people, observation, held_out, seed)
+        found = fit(
+            kept, utility=linear, people=people, observation=observation, max_iterations=max_iterations, tolerance=tolerance,
+            require_converged=require_converged, cluster=cluster, seed=seed, progress=progress,
+        )  # fmt: skip
+        notes = found.notes
+        if kept is feedback:
+            notes = (*notes, "the last layer is fitted to judgments that its features were trained on: its intervals know nothing of that")
+        return replace(found, spec=found.spec | {"utility": utility.to_dict()}, notes=notes)
+    return _fitted(feedback, utility, people, observation, max_iterations, tolerance, require_converged, require_identified, cluster, start, seed, progress)  # fmt: skip
+
+
+@on_one_thread
+def _fitted(
+    feedback: Feedback,
+    utility: Utility | None,
+    people: People | None,
+    observation: Observation | None,
+    max_iterations: int,
+    tolerance: float,
+    require_converged: bool,
+    require_identified: bool,
+    cluster: Literal["rater", "prompt"] | None,
+    start: Fit | None,
+    seed: int,
+    progress: Callable[[int, float], None] | None,
+) -> Fit:
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     state = optimise(problem, max_iterations=max_iterations, tolerance=tolerance, seed=seed, progress=progress, start=start)
     if not state.convergence.converged and require_converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, tolerance)
-    found = _result(problem, state, cluster, seed)
-    if network is None or asked is None:
-        return found
-    notes = found.notes
-    if fitted_on is feedback:
-        notes = (*notes, "the last layer is fitted to judgments that its features were trained on: its intervals know nothing of that")
-    return replace(found, spec=found.spec | {"utility": asked.to_dict()}, notes=notes)
+    return _result(problem, state, cluster, seed)
 
 
 def _network(utility: Utility | None) -> Network | None:
@@ -103,7 +124,13 @@ def _network(utility: Utility | None) -> Network | None:
 
 
 def _trained(
-    feedback: Feedback, utility: Utility | None, network: Network, people: People | None, observation: Observation | None, seed: int
+    feedback: Feedback,
+    utility: Utility | None,
+    network: Network,
+    people: People | None,
+    observation: Observation | None,
+    held_out: Feedback | None,
+    seed: int,
 ) -> tuple[Feedback, Utility]:
     """What the last layer is fitted to, and the utility that does it, once the network is trained."""
     try:
@@ -112,7 +139,7 @@ def _trained(
         raise MissingExtra("lm", "Training a network") from None
     learnt, kept = feedback.split(by="prompt", test=network.held_back, seed=seed) if network.held_back else (feedback, feedback)
     differ = utility if isinstance(utility, MultiAxis | Context) else None
-    train_network(learnt, network, people=people, observation=observation, differ=differ)
+    train_network(learnt, network, people=people, observation=observation, differ=differ, eval_feedback=held_out)
     linear = network.trained()
     return kept, linear if differ is None else replace(differ, utility=linear)
 

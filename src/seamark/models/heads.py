@@ -25,7 +25,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.randn(k, hidden) * 0.02)
 
     def forward(self, features, lengths=None):
-        return Values((features @ self.weight.T.to(features.dtype))[None], penalty=features.new_zeros(()))
+        return Values((features @ self.weight.T)[None], penalty=features.new_zeros(()))
 
     def contrast(self, values, shown, loadings, K):
         U = (values.mean[:, shown] * loadings[None, :, None, :]).sum(-1)
@@ -36,7 +36,7 @@ class Linear(nn.Module):
 
     def start_from(self, weight):
         with torch.no_grad():
-            self.weight.copy_(weight.float())
+            self.weight.copy_(weight)
 
     def linear(self):
         return self.weight, None

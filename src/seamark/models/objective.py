@@ -30,9 +30,9 @@ from seamark.models.likelihood import Cells, Likelihood
 from seamark.models.observation import Choice, Missing, Observation, Rating, decided_sides
 from seamark.models.people import People, Same, columns_of
 from seamark.models.problem import Problem, pose
-from seamark.models.search import Search
+from seamark.models.search import Search, optimise
 from seamark.models.slopes import Classes, Slopes
-from seamark.models.utility import Context, MultiAxis, Tabular
+from seamark.models.utility import Basis, Context, MultiAxis, Tabular
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -120,6 +120,23 @@ class Objective:
         contrasts = self.likelihood._contrasts(self.search.x)
         self.shift = [np.zeros_like(scaled) + shift for scaled, shift in contrasts]
         self.scales = self.likelihood._scales(self.search.x)
+
+    def probe(self, features: Array, *, seed: int) -> Array:
+        """W (k, H), the values linear in features (n_responses, H) of a network that is not trained yet, fitted with all else by the engine.
+
+        A network starts from it where raters have latent levels: with values that are the same for all levels, nothing would ever part
+        them. (Kumar et al. 2022 find that starting so also keeps what a pretrained network knows.)
+        """
+        problem, n = self.problem, len(features)
+        basis = Basis(n, features - features.mean(0), (("content", slice(0, features.shape[1])),))
+        likelihood = Likelihood(self.likelihood.design, basis, self.likelihood.observation)
+        state = optimise(replace(problem, likelihood=likelihood), max_iterations=200, tolerance=0.01, seed=seed)
+        weights = state.x[likelihood.values].reshape(self.n_values, -1)
+        if state.slopes is not None:
+            self.search.slopes = state.slopes
+            self.search.nodes = state.slopes.nodes()
+        self.refit(features @ weights.T)
+        return weights
 
     # ------------------------------------------------------------------ batches
 

@@ -35,6 +35,7 @@ from seamark.models.checkpoint import (
     RewardModel,
     open_classifier,
     open_tokenizer,
+    runs,
     same_pad,
     save_reward_model,
     sidecar,
@@ -74,6 +75,11 @@ class NetworkConfig(TrainingArguments):
     share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
     row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
     refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
+    lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
+    probe: bool | None = field(
+        default=None,
+        metadata={"help": "Start from a fit on what the untrained network reads; left out, where raters have latent levels."},
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Without dropout: the noise in the labels is modelled already."})
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
@@ -204,13 +210,26 @@ class _Batches(Dataset[dict[str, Any]]):
         trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
         return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
 
+    @staticmethod
+    def _read(rows: Rows) -> int:
+        """Tokens that go through the model."""
+        if not _is_plain(rows.tree, rows.branch, rows.leaves):
+            return int(rows.ids.numel())
+        lengths = (rows.tree >= 0).sum(1).numpy()
+        return sum(len(run) * int(lengths[run[0]]) for run in runs(lengths))
+
     def count(self) -> TokenCount:
         """Tokens of one pass, from the batches as they are laid out."""
-        forward = sum(int(self.rows(i).ids.numel()) for i in range(len(self)))
+        forward = sum(self._read(self.rows(i)) for i in range(len(self)))
         read = np.unique(np.concatenate([p.responses for p in self.pieces]))
         branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
         distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
         return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
+
+
+def _is_plain(tree: Tensor, branch: Tensor, leaves: Tensor) -> bool:
+    """Whether each row is one conversation, so that the usual mask does."""
+    return bool((tree < 1).all() and (branch <= 1).all() and len(leaves) == len(tree))
 
 
 def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
@@ -282,23 +301,44 @@ class FeedbackTrainer(Trainer):
         opened.config.use_cache = False
         self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
         self.head = head_of(head, reward.hidden, self.objective.n_values)
+        if reward.last.weight.dtype == torch.float64:
+            self.head.double()  # else 32 bits, however few the network is in
         if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
             self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
         if args.disable_dropout:
             _disable_dropout(opened)
+        if args.probe or (args.probe is None and self.objective.problem.strata.latent is not None):
+            features = reward.features(self.conversations.of_feedback(train_dataset)).astype(np.float64)
+            self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
         reward.listen(self.head)
         self.reward_model, self.feedback = reward, train_dataset
         network: Any = opened
-        if peft_config is not None:
-            network = transformers_module("peft").get_peft_model(opened, peft_config)
+        peft = transformers_module("peft") if args.lora_r or peft_config is not None else None
+        if peft is not None:
+            peft_config = peft_config or peft.LoraConfig(
+                task_type="SEQ_CLS",
+                r=args.lora_r,
+                lora_alpha=2 * args.lora_r,
+                target_modules="all-linear",
+                modules_to_save=[reward.head_place],
+            )
+            network = peft.get_peft_model(opened, peft_config)
             if args.gradient_checkpointing:
                 opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
+        share = args.share_prompts and reward.causal
+        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
+        held_out = None
+        if eval_dataset is not None:
+            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            held_out = _Batches(eval_dataset, objective, self.conversations, args, share=share)
         refit = _Refit()
         refit.trainer = self
         super().__init__(
             model=network,
             args=args,
             data_collator=_one,
+            train_dataset=batches,
+            eval_dataset=held_out,
             processing_class=processing_class,
             callbacks=[refit, *(callbacks or [])],
             optimizers=optimizers,
@@ -309,16 +349,13 @@ class FeedbackTrainer(Trainer):
         self.table = np.full((train_dataset.n_responses, self.objective.n_values), np.nan)
         """Values (n_responses, k) of each response when it was read last; NaN before."""
         self._read_at = np.full(train_dataset.n_responses, -1)
-        batches = _Batches(train_dataset, self.objective, self.conversations, args, share=args.share_prompts and reward.causal)
-        if batches.share:
-            batches.share = self._agrees(batches.examples())
-        batches.deal()
-        self.train_dataset, self.shares_prompts = batches, batches.share
+        # the model is where it will be trained only now
+        self.shares_prompts = share and self._agrees(batches.examples())
+        for part in (batches, held_out):
+            if part is not None:
+                part.share = self.shares_prompts
+                part.deal()
         self.tokens = batches.count()
-        if eval_dataset is not None:
-            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
-            self.eval_dataset = _Batches(eval_dataset, objective, self.conversations, args, share=batches.share)
-            self.eval_dataset.deal()
 
     def _agrees(self, examples: Sequence[Tree]) -> bool:
         """Whether features are the same read as trees as read one conversation a row; warns where they are not."""
@@ -355,7 +392,7 @@ class FeedbackTrainer(Trainer):
     def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
         out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
-        if not self.reward_model.causal or bool((tree < 1).all() and (branch <= 1).all() and len(inputs["leaves"]) == len(ids)):
+        if _is_plain(tree, branch, inputs["leaves"]):
             return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
         device = next(self.model.parameters()).device
         tree, branch = tree.to(device), branch.to(device)
@@ -631,7 +668,8 @@ def train_network(
     if unknown := sorted(set(network.settings) - known):
         nearest = get_close_matches(unknown[0], sorted(known), 1)
         raise InvalidSetting("settings", unknown[0], f"There is no such setting{f'; did you mean {nearest[0]}?' if nearest else '.'}")
-    args = NetworkConfig(output_dir=str(working), **network.settings)
+    usual: dict[str, Any] = {"eval_strategy": "epoch"} if eval_feedback is not None else {}
+    args = NetworkConfig(output_dir=str(working), **usual | dict(network.settings))
     trainer = FeedbackTrainer(
         network.model, args, train_dataset=feedback, eval_dataset=eval_feedback, people=people, observation=observation, differ=differ,
         head=network.head, callbacks=callbacks,

@@ -78,11 +78,6 @@ class Rows:
     def to_inputs(self) -> dict[str, Tensor]:
         return vars(self).copy()
 
-    @property
-    def plain(self) -> bool:
-        """Whether each row is one conversation, so that the usual mask does."""
-        return bool((self.tree < 1).all() and (self.branch <= 1).all() and len(self.leaves) == len(self.ids))
-
 
 def lay_out(trees: Sequence[Tree], pad: int, *, share: bool = True, row_tokens: int = 0) -> Rows:
     """A batch of trees, one in each row, or as many as fit in `row_tokens`, first fit.

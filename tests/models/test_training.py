@@ -1,0 +1,405 @@
+"""Language models under the one likelihood: the same gradient as a row per judgment, each token read once, runs that can be stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import seamark as sm
+from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
+
+pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+from small_models import save_small, small_model, small_tokenizer  # noqa: E402
+
+from seamark.models.checkpoint import open_classifier, sidecar  # noqa: E402
+from seamark.models.conversations import Conversations, turns_of  # noqa: E402
+from seamark.models.objective import Objective  # noqa: E402
+from seamark.models.training import FeedbackTrainer, NetworkConfig, last_checkpoint, train_network  # noqa: E402
+from seamark.models.trees import Tree, lay_out, seen_mask  # noqa: E402
+
+WORDS = "apple river stone cloud green happy quick brown seven light paper music".split()
+GOOD, BAD = "happy", "stone"
+
+
+def worth(text: str) -> float:
+    return 2.0 * text.split().count(GOOD) - 1.0 * text.split().count(BAD)
+
+
+def society(
+    n_prompts: int = 60, *, seed: int = 0, n_responses: int = 4, n_raters: int = 6, careless: int = 0, length: int = 12
+) -> sm.Feedback:
+    """Pairs among responses to prompts; a response is worth its words. The first `careless` raters answer at random."""
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater")}
+    for p in range(n_prompts):
+        prompt = f"Question {p}: " + " ".join(rng.choice(WORDS, 12))
+        responses = [" ".join(rng.choice(WORDS, rng.integers(4, length))) + f" {i}" for i in range(n_responses)]
+        for i in range(n_responses):
+            for j in range(i):
+                rater = int(rng.integers(n_raters))
+                p_first = 0.5 if rater < careless else 1 / (1 + np.exp(worth(responses[j]) - worth(responses[i])))
+                columns["kind"].append("pair")
+                columns["prompt"].append(prompt)
+                columns["texts"].append([responses[i], responses[j]])
+                columns["outcome"].append("left" if rng.random() < p_first else "right")
+                columns["rater"].append(f"rater {rater}")
+    return sm.Feedback.from_columns(columns)
+
+
+def settings(folder: Path, **more: Any) -> NetworkConfig:
+    usual = {
+        "tokens_per_batch": 1500,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "logging_steps": 1000,
+    }
+    return NetworkConfig(output_dir=str(folder), **usual | more)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return small_tokenizer([" ".join(WORDS)] * 3)
+
+
+# ---------------------------------------------------------------------------------------------- the gradient
+
+
+def all_kinds() -> sm.Feedback:
+    """Ties, strengths, ratings, thumbs, a choice among three and a ranking, by raters of two groups in a known order."""
+    rng = np.random.default_rng(1)
+    rows: list[dict[str, Any]] = []
+    for p in range(4):
+        prompt = f"Question {p}: " + " ".join(rng.choice(WORDS, 8))
+        texts = [" ".join(rng.choice(WORDS, rng.integers(3, 9))) + f" {i}" for i in range(4)]
+        for r in range(4):
+            who = {"outcome": "answered", "prompt": prompt, "rater": f"rater {r}", "group": "ab"[r % 2], "order_known": True}
+            rows += [
+                who | {"kind": "pair", "texts": texts[:2], "outcome": ("left", "right", "tie")[int(rng.integers(3))]},
+                who | {"kind": "pair", "texts": texts[1:3], "outcome": ("left", "right")[int(rng.integers(2))]},
+                who
+                | {"kind": "rating", "texts": texts[r : r + 1], "rating": float(rng.integers(1, 6)), "scale_low": 1.0, "scale_high": 5.0},
+                who | {"kind": "thumbs", "texts": texts[3:], "thumb": bool(rng.integers(2))},
+                who | {"kind": "choice", "texts": texts[:3], "best": int(rng.integers(3))},
+                who | {"kind": "ranking", "texts": texts[:3], "ranks": [int(i) + 1 for i in rng.permutation(3)]},
+            ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return sm.Feedback.from_columns({name: [row.get(name) for row in rows] for name in names})
+
+
+@pytest.mark.parametrize("people", [None, sm.Groups(min_judgments=5), sm.Personas(2)], ids=["same", "groups", "personas"])
+def test_the_gradient_is_that_of_a_row_for_each_judgment(tmp_path: Path, tokenizer: Any, people: Any) -> None:
+    """In float64, against a forward pass for each slot of each judgment alone, differentiated by torch through `observation`'s formulas."""
+    from seamark.models.observation import lapsed, log_probs
+
+    feedback = all_kinds()
+    observation = sm.Observation(effects=[sm.Reliability(), sm.Position()])
+    # GPT-2 computes in the precision of its weights throughout; Llama normalises and rotates in 32 bits
+    model = small_model("gpt2", tokenizer=tokenizer, hidden=16, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0).double()
+    trainer = FeedbackTrainer(
+        model, settings(tmp_path, tokens_per_batch=80), train_dataset=feedback, processing_class=tokenizer, people=people, observation=observation
+    )  # fmt: skip
+    assert trainer.shares_prompts
+    assert len(trainer.train_dataset) > 3
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        trainer.head.weight.normal_()
+    trainer.objective.refit(rng.normal(size=trainer.table.shape))  # raters, position and cut points that are not where they start
+    model.train()
+    model.zero_grad()
+    loss = 0.0
+    for item in range(len(trainer.train_dataset)):
+        one = trainer.compute_loss(model, trainer.train_dataset[item]) / trainer.train_dataset.loss_scale
+        one.backward()
+        loss += one.item()
+    shared = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    model.zero_grad()
+    objective, search = trainer.objective, trainer.objective.search
+    likelihood, tokens = objective.likelihood, trainer.train_dataset.tokens
+    t = search.x[likelihood.shape]
+    expected = 0.0
+    for c in likelihood.cells:
+        b = c.block
+        shift = (c.D.times(search.x[likelihood.shifts])).reshape(len(b.who), -1)
+        for j in range(len(b.who)):
+            values = []
+            for code in b.shown[j]:  # each slot of each judgment on its own, as the stock model reads it
+                ids = torch.from_numpy(tokens[code].astype(np.int64))[None]
+                hidden = model.base_model(input_ids=ids).last_hidden_state[0, -1]
+                values.append(trainer.head.weight @ hidden)
+            u = torch.stack(values) @ torch.from_numpy(objective.loadings[b.group[j]])
+            contrast = torch.from_numpy(c.K) @ u
+            total = torch.zeros((), dtype=torch.float64)
+            for q, mass in enumerate(search.posterior[b.who[j]]):
+                if mass > 0:
+                    z = search.nodes.slope[b.who[j], q] * contrast + torch.from_numpy(shift[j])
+                    theta = torch.from_numpy(t[c.shape])
+                    log_p = log_probs(b.family, z[None], theta)
+                    log_p = lapsed(log_p, b.family.n_outcomes, torch.tensor(t[-1]))[0, int(b.outcome[j])]
+                    total = total - mass * b.count[j] * log_p
+            total.backward()
+            expected += total.item()
+    assert loss == pytest.approx(expected, rel=1e-9)
+    for name, p in model.named_parameters():
+        np.testing.assert_allclose(shared[name], p.grad, atol=1e-9 * max(1.0, float(p.grad.abs().max())), err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------------- reading each token once
+
+
+def values_of(trainer: FeedbackTrainer, *, share: bool) -> np.ndarray:
+    batches = trainer.train_dataset
+    batches.share = share
+    batches.deal()
+    return trainer.values(batches)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "gpt2"])
+def test_sharing_a_prompt_changes_no_value(tmp_path: Path, tokenizer: Any, kind: str) -> None:
+    model = small_model(kind, tokenizer=tokenizer)
+    trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=society(12), processing_class=tokenizer)
+    assert trainer.shares_prompts
+    with torch.no_grad():
+        trainer.head.weight.normal_()
+    shared, alone = values_of(trainer, share=True), values_of(trainer, share=False)
+    np.testing.assert_allclose(shared, alone, atol=2e-5 * alone.std())
+    # and they are those of the stock model, a conversation at a time
+    ids = [torch.from_numpy(t.astype(np.int64))[None] for t in trainer.train_dataset.tokens]
+    hidden = torch.stack([model.base_model(input_ids=i).last_hidden_state[0, -1] for i in ids])
+    np.testing.assert_allclose(alone[:, 0], (hidden @ trainer.head.weight[0]).detach().numpy(), atol=2e-5 * alone.std())
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("bloom", {}), ("mistral", {"sliding_window": 8})], ids=["ALiBi", "a sliding window shorter than the conversations"]
+)
+def test_a_model_that_reads_trees_otherwise_is_read_plainly(tmp_path: Path, tokenizer: Any, kind: str, more: dict[str, Any]) -> None:
+    model = small_model(kind, tokenizer=tokenizer, **more)
+    with pytest.warns(UserWarning, match="Every conversation is read on its own"):
+        trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=society(8), processing_class=tokenizer)
+    assert not trainer.shares_prompts
+    assert trainer.tokens.forward >= trainer.tokens.conversations
+
+
+def test_each_distinct_token_is_read_once(tmp_path: Path, tokenizer: Any) -> None:
+    """Causal models read a prompt once and a response once; encoders, whose prompt depends on the response, each conversation once."""
+    feedback = society(200, n_responses=4)
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, tokens_per_batch=4096), train_dataset=feedback, processing_class=tokenizer
+    )  # fmt: skip
+    tokens = trainer.train_dataset.tokens
+    prompt = feedback.responses["prompt"].to_numpy()
+    distinct = 0  # counted otherwise: a set of prefixes, as a trie has nodes, down to where all of a prompt part
+    for code in np.unique(prompt):
+        mine = [tokens[i] for i in np.flatnonzero(prompt == code)]
+        trunk = next(i for i in range(99) if len({t[i] if i < len(t) - 1 else -1 for t in mine}) > 1 or any(i >= len(t) - 1 for t in mine))
+        distinct += trunk + sum(len(t) - trunk for t in mine)
+    assert trainer.tokens.distinct == distinct
+    assert trainer.tokens.forward <= 1.05 * distinct
+    assert trainer.tokens.judgments == feedback.n_judgments == 1200
+    words = small_tokenizer([" ".join(WORDS)] * 3, bert=True)
+    encoder = FeedbackTrainer(small_model("bert", tokenizer=words), settings(tmp_path), train_dataset=feedback, processing_class=words)
+    assert encoder.tokens.conversations == sum(len(t) for t in encoder.train_dataset.tokens)
+    assert encoder.tokens.forward <= 1.05 * encoder.tokens.conversations
+
+
+def test_packed_rows_give_the_same_values(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = society(12)
+    plain, packed = (
+        FeedbackTrainer(
+            small_model("llama", tokenizer=tokenizer), settings(tmp_path, row_tokens=n), train_dataset=feedback, processing_class=tokenizer
+        )
+        for n in (0, 400)
+    )
+    assert packed.train_dataset[0]["tree"].max() > 0
+    np.testing.assert_allclose(packed.values(), plain.values(), atol=1e-6)
+
+
+def test_a_prompt_with_too_many_responses_is_dealt_into_parts(tmp_path: Path, tokenizer: Any) -> None:
+    """Every judgment is in one batch, whose responses fit the budget or are two."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, 12)) + f" {i}" for i in range(40)]
+    pairs = [(int(i), int(j)) for i, j in rng.integers(40, size=(300, 2)) if i != j]
+    feedback = sm.Feedback.from_columns(
+        {
+            "kind": ["pair"] * len(pairs),
+            "prompt": ["one prompt"] * len(pairs),
+            "texts": [[texts[i], texts[j]] for i, j in pairs],
+            "outcome": [("left", "right")[int(rng.integers(2))] for _ in pairs],
+        }
+    )
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, tokens_per_batch=200), train_dataset=feedback, processing_class=tokenizer
+    )  # fmt: skip
+    batches = trainer.train_dataset
+    assert len(batches) > 5
+    rows = np.concatenate([batches[i]["cells"][0].numpy() for i in range(len(batches))])
+    assert sorted(rows) == list(range(len(trainer.objective.cells(0).group)))
+    for i in range(len(batches)):
+        item = batches[i]
+        assert item["ids"].numel() <= 200
+        shown = trainer.objective.cells(0).block.shown[item["cells"][0].numpy()]
+        assert set(shown.ravel()) == set(item["responses"].numpy())
+
+
+def test_a_token_sees_its_own_branch_and_the_trunk() -> None:
+    trees = [Tree.of([np.array(p, dtype=np.int32) for p in ([1, 2, 3, 4], [1, 2, 5])]), Tree.of([np.array([7, 8], dtype=np.int32)])]
+    rows = lay_out([*trees, Tree.of([np.arange(1, 10, dtype=np.int32)])], 0, row_tokens=9)
+    assert rows.ids.tolist() == [[1, 2, 3, 4, 5, 7, 8, 0, 0], list(range(1, 10))]
+    assert rows.positions[0].tolist() == [0, 1, 2, 3, 2, 0, 1, 0, 0]
+    assert rows.leaves.tolist() == [3, 4, 6, 17]
+    sees = (seen_mask(rows.tree, rows.branch, torch.float32)[0, 0] == 0).int().tolist()
+    assert sees == [
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- what it learns
+
+
+def test_it_learns_what_was_planted_and_who_is_careless(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = society(150, careless=2)
+    train, test = feedback.split(by="prompt", seed=0)
+    observation = sm.Observation(effects=[sm.Reliability()])
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, learning_rate=5e-3, num_train_epochs=6), train_dataset=train, eval_dataset=test,
+        processing_class=tokenizer, observation=observation,
+    )  # fmt: skip
+    trainer.train()
+    trainer.refit()
+    values = trainer.values(trainer.eval_dataset)[:, 0]
+    truth = np.array([worth(t) for t in test.responses["text"]])
+    assert np.corrcoef(values, truth)[0, 1] > 0.8
+    slopes = trainer.objective.search
+    mean = (slopes.posterior * slopes.nodes.slope).sum(1)[:6]
+    careless = np.array([name in ("rater 0", "rater 1") for name in train.raters["id"]])
+    assert mean[careless].max() < 0.5 * mean[~careless].min()
+
+
+def test_personas_with_opposite_tastes_are_told_apart(tmp_path: Path, tokenizer: Any) -> None:
+    rng = np.random.default_rng(3)
+    rows: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater")}
+    for p in range(80):
+        texts = [" ".join(rng.choice(WORDS, rng.integers(4, 12))) + f" {i}" for i in range(2)]
+        for r in rng.choice(12, 6, replace=False):
+            gap = (worth(texts[0]) - worth(texts[1])) * (1 if r < 6 else -1)
+            for name, value in zip(
+                rows, ("pair", f"Q{p}", texts, "left" if rng.random() < 1 / (1 + np.exp(-gap)) else "right", f"r{r}"), strict=True
+            ):
+                rows[name].append(value)
+    feedback = sm.Feedback.from_columns(rows)
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, learning_rate=3e-3, num_train_epochs=3), train_dataset=feedback,
+        processing_class=tokenizer, people=sm.Personas(2), observation=sm.Observation(effects=[]),
+    )  # fmt: skip
+    trainer.train()
+    trainer.refit()
+    member = trainer.objective.search.posterior[:-1, 0].reshape(12, 2)[:, 0]
+    first = np.array([int(name[1:]) < 6 for name in feedback.raters["id"]])
+    assert abs(member[first].mean() - member[~first].mean()) > 0.9
+    values, truth = trainer.values(), np.array([worth(t) for t in feedback.responses["text"]])
+    own = values[:, :1] + values[:, 1:]
+    correlation = [np.corrcoef(own[:, i], truth)[0, 1] for i in range(2)]
+    assert min(correlation) < -0.7
+    assert max(correlation) > 0.7
+
+
+# ---------------------------------------------------------------------------------------------- stopping and going on
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import os, signal, pickle
+from pathlib import Path
+import numpy as np
+from test_training import settings, small_model, small_tokenizer, society, WORDS, FeedbackTrainer
+from transformers import TrainerCallback
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    tokenizer = small_tokenizer([" ".join(WORDS)] * 3)
+    accumulate = int(sys.argv[3])
+    args = settings(Path(sys.argv[1]), tokens_per_batch=480, num_train_epochs=2, learning_rate=1e-3, save_strategy="steps", save_steps=3,
+                    gradient_accumulation_steps=accumulate, warmup_steps=0)
+    trainer = FeedbackTrainer(small_model("llama", tokenizer=tokenizer), args, train_dataset=society(24, careless=2), processing_class=tokenizer,
+                              callbacks=[Stop()])
+    trainer.train(resume_from_checkpoint=True)
+    values = trainer.values()
+    if args.process_index == 0:
+        np.savez(Path(sys.argv[1]) / "end.npz", values=values, posterior=trainer.objective.search.posterior,
+                 weights=np.concatenate([p.detach().numpy().ravel() for p in trainer.reward_model.model.parameters()]),
+                 steps=trainer.state.global_step, batches=len(trainer.train_dataset))
+"""
+
+
+def run_script(folder: Path, *, kill_at: int = -1, accumulate: int = 1, processes: int = 1) -> int:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = folder.parent / "run.py"
+    script.write_text(SCRIPT.format(paths=paths), encoding="utf-8")
+    launch = [sys.executable, str(script)]
+    if processes > 1:
+        launch = [
+            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
+        ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*launch, str(folder), str(kill_at), str(accumulate)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+    return done.returncode
+
+
+def test_a_killed_run_goes_on_from_its_last_save_and_ends_where_it_would_have(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_script(whole) == 0
+    assert run_script(killed, kill_at=8) == -signal.SIGKILL
+    last = last_checkpoint(killed)
+    assert last is not None
+    assert last.endswith("checkpoint-6")  # a save every three steps, killed at the eighth: two are lost
+    (killed / "checkpoint-7").mkdir()  # one that was being written when the run ended is passed over
+    (killed / "checkpoint-7" / "trainer_state.json").write_text("{", encoding="utf-8")
+    assert run_script(killed) == 0
+    one, two = np.load(whole / "end.npz"), np.load(killed / "end.npz")
+    assert one["steps"] == two["steps"] > 8
+    np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-7)
+    np.testing.assert_allclose(two["posterior"], one["posterior"], atol=1e-7)
+
+
+def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
+    """The same steps: two processes with a batch each, or one with two batches to a step."""
+    assert run_script(tmp_path / "one", accumulate=2) == 0
+    assert run_script(tmp_path / "two", processes=2) == 0
+    one, two = np.load(tmp_path / "one" / "end.npz"), np.load(tmp_path / "two" / "end.npz")
+    assert one["batches"] % 2 == 0
+    assert one["steps"] == two["steps"]
+    np.testing.assert_allclose(two["weights"], one["weights"], atol=2e-5)
+    np.testing.assert_allclose(two["values"], one["values"], atol=2e-4)
+    np.testing.assert_allclose(two["posterior"], one["posterior"], atol=1e-3)
