@@ -425,8 +425,11 @@ def trained(
     train: sm.Feedback, held: sm.Feedback, name: str, method: str, *, encoder: str, n: int, epochs: int, seed: int, rates: Sequence[float]
 ) -> tuple[Scored, float, dict[float, float]]:
     """(held-out predictions, learning rate, log loss of each rate on a fifth of the training units)."""
+    import transformers
     from transformers import AutoTokenizer
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     train_it: Callable[..., Callable[[Sequence[str], Sequence[str]], Array]] = train_trl if method == "trl" else train_seamark
     more = {"on_pairs": True} if method == "seamark-pairs" else {}

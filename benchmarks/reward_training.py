@@ -84,7 +84,7 @@ CASES: tuple[Case, ...] = (
         goals=(("tokens", 1.05), ("speed", 1.45)),
         tokens_per_batch=4864,
     ),
-    Case("chat", "short chat, ragged lengths, two responses", 96, 0, 0, goals=(("tokens", 1.05), ("speed", 2.0))),
+    Case("chat", "short chat, ragged lengths, two responses", 384, 0, 0, goals=(("tokens", 1.05), ("speed", 2.0))),
     Case(
         "rlhf",
         "four responses a prompt, all six pairs, three raters; 400 and 100 tokens",
