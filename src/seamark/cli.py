@@ -260,9 +260,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Does the fit predict judgments it has not seen?"""
     import seamark.checks
-    from seamark.models.result import Fit
+    from seamark.reward import open_fit
 
-    fitted = Fit.load(fit)
+    fitted = open_fit(fit)
     feedback = _read(source, format, columns, on_error, axis, seed)
     learned = _read(train, format, columns, on_error, axis, seed) if train else None
     findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
@@ -271,31 +271,45 @@ def evaluate(
 
 @app.command()
 def export(
-    fit: FitFolder, source: Source,
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows.")],
+    fit: FitFolder,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Judgments whose pairs are written; not with --to hf.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows, or with --to hf a folder.")] = Path("signal.jsonl"),
+    to: Annotated[
+        str, typer.Option("--to", help="rows: preferences for TRL; hf: a reward model that transformers, TRL, OpenRLHF and vLLM load.")
+    ] = "rows",
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", charter: CharterOption = None,
     valid_until: ValidUntil = None,
     allow_expired: Annotated[bool, typer.Option("--allow-expired", help="Write it although the charter's valid_until has passed.")] = False,
     axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Write the training signal: prompt, chosen, rejected, margin, p_chosen, weight and the doubts."""
-    from seamark.models.result import Fit
+    """Write the training signal: rows (prompt, chosen, rejected, margin, p_chosen, weight, the doubts), or a reward model."""
     from seamark.outputs import require_file_place
-    from seamark.reward import export_signal
+    from seamark.reward import export_reward_model, export_signal, open_fit
 
+    if to not in ("rows", "hf"):
+        raise InvalidSetting("--to", to, "Use rows or hf.")
+    if (to == "hf") != (source is None):
+        raise InvalidSetting(
+            "SOURCE", source, "Name the judgments whose pairs are written." if to == "rows" else "--to hf needs the fit alone."
+        )
+    chosen = _chosen(charter, valid_until)
+    stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
+    signed: dict[str, Any] = {"charter": chosen.title, "charter_signed": chosen.signed}
+    if source is None:
+        made = export_reward_model(open_fit(fit), out, charter=chosen, allow_expired=allow_expired)
+        _say(
+            as_json, f"reward model: {out} (intercept {made['intercept']:+.3f}, in seamark.json){stamp}\nnext: seamark check-parity {out}",
+            reward_model=str(out), **made, **signed,
+        )  # fmt: skip
+        return
     require_file_place(out)
     if any(_holds(place, out) for place in (Path(source), fit)):
         raise InvalidSetting("--out", str(out), "It is, or is part of, what is read, and would be lost. Give another name.")
-    chosen = _chosen(charter, valid_until)
     feedback = _read(source, format, columns, on_error, axis, seed)
-    written = export_signal(Fit.load(fit), feedback, out, charter=chosen, allow_expired=allow_expired)
-    stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
+    written = export_signal(open_fit(fit), feedback, out, charter=chosen, allow_expired=allow_expired)
     if not as_json:
         _print_skipped(feedback.report.skipped)
-    _say(
-        as_json, f"{written}: {out}{stamp}",
-        signal=str(out), n_rows=written.n_rows, left_out=written.left_out, charter=chosen.title, charter_signed=chosen.signed,
-    )  # fmt: skip
+    _say(as_json, f"{written}: {out}{stamp}", signal=str(out), n_rows=written.n_rows, left_out=written.left_out, **signed)
 
 
 @app.command()

@@ -7,9 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,16 @@ from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
 pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
+from transformers import TrainerCallback  # noqa: E402
+
 from small_models import save_small, small_model, small_tokenizer  # noqa: E402
 
-from seamark.models.checkpoint import open_classifier, sidecar  # noqa: E402
-from seamark.models.conversations import Conversations, turns_of  # noqa: E402
-from seamark.models.objective import Objective  # noqa: E402
+from seamark.models.checkpoint import open_classifier, open_reader, sidecar  # noqa: E402
+from seamark.models.conversations import Conversations  # noqa: E402
 from seamark.models.training import FeedbackTrainer, NetworkConfig, last_checkpoint, train_network  # noqa: E402
 from seamark.models.trees import Tree, lay_out, seen_mask  # noqa: E402
 
-WORDS = "apple river stone cloud green happy quick brown seven light paper music".split()
+WORDS = ["apple", "river", "stone", "cloud", "green", "happy", "quick", "brown", "seven", "light", "paper", "music"]
 GOOD, BAD = "happy", "stone"
 
 
@@ -43,7 +41,7 @@ def society(
 ) -> sm.Feedback:
     """Pairs among responses to prompts; a response is worth its words. The first `careless` raters answer at random."""
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "rater", "group")}
     for p in range(n_prompts):
         prompt = f"Question {p}: " + " ".join(rng.choice(WORDS, 12))
         responses = [" ".join(rng.choice(WORDS, rng.integers(4, length))) + f" {i}" for i in range(n_responses)]
@@ -56,6 +54,7 @@ def society(
                 columns["texts"].append([responses[i], responses[j]])
                 columns["outcome"].append("left" if rng.random() < p_first else "right")
                 columns["rater"].append(f"rater {rater}")
+                columns["group"].append("even" if rater % 2 == 0 else "odd")
     return sm.Feedback.from_columns(columns)
 
 
@@ -403,3 +402,167 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(two["weights"], one["weights"], atol=2e-5)
     np.testing.assert_allclose(two["values"], one["values"], atol=2e-4)
     np.testing.assert_allclose(two["posterior"], one["posterior"], atol=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------- adapters, precision, settings
+
+
+def test_adapters_are_trained_with_the_head_and_become_part_of_the_weights(tmp_path: Path, tokenizer: Any) -> None:
+    """The head of a LoRA run is trained in full and is in what is written: what is read from the folder is what the trainer gave."""
+    feedback = society(40)
+    base = save_small(tmp_path / "base", tokenizer=tokenizer)
+    network = sm.Network(
+        str(base), str(tmp_path / "rm"), settings={"lora_r": 4, "learning_rate": 1e-2, "num_train_epochs": 3, "tokens_per_batch": 1500, "use_cpu": True, "disable_tqdm": True}
+    )  # fmt: skip
+    values: dict[str, np.ndarray] = {}
+
+    class Keep(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            values["before"] = {name: p.detach().clone() for name, p in given["model"].named_parameters()}  # type: ignore[assignment]
+
+    folder = train_network(feedback, network, callbacks=[Keep()])
+    names = values["before"]
+    assert any("lora_A" in name for name in names)
+    assert any("modules_to_save" in name and "weight" in name for name in names)
+    model, before = open_classifier(str(folder)), open_classifier(str(base))
+    assert not torch.allclose(model.model.layers[0].self_attn.q_proj.weight, before.model.layers[0].self_attn.q_proj.weight)
+    said = sidecar(folder)
+    scores = (
+        open_reader(str(folder)).reward.features(Conversations.of(tokenizer, positions=2048).of_feedback(feedback))
+        @ model.score.weight[0].detach().numpy()
+    )
+    assert scores.mean() == pytest.approx(said["responses"]["mean"], abs=1e-4)
+    assert scores.std() == pytest.approx(said["responses"]["sd"], rel=1e-3)
+    truth = np.array([worth(t) for t in feedback.responses["text"]])
+    assert np.corrcoef(scores, truth)[0, 1] > 0.5
+
+
+def test_half_precision_trains_and_checkpointing_changes_nothing(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = society(16)
+    losses = {}
+    for name, more in {"plain": {}, "bf16": {"bf16": True}, "checkpointing": {"activation_checkpointing": True}}.items():
+        trainer = FeedbackTrainer(
+            small_model("llama", tokenizer=tokenizer), settings(tmp_path / name, **more), train_dataset=feedback, processing_class=tokenizer
+        )
+        losses[name] = trainer.train().training_loss
+    assert losses["checkpointing"] == pytest.approx(losses["plain"], abs=1e-6)
+    assert losses["bf16"] == pytest.approx(losses["plain"], abs=2e-2)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_encoders_are_trained_as_their_class_reads_them(tmp_path: Path, kind: str) -> None:
+    words = small_tokenizer([" ".join(WORDS)] * 3, bert=True)
+    model = small_model(kind, tokenizer=words)
+    stock = small_model(kind, tokenizer=words)
+    feedback = society(20)
+    trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=feedback, processing_class=words)
+    assert not trainer.shares_prompts
+    with torch.no_grad():
+        stock.eval()
+        last = stock.classifier
+        last.bias.zero_()
+        trainer.head.weight.copy_(last.weight)
+        expected = [float(stock(input_ids=torch.from_numpy(t.astype(np.int64))[None]).logits[0, 0]) for t in trainer.train_dataset.tokens]
+    np.testing.assert_allclose(trainer.values()[:, 0], expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def trainer_of(tmp_path: Path, feedback: sm.Feedback, tokenizer: Any, **more: Any) -> FeedbackTrainer:
+    return FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, **more), train_dataset=feedback, processing_class=tokenizer
+    )
+
+
+def pairs(*rows: tuple[Any, str, str]) -> sm.Feedback:
+    return sm.Feedback.from_columns(
+        {
+            "kind": ["pair"] * len(rows),
+            "prompt": [p if isinstance(p, str) else json.dumps(p) for p, *_ in rows],
+            "prompt_is_messages": [not isinstance(p, str) for p, *_ in rows],
+            "texts": [[a, b] for _, a, b in rows],
+            "outcome": ["left"] * len(rows),
+        }
+    )
+
+
+def test_a_tokenizer_without_a_pad_token_is_refused_and_given_one_by_name(tmp_path: Path) -> None:
+    tokenizer = small_tokenizer()
+    tokenizer.pad_token = None
+    feedback = pairs(("a question", "one answer", "another"))
+    with pytest.raises(InvalidSetting, match=r"pad_token is None\. The tokenizer has none.*pad_token='<pad>' adds it"):
+        trainer_of(tmp_path, feedback, tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    with pytest.raises(InvalidSetting, match=r"pad_token is '</s>'\. It is also the token that ends a text"):
+        trainer_of(tmp_path, feedback, tokenizer)
+    trainer = trainer_of(tmp_path, feedback, tokenizer, pad_token="<padding>")
+    assert trainer.model.config.pad_token_id == tokenizer.convert_tokens_to_ids("<padding>") != tokenizer.eos_token_id
+    assert trainer.model.get_input_embeddings().weight.shape[0] >= len(tokenizer)
+
+
+def test_a_conversation_longer_than_the_model_reads_is_refused_or_cut(tmp_path: Path, tokenizer: Any) -> None:
+    feedback = pairs(("word " * 80, "one answer", "another"), ("short", "one answer", "another"))
+    with pytest.raises(InvalidSetting, match=r"max_length is 40\. 2 of 4 conversations are longer; the longest has \d+ tokens"):
+        trainer_of(tmp_path, feedback, tokenizer, max_length=40)
+    cut = trainer_of(tmp_path, feedback, tokenizer, max_length=40, overlong="cut")
+    assert max(len(t) for t in cut.train_dataset.tokens) == 40
+    assert tokenizer.decode(cut.train_dataset.tokens[0]).rstrip().endswith("one answer</s>")
+    with pytest.raises(InvalidSetting, match=r"max_length is 4096\. The model has 2048 positions"):
+        trainer_of(tmp_path, feedback, tokenizer, max_length=4096)
+
+
+def test_an_empty_response_and_one_cut_to_its_rival_are_refused(tmp_path: Path, tokenizer: Any) -> None:
+    with pytest.raises(SeamarkError, match=r"1 of 4 responses are empty \(to the prompts 'second'\)"):
+        trainer_of(tmp_path, pairs(("first", "one", "two"), ("second", "one", " ")), tokenizer)
+    same = "the same end of both answers that is longer than what is read of them, far longer than that"
+    with pytest.raises(SeamarkError, match="1 responses are the same tokens as another to the same prompt once they are cut"):
+        trainer_of(tmp_path, pairs(("first", "one " + same, "two " + same)), tokenizer, max_length=12, overlong="cut")
+
+
+def test_turns_and_plain_prompts_do_not_mix(tmp_path: Path, tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": "a question"}]
+    with pytest.raises(SeamarkError, match="1 of 2 prompts are turns of a conversation .* turn one kind into the other before loading"):
+        trainer_of(tmp_path, pairs((turns, "one", "two"), ("plain", "one", "two")), tokenizer)
+    one, two = (trainer_of(tmp_path, pairs((prompt, "one", "two")), tokenizer) for prompt in (turns, "a question"))
+    assert [t.tolist() for t in one.train_dataset.tokens] == [
+        t.tolist() for t in two.train_dataset.tokens
+    ]  # a plain prompt is the user's turn
+
+
+def test_a_template_that_cannot_render_the_turns_says_which(tmp_path: Path) -> None:
+    strict = small_tokenizer()
+    strict.chat_template = "{% if messages[0]['role'] != 'user' %}{{ raise_exception('user first') }}{% endif %}" + strict.chat_template
+    turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "a question"}]
+    with pytest.raises(SeamarkError, match=r"cannot render a conversation of system, user, assistant \(user first\)"):
+        trainer_of(tmp_path, pairs((turns, "one", "two")), strict)
+
+
+def test_a_model_without_a_reward_head_is_trained_but_never_scored(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import AutoModelForCausalLM
+
+    whole = small_model("llama", tokenizer=tokenizer)
+    AutoModelForCausalLM.from_config(whole.config).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    with pytest.raises(
+        UnreadableSource, match=r"it has no reward head \(score\.weight is missing\), and a random one would score at random"
+    ):
+        open_classifier(str(tmp_path / "lm"))
+    with pytest.raises(UnreadableSource, match="no reward head"):
+        sm.Reward(str(tmp_path / "lm"))
+    FeedbackTrainer(str(tmp_path / "lm"), settings(tmp_path), train_dataset=pairs(("q", "one", "two")))
+
+
+def test_settings_that_do_not_exist_or_contradict_are_refused(tmp_path: Path) -> None:
+    feedback = pairs(("q", "one", "two"))
+    with pytest.raises(InvalidSetting, match="There is no such setting; did you mean learning_rate"):
+        train_network(feedback, sm.Network("model", str(tmp_path / "out"), settings={"learningrate": 1}))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InvalidSetting, match="Batches are made by tokens"):
+        settings(tmp_path, per_device_train_batch_size=4)
+    with pytest.raises(InvalidSetting, match="tokens_per_batch is 0"):
+        settings(tmp_path, tokens_per_batch=0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(InvalidSetting, match="something else in it"):
+        train_network(feedback, sm.Network("model", str(tmp_path / "full")))

@@ -156,6 +156,9 @@ def check_numbers(fit: Fit, held_out: Feedback) -> list[Finding]:
 
 def check_convergence(fit: Fit) -> Finding:
     """Whether the optimiser reached the mode, and how far it still was."""
+    if not fit.knows_ignorance:
+        why = "It is a reward model that was trained elsewhere, and says nothing of how that ended."
+        return Finding.not_applicable("convergence", "Whether the fit converged cannot be told.", why)
     c = fit.convergence
     steps = counted(c.iterations, "iteration")
     step = f"the last step is {c.decrement:.2g} standard errors long"
@@ -268,6 +271,9 @@ def check_effects(fit: Fit) -> list[Finding]:
 
 def check_doubts(fit: Fit, feedback: Feedback, *, limit: int = 5000, seed: int = 0) -> Finding:
     """How the doubt about the next careful judgment divides into noise, disagreement and ignorance, over the pairs compared."""
+    if not fit.knows_ignorance:
+        why = "It is a reward model that was trained elsewhere, and says nothing of its own doubt."
+        return Finding.not_applicable("doubts", "The three doubts cannot be told.", why)
     compared = compare(feedback, seed=seed).most_direct()
     low, high = np.minimum(compared.left, compared.right), np.maximum(compared.left, compared.right)
     pairs = pl.DataFrame({"low": low, "high": high, "prompt": compared.prompt}).filter(pl.col("low") < pl.col("high"))

@@ -276,8 +276,7 @@ def save_reward_model(
     parent, _, leaf = trained.head_name.rpartition(".")
     owner = model.get_submodule(parent) if parent else model
     vars(model).pop("forward", None)
-    if not trained.causal:
-        del model.value_head
+    model._modules.pop("value_head", None)
     dtype = next(p.dtype for p in model.base_model.parameters() if p.is_floating_point())
     stock = torch.nn.Linear(len(weight), 1, bias=not trained.causal, dtype=dtype)
     with torch.no_grad():

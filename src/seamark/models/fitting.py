@@ -7,24 +7,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.errors import InvalidSetting, MissingExtra, NotConverged
+from seamark.errors import InvalidSetting, MissingExtra, NotConverged, UnreadableSource
 from seamark.models.coverage import unsupported
 from seamark.models.likelihood import Likelihood
-from seamark.models.observation import Missing, Observation
+from seamark.models.observation import Choice, Missing, Observation
 from seamark.models.people import People, Same, walk_factor
 from seamark.models.posterior import State, covariance
 from seamark.models.problem import Problem, pose
-from seamark.models.result import RATER_COLUMNS, Fit, Parameter, latent_summary
+from seamark.models.result import RATER_COLUMNS, Convergence, Fit, Parameter, latent_summary
 from seamark.models.search import optimise
 from seamark.models.slopes import GRID, SHARES, Slopes
 from seamark.models.threads import on_one_thread
-from seamark.models.utility import Context, Dynamic, MultiAxis, Network, Utility
+from seamark.models.utility import Basis, Context, Dynamic, FeatureMap, MultiAxis, Network, Utility
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -278,6 +279,50 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
     # levels that data does not tell apart say nothing of whether answers differ by taste or by noise
     apart = found.separates and not summary.collapsed
     return replace(found, latent=summary, separates=apart, notes=(*found.notes, *((summary.alarm,) if summary.alarm else ())))
+
+
+def open_reward_model(name: str | Path) -> Fit:
+    """A reward model as a `Fit`: one written by Seamark with the fit of its last layer, any other of one score with its score alone.
+
+    Of the second kind nothing is known but the values: there are no raters, no intervals, and its score is taken to be in logits, as
+    that of a model trained by Bradley & Terry's likelihood is. What evaluates and uses a fit takes it like any other.
+
+    Raises
+    ------
+    UnreadableSource
+        If there is no such model, it has no reward head, or that gives more than one score.
+    """
+    from seamark.models.checkpoint import RewardModel, open_classifier, sidecar
+    from seamark.models.network import model_folder
+
+    folder = model_folder(str(name))
+    if sidecar(folder) and (folder / "fit" / "fit.json").is_file():
+        return Fit.load(folder / "fit").reading(str(folder))
+    last = RewardModel.of(open_classifier(str(folder))).last
+    if last.out_features != 1:
+        raise UnreadableSource(
+            str(name),
+            f"it gives {last.out_features} scores",
+            "Give a reward model of one score; fit Linear(its folder) for values of your own.",
+        )
+    weight = last.weight.detach().double().numpy()
+    bias, H = 0.0 if last.bias is None else float(last.bias.detach()), weight.shape[1]
+    # what is taken from the features before they are weighed adds the bias
+    centre = -bias * weight[0] / float(weight[0] @ weight[0])
+    nothing, plain = np.zeros(0), Observation(effects=(), lapse=False)
+    features = FeatureMap(str(folder), (), nothing, nothing, centre, np.zeros((2, 0)))
+    state = Convergence(True, 0, 0.0, 0.0, 0.0, float("nan"), ("It was trained elsewhere.",))
+    raters = pl.DataFrame({"rater": pl.Series([], dtype=pl.String)} | {name: pl.Series([], dtype=pl.Float64) for name in RATER_COLUMNS})
+    return Fit(
+        spec={"utility": {"utility": "Network", "model": str(name)}, "people": Same().to_dict(), "observation": plain.to_dict(), "seed": 0},
+        basis=Basis(0, np.zeros((0, H)), (("content", slice(0, H)),), features), trained_on="", factors=(), families={"pair": Choice()},
+        shapes={"pair": slice(0, 0)}, weights=weight, factor=np.zeros((H, 0)), robust=None, shifts=nothing, shift_parts=(), covariates=(),
+        sources=(), shape=nothing, lapse=0.0, parameters=(), raters=raters, slope_nodes=np.ones((1, 1)), slope_weights=np.ones((1, 1)),
+        prior={}, convergence=state,
+        data={"n_judgments": 0, "n_responses": 0, "n_prompts": 0, "n_raters": 0, "left_out": {}, "clustered_by": "prompt", "tastes": {}, "biases": {}},
+        separates=False, notes=("a reward model that was trained elsewhere: nothing is known of its ignorance, or of who was asked",),
+        versions=_versions(),
+    )  # fmt: skip
 
 
 @cache

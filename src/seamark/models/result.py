@@ -217,6 +217,11 @@ class Fit:
             f"{self.data['n_judgments']:,} judgments, {self.convergence.iterations} iterations{state})"
         )
 
+    @property
+    def knows_ignorance(self) -> bool:
+        """Whether there is a posterior: a reward model that was trained elsewhere comes without one."""
+        return self.factor.shape[1] > 0
+
     # ------------------------------------------------------------------ people
 
     @property
@@ -336,6 +341,8 @@ class Fit:
     ) -> Array:
         """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
         rows = self._rows(feedback, at)
+        if not self.knows_ignorance:
+            return np.full(feedback.n_responses, np.nan)
         z, _ = self._population(group_weights, at)
         variance = squared_rows(rows.times(self._seen_factor(group_weights, without, at))) + rows.new * self.new_variance(z)
         return np.where(rows.known, np.sqrt(variance), np.nan)
@@ -371,6 +378,11 @@ class Fit:
             if name in without:
                 seen[columns] = 0.0
         return seen
+
+    def mean_weights(self, group_weights: Mapping[str, float] | None = None, *, without: tuple[str, ...] = ()) -> Array:
+        """(P,) weights of the columns of the basis for the mean person."""
+        z, _ = self._population(group_weights)
+        return z @ self._kept(without)
 
     def _kept(self, without: tuple[str, ...]) -> Array:
         """W with the columns of the named parts set to 0."""
@@ -485,6 +497,8 @@ class Fit:
         """
         rows = self.basis.rows_for(feedback)
         P = self.weights.shape[1]
+        if not self.knows_ignorance:  # as far as anyone can tell
+            return np.where(rows.known, 1.0, np.nan)
         prior, beyond = np.zeros(P), self.new_variance(np.eye(len(self.weights))[0])
         for name, columns in self.basis.parts:
             prior[columns] = self.prior[f"{name}_sd"] ** 2
@@ -500,6 +514,11 @@ class Fit:
         )
 
     # ------------------------------------------------------------------ files
+
+    def reading(self, features: str) -> Fit:
+        """The same fit, whose features are read by the model in another folder."""
+        assert self.basis.features is not None
+        return replace(self, basis=replace(self.basis, features=replace(self.basis.features, features=features)))
 
     def save(self, folder: str | Path) -> None:
         """Write fit.json and arrays.safetensors; `Fit.load` gives the same predictions."""

@@ -10,6 +10,7 @@ mean loss of a judgment in nats, and each judgment weighs the same whatever batc
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -26,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SchedulerType
 
 from seamark.errors import InvalidSetting
@@ -323,7 +324,7 @@ class FeedbackTrainer(Trainer):
                 modules_to_save=[reward.head_place],
             )
             network = peft.get_peft_model(opened, peft_config)
-            if args.gradient_checkpointing:
+            if args.to_dict().get("activation_checkpointing") or args.to_dict().get("gradient_checkpointing"):  # its newer and older name
                 opened.enable_input_require_grads()  # else no gradient reaches adapters through frozen embeddings
         share = args.share_prompts and reward.causal
         batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
@@ -343,6 +344,9 @@ class FeedbackTrainer(Trainer):
             callbacks=[refit, *(callbacks or [])],
             optimizers=optimizers,
         )
+        if args.disable_tqdm:  # what is printed is the caller's; the log goes where progress goes
+            self.remove_callback(PrinterCallback)
+            self.add_callback(_Log())
         # the loss of a batch is scaled by us; Trainer divides by the number of batches in a step
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
@@ -371,8 +375,7 @@ class FeedbackTrainer(Trainer):
                 difference, reason = np.inf, str(error)
             else:
                 difference, reason = float((shared - plain).abs().max() / plain.std().clamp_min(1e-12)), ""
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        if difference <= _TOLERANCE.get(dtype, 5e-2):
+        if difference <= _TOLERANCE.get(self._working_dtype, 5e-2):
             return True
         warnings.warn(
             f"{type(self.model).__name__} reads a response differently when its prompt is shared "
@@ -384,7 +387,8 @@ class FeedbackTrainer(Trainer):
 
     def _features(self, rows: Rows) -> Tensor:
         """(n, .) what the head makes of the features."""
-        found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+        with self._precision():
+            found = self.model(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
         return found["mean"].float().flatten(0, 1)
 
     # ------------------------------------------------------------------ the loss
@@ -401,6 +405,11 @@ class FeedbackTrainer(Trainer):
         else:
             mask = seen_mask(tree, branch, self._working_dtype)
         return out | {"position_ids": inputs["positions"], "attention_mask": mask}
+
+    def _precision(self) -> torch.autocast:
+        """What Trainer computes in while it trains."""
+        half = self.args.bf16 or self.args.fp16
+        return torch.autocast(self.args.device.type, dtype=self._working_dtype if half else None, enabled=half)
 
     @property
     def _working_dtype(self) -> torch.dtype:
@@ -489,7 +498,7 @@ class FeedbackTrainer(Trainer):
         model.eval()
         out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
         mine = range(self.args.process_index, len(batches), self.args.world_size)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self._precision():
             for item in mine:
                 inputs = self._prepare_inputs(batches[item])
                 found = model(**self._model_inputs(inputs))
@@ -591,6 +600,16 @@ class FeedbackTrainer(Trainer):
             self.table, self._read_at = arrays.pop("table"), arrays.pop("read_at").astype(np.int64)
             self.objective.take_up(arrays)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **given)
+
+
+class _Log(TrainerCallback):
+    """A line of the log on stderr."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        del args, control
+        if state.is_world_process_zero:
+            said = {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in (given.get("logs") or {}).items()}
+            print(json.dumps({"step": state.global_step} | said), file=sys.stderr, flush=True)
 
 
 class _Refit(TrainerCallback):

@@ -13,9 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.aggregation import Charter, collective_gaps
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidSetting, UnreadableSource
+from seamark.models.fitting import open_reward_model
 from seamark.models.result import Fit
-from seamark.outputs import whole_file
+from seamark.outputs import whole_file, whole_folder
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -33,7 +34,7 @@ class Scores:
     mean: Array
     """(n,) utility for the mean person of the charter's electorate, relative to the average training response."""
     ignorance: Array
-    """(n,) posterior sd of that utility."""
+    """(n,) posterior sd of that utility; NaN where nothing is known of it (a reward model that was trained elsewhere)."""
     support: Array
     """(n,) share of the prior variance that the data has removed; NaN where the completion cannot be placed."""
     score: Array
@@ -48,13 +49,13 @@ class Reward:
 
     Parameters
     ----------
-    fit : a fit, or the folder of one.
+    fit : a fit, the folder of one, or the folder or hub name of a reward model.
     charter : a charter, the path of one, or None for the written-out default, which is unsigned.
     allow_expired : score although the charter's `valid_until` has passed.
     """
 
     def __init__(self, fit: Fit | str | Path, *, charter: Charter | str | Path | None = None, allow_expired: bool = False) -> None:
-        self.fit = fit if isinstance(fit, Fit) else Fit.load(fit)
+        self.fit = fit if isinstance(fit, Fit) else open_fit(fit)
         self.charter = Charter() if charter is None else charter if isinstance(charter, Charter) else Charter.from_toml(charter)
         self.charter.group_weights(self.fit)  # a charter that names unknown groups fails here, not in training
         self.allow_expired = allow_expired
@@ -102,8 +103,87 @@ class Reward:
         mean = self.fit.utilities(feedback, group_weights=weights, without=without)[code]
         ignorance = self.fit.ignorance(feedback, group_weights=weights, without=without)[code]
         support = self.fit.support(feedback)[code]
-        score = np.where(support >= OUT_OF_SUPPORT, mean - self.charter.ignorance_penalty * ignorance, np.nan)
+        penalty = self.charter.ignorance_penalty * ignorance if self.fit.knows_ignorance else 0.0
+        score = np.where(support >= OUT_OF_SUPPORT, mean - penalty, np.nan)
         return Scores(mean, ignorance, support, score)
+
+
+def open_fit(place: str | Path) -> Fit:
+    """The fit in a folder, or a reward model in a folder or under a hub name as one (`open_reward_model`)."""
+    if (Path(place) / "fit.json").is_file():
+        return Fit.load(place)
+    from seamark.models.network import reads_conversations
+
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        return Fit.load(place)  # says what is missing
+    if not reads_conversations(str(place)):
+        raise UnreadableSource(
+            str(place), "neither a fit nor a reward model", "Give the folder of a fit, or of a model with a reward head."
+        )
+    return open_reward_model(place)
+
+
+def export_reward_model(
+    fit: Fit, folder: str | Path, *, charter: Charter | None = None, allow_expired: bool = False
+) -> dict[str, float | str | None]:
+    """Write the network that a fit reads its features from as a reward model with the charter's one score, for every consumer of those.
+
+    Values are linear in the features, and the charter's person weighs them linearly, so one row of weights holds it all exactly:
+    score = features . (z W), the mean utility less `intercept`, which no reward model of transformers has room for. What is not
+    linear is not in it: the penalty for ignorance, and abstaining out of support; `Reward(folder)` has both, from the fit beside it.
+
+    Returns
+    -------
+    intercept, and the digest of how conversations are read.
+
+    Raises
+    ------
+    InvalidSetting
+        If the fit's features are not those of a language model, or length and style count in the charter: they are not features of it.
+    Expired
+        If the charter's `valid_until` has passed, unless `allow_expired`.
+    """
+    from seamark.models.checkpoint import SIDECAR, RewardModel, open_classifier, open_reader, save_reward_model
+    from seamark.models.network import reads_conversations
+
+    charter = charter or Charter()
+    if not allow_expired:
+        charter.require_valid()
+    features = fit.basis.features
+    if features is None or features.features == "hash" or not reads_conversations(features.features):
+        what = "a table of values" if features is None else features.features
+        raise InvalidSetting(
+            "fit", what, "Its values are not read by a language model: fit with utility=Network(...), or Linear(its folder)."
+        )
+    if features.style_names and "style" not in charter.without():
+        raise InvalidSetting(
+            "style",
+            "counted",
+            "A score of the network alone has no block of length and style: discount style in the charter, or fit with style=False.",
+        )
+    weights = fit.mean_weights(charter.group_weights(fit), without=charter.without())[dict(fit.basis.parts)["content"]]
+    intercept = -float(features.content_mean @ weights)
+    reader = open_reader(features.features)
+    with whole_folder(folder, mark=SIDECAR) as fresh:
+        record = {
+            "seamark": "reward model",
+            "version": 1,
+            "intercept": intercept,
+            "linear_r2": 1.0,
+            "conversations": {
+                "digest": reader.conversations.digest,
+                "longest": reader.conversations.longest,
+                "overlong": reader.conversations.overlong,
+            },
+            "charter": {"title": charter.title, "signed": charter.signed, "valid_until": charter.valid_until and str(charter.valid_until)},
+            "not_folded": ["ignorance penalty", "abstention out of support"],
+            "fit": fit.spec,
+            "versions": fit.versions,
+        }
+        model = RewardModel.of(open_classifier(features.features, fresh_head=True))
+        save_reward_model(model, weights, reader.conversations.tokenizer, fresh, record=record, mean=-intercept)
+        fit.reading(str(Path(folder).resolve())).save(fresh / "fit")
+    return {"intercept": intercept, "digest": reader.conversations.digest}
 
 
 def _text(completion: Text) -> str:
