@@ -113,9 +113,8 @@ def test_ratios_are_made_within_rounds(training: ModuleType, tmp_path: Path) -> 
     assert text.endswith("\nafter\n")
 
 
-def test_without_a_gpu_it_says_so(training: ModuleType, require: Callable[[str, str], Any]) -> None:
-    if require("torch", "Install the extra lm.").cuda.is_available():
-        pytest.skip("there is one here")
+def test_without_a_gpu_it_says_so(training: ModuleType, require: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(require("torch", "Install the extra lm.").cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA device"):
         training.main(["--gpu"])
 
@@ -247,7 +246,9 @@ def test_long_texts_are_cut_at_tokens(quality: ModuleType) -> None:
     assert len(tokenizer(max(responses, key=len), add_special_tokens=False)["input_ids"]) == quality.RESPONSE_TOKENS
 
 
-def test_frozen_methods_score_every_held_out_pair(quality: ModuleType, training: ModuleType, tmp_path: Path, monkeypatch: Any) -> None:
+def test_frozen_methods_score_every_held_out_pair(
+    quality: ModuleType, training: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEAMARK_CACHE", str(tmp_path / "cache"))
     encoder = str(save_small(tmp_path / "encoder", "bert"))
     train, held = next(quality.folds(_feedback(training), "hh", 3))
