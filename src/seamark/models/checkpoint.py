@@ -231,19 +231,14 @@ class RewardModel:
             self.model.value_head = head
             read = _read_pooled(type(self.model).forward)
 
-        def forward(model: Any, input_ids: Tensor, attention_mask: Tensor, leaves: Tensor, lengths: Tensor, **given: Any) -> Any:
-            if attention_mask.dim() == 2:
-                features = _read_in_runs(lambda ids, mask: read(model, ids, mask), input_ids, attention_mask)
-            else:
-                hidden = model.base_model(
-                    input_ids=input_ids, attention_mask=attention_mask, position_ids=given["position_ids"], use_cache=False
-                ).last_hidden_state
-                features = hidden.flatten(0, 1)[leaves]
+        def forward(model: Any, input_ids: Tensor, rows: dict[str, Tensor], **given: Any) -> Any:
+            del given  # what wrappers add of their own
+            features = _read_in_runs(read, _read_trees, model, input_ids, rows)
             # in 32 bits whatever the rest is in: half precision makes ties that are none
             autocast = torch.autocast(features.device.type, enabled=False) if features.device.type in ("cpu", "cuda") else nullcontext()
             with autocast:
                 wide = features if features.dtype == torch.float64 else features.float()
-                return vars((model.score if self.causal else model.value_head)(wide, lengths))
+                return vars((model.score if self.causal else model.value_head)(wide, rows["lengths"]))
 
         self.model.forward = MethodType(forward, self.model)
 
@@ -265,14 +260,45 @@ def runs(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 _PADDED = 1.04
 
 
-def _read_in_runs(read: Callable[[Tensor, Tensor], Tensor], ids: Tensor, mask: Tensor) -> Tensor:
-    """(n, H) features of a batch of conversations padded on the right, read in `runs`."""
+def _read_in_runs(
+    plainly: Callable[..., Tensor], as_trees: Callable[..., Tensor], model: Any, ids: Tensor, rows: dict[str, Tensor]
+) -> Tensor:
+    """(n, H) features of a batch of `trees.Rows`, its rows read in `runs`; where each row is one conversation, the usual mask does."""
     torch = importlib.import_module("torch")
-    lengths = mask.sum(1).cpu().numpy()
-    parts = runs(lengths)
-    found = [read(ids[rows, : lengths[rows[0]]], mask[rows, : lengths[rows[0]]]) for rows in parts]
-    back = np.argsort(np.concatenate(parts))
-    return torch.cat(found)[torch.from_numpy(back).to(ids.device)]
+    used = (rows["tree"] >= 0).sum(1)
+    parts = runs(used.cpu().numpy())
+    row, column = rows["leaves"] // ids.shape[1], rows["leaves"] % ids.shape[1]
+    plain = bool((rows["tree"] < 1).all() and (rows["branch"] <= 1).all() and len(row) == len(ids))
+    found: list[Tensor] = []
+    order: list[Tensor] = []
+    for part in parts:
+        here, width = torch.from_numpy(part).to(ids.device), int(used[part[0]])
+        if plain:
+            mask = (rows["tree"][here, :width] >= 0).long()
+            found.append(plainly(model, ids[here, :width], mask))
+            order.append(here)
+            continue
+        place = torch.full((len(ids),), -1, device=ids.device)
+        place[here] = torch.arange(len(here), device=ids.device)
+        leaves = torch.nonzero(place[row] >= 0)[:, 0]
+        hidden = as_trees(model, ids[here, :width], *(rows[name][here, :width] for name in ("positions", "tree", "branch")))
+        found.append(hidden[place[row[leaves]], column[leaves]])
+        order.append(leaves)
+    return torch.cat(found)[torch.argsort(torch.cat(order))]
+
+
+def _read_trees(model: Any, ids: Tensor, positions: Tensor, tree: Tensor, branch: Tensor) -> Tensor:
+    """(rows, tokens, H) hidden states under the mask of trees."""
+    from seamark.models.trees import block_mask, seen_mask
+
+    torch = importlib.import_module("torch")
+    if model.config._attn_implementation == "flex_attention":
+        mask = block_mask(tree, branch)
+    else:
+        kind = ids.device.type
+        half = torch.is_autocast_enabled(kind)
+        mask = seen_mask(tree, branch, torch.get_autocast_dtype(kind) if half else model.get_input_embeddings().weight.dtype)
+    return model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
 
 
 def _read_last_tokens(model: Any, ids: Tensor, mask: Tensor) -> Tensor:

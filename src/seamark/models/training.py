@@ -47,7 +47,7 @@ from seamark.models.heads import Values, head_of
 from seamark.models.objective import Objective, Piece
 from seamark.models.observation import Observation
 from seamark.models.people import People
-from seamark.models.trees import Rows, Tree, block_mask, lay_out, seen_mask
+from seamark.models.trees import Rows, Tree, lay_out
 from seamark.models.utility import Context, MultiAxis, Network
 from seamark.outputs import fresh_files
 from seamark.records import Feedback
@@ -215,10 +215,8 @@ class _Batches(Dataset[dict[str, Any]]):
     @staticmethod
     def _read(rows: Rows) -> int:
         """Tokens that go through the model."""
-        if not _is_plain(rows.tree, rows.branch, rows.leaves):
-            return int(rows.ids.numel())
-        lengths = (rows.tree >= 0).sum(1).numpy()
-        return sum(len(run) * int(lengths[run[0]]) for run in runs(lengths))
+        used = (rows.tree >= 0).sum(1).numpy()
+        return sum(len(run) * int(used[run[0]]) for run in runs(used))
 
     def count(self) -> TokenCount:
         """Tokens of one pass, from the batches as they are laid out."""
@@ -227,11 +225,6 @@ class _Batches(Dataset[dict[str, Any]]):
         branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
         distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
         return TokenCount(forward, distinct, int(self.lengths[read].sum()), self.objective.n_judgments)
-
-
-def _is_plain(tree: Tensor, branch: Tensor, leaves: Tensor) -> bool:
-    """Whether each row is one conversation, so that the usual mask does."""
-    return bool((tree < 1).all() and (branch <= 1).all() and len(leaves) == len(tree))
 
 
 def _trunks(tokens: Sequence[Tokens], prompt: Codes, n_prompts: int) -> Codes:
@@ -395,16 +388,9 @@ class FeedbackTrainer(Trainer):
 
     # ------------------------------------------------------------------ the loss
 
-    def _model_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        ids, tree, branch = inputs["ids"], inputs["tree"], inputs["branch"]
-        out = {"input_ids": ids, "leaves": inputs["leaves"], "lengths": inputs["lengths"]}
-        if _is_plain(tree, branch, inputs["leaves"]):
-            return out | {"attention_mask": (tree >= 0).long()}  # a conversation a row: the usual mask, and the kernels that know it
-        device = next(self.network.parameters()).device
-        tree, branch = tree.to(device), branch.to(device)
-        flex = self.reward_model.model.config._attn_implementation == "flex_attention"
-        mask = block_mask(tree, branch) if flex else seen_mask(tree, branch, self._working_dtype)
-        return out | {"position_ids": inputs["positions"], "attention_mask": mask}
+    @staticmethod
+    def _model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"input_ids": inputs["ids"], "rows": {name: inputs[name] for name in ("positions", "tree", "branch", "leaves", "lengths")}}
 
     def _precision(self) -> torch.autocast:
         """What Trainer computes in while it trains."""
