@@ -205,6 +205,9 @@ def train(
     cut: Annotated[bool, typer.Option("--cut", help="Cut the oldest tokens of longer conversations, in place of refusing them.")] = False,
     head: Annotated[str, typer.Option("--head", help="linear, mean_variance, categorical, bottleneck, odin or ensemble.")] = "linear",
     lora: Annotated[int, typer.Option("--lora", help="Train adapters of this rank in place of all weights; 0: all weights.")] = 0,
+    labels: Annotated[
+        str, typer.Option("--labels", help="given; or soft, weight or flip: by how likely cross-fitted gaps make each label a flip.")
+    ] = "given",
     held_back: Annotated[float, typer.Option("--held-back", help="Share of prompts kept for the last layer's fit alone.")] = 0.0,
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of further settings (those of transformers' Trainer).")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One of them. Repeat it.")] = None,
@@ -223,6 +226,16 @@ def train(
         raise MissingExtra("lm", "Training a language model")
     feedback = _read(source, format, columns, on_error, axis, seed)
     other = _read(held_out, format, columns, on_error, axis, seed) if held_out else None
+    if labels == "soft" or labels == "weight" or labels == "flip":
+        from seamark.models.label_quality import cross_fitted, softened
+
+        quality = cross_fitted(feedback, seed=seed)
+        feedback = softened(feedback, quality, how=labels)
+        if not as_json:
+            low, high = quality.flip_rate_low, quality.flip_rate_high
+            typer.echo(f"labels flipped: {quality.flip_rate:.1%} [{low:.1%}, {high:.1%}] of {quality.n:,}, by fits that did not see them")
+    elif labels != "given":
+        raise InvalidSetting("--labels", labels, "Use given, soft, weight or flip.")
     usual: dict[str, Any] = {"num_train_epochs": epochs, "learning_rate": learning_rate, "tokens_per_batch": tokens, "seed": seed}
     usual |= {"lora_r": lora} if lora else {}
     usual |= ({"max_length": max_length} if max_length else {}) | ({"overlong": "cut"} if cut else {})

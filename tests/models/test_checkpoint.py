@@ -106,6 +106,25 @@ def test_any_reward_model_is_a_fit_without_a_posterior(tmp_path: Path, kind: str
     assert next(f.estimate for f in findings if f.code == "accuracy") == pytest.approx(right_way.mean(), abs=1e-9)
 
 
+@pytest.mark.parametrize("pad", [None, "</s>"], ids=["no pad token", "padded with the end of a text"])
+def test_a_reward_model_with_a_useless_pad_token_is_scored_all_the_same(tmp_path: Path, pad: str | None) -> None:
+    tokenizer = small_tokenizer()
+    tokenizer.pad_token = pad
+    model = small_model("llama", tokenizer=tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(tmp_path / "theirs")
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    prompts, completions = ["one", "two", "three"], ["an answer", "a rather longer answer, with more to it", "a third"]
+    scores = sm.Reward(str(tmp_path / "theirs"))(prompts=prompts, completions=completions)
+    ids = [
+        tokenizer(t, add_special_tokens=False)["input_ids"]
+        for t in map(Conversations.of(tokenizer, positions=64, any_pad=True).render, prompts, completions)
+    ]
+    with torch.no_grad():
+        last = [float(model.score(model.model(torch.tensor([i])).last_hidden_state[0, -1])) for i in ids]
+    np.testing.assert_allclose(scores, last, atol=1e-5)
+
+
 def test_what_cannot_be_folded_into_one_score_is_refused(tmp_path: Path) -> None:
     base = save_small(tmp_path / "base")
     feedback = society(20)

@@ -432,6 +432,41 @@ def test_adapters_are_trained_with_the_head_and_become_part_of_the_weights(tmp_p
     assert np.corrcoef(scores, truth)[0, 1] > 0.5
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "linear",
+        "mean_variance",
+        "categorical",
+        {"head": "bottleneck", "latent": 8, "beta": 0.001},
+        "odin",
+        {"head": "ensemble", "members": 3},
+    ],
+    ids=lambda h: h if isinstance(h, str) else h["head"],
+)
+def test_every_head_is_trained_written_and_read_by_anyone(tmp_path: Path, tokenizer: Any, head: Any) -> None:
+    """What is written scores as the trainer's own values do; a head that is not linear says how near the written one comes."""
+    feedback = society(40)
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer), settings(tmp_path, learning_rate=3e-3, num_train_epochs=3), train_dataset=feedback,
+        processing_class=tokenizer, observation=sm.Observation(effects=[sm.Reliability()]), head=head,
+    )  # fmt: skip
+    before = [p.detach().clone() for p in trainer.head.parameters()]
+    trainer.train()
+    assert any(not torch.equal(old, new) for old, new in zip(before, trainer.head.parameters(), strict=True))
+    values = trainer.values()[:, 0]
+    trainer.write(tmp_path / "rm")
+    said = sidecar(tmp_path / "rm")
+    scores = open_reader(str(tmp_path / "rm")).reward
+    read = scores.features(trainer.batches.tokens) @ scores.last.weight[0].detach().numpy() + said["intercept"]
+    if head == "categorical":
+        assert np.corrcoef(read, values)[0, 1] ** 2 == pytest.approx(said["linear_r2"], abs=0.01)
+    else:
+        assert said["linear_r2"] == 1.0
+        np.testing.assert_allclose(read, values, atol=1e-4)
+    assert said["head"]["head"] == (head if isinstance(head, str) else head["head"])
+
+
 def test_half_precision_trains_and_checkpointing_changes_nothing(tmp_path: Path, tokenizer: Any) -> None:
     feedback = society(16)
     losses = {}
@@ -546,6 +581,13 @@ def test_a_model_without_a_reward_head_is_trained_but_never_scored(tmp_path: Pat
     with pytest.raises(UnreadableSource, match="no reward head"):
         sm.Reward(str(tmp_path / "lm"))
     FeedbackTrainer(str(tmp_path / "lm"), settings(tmp_path), train_dataset=pairs(("q", "one", "two")))
+
+
+def test_a_model_that_is_in_a_trainer_is_not_taken_into_another(tmp_path: Path, tokenizer: Any) -> None:
+    model, feedback = small_model("llama", tokenizer=tokenizer), pairs(("q", "one", "two"))
+    FeedbackTrainer(model, settings(tmp_path), train_dataset=feedback, processing_class=tokenizer)
+    with pytest.raises(InvalidSetting, match="It is in another trainer"):
+        FeedbackTrainer(model, settings(tmp_path), train_dataset=feedback, processing_class=tokenizer)
 
 
 def test_settings_that_do_not_exist_or_contradict_are_refused(tmp_path: Path) -> None:

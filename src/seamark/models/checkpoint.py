@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamark.errors import MissingExtra, SeamarkError, UnreadableSource
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.conversations import Conversations, Overlong, Turns
 from seamark.models.network import batches_of, model_folder, quiet, stored
 
@@ -155,6 +155,8 @@ class RewardModel:
 
     @staticmethod
     def of(model: Any) -> RewardModel:
+        if "forward" in vars(model):
+            raise InvalidSetting("model", type(model).__name__, "It is in another trainer, which has changed its head: open it again.")
         # an adapter's copy of the head stands in a wrapper under the head's own name
         name = _head_name(model).partition(".modules_to_save.")[0]
         # causal classes of transformers call the layer score, those of encoders classifier, out_proj, ...
@@ -427,8 +429,6 @@ def open_reader(name: str, *, max_length: int | None = None, overlong: Overlong 
     ------
     UnreadableSource
         If there is no such model.
-    InvalidSetting
-        If its tokenizer cannot make batches (see `Conversations.of`).
     """
     folder = model_folder(name)
     files = sorted(f for pattern in ("*.json", "*.jinja", "*.safetensors", "*.model", "*.txt") for f in folder.glob(pattern))
@@ -443,10 +443,11 @@ def _reader(name: str, stamp: tuple[tuple[str, int, int], ...], max_length: int 
     longest = max_length or said.get("longest")
     # a text that is scored must not stop a study: unless told otherwise, what is too long loses its oldest tokens
     conversations = Conversations.of(
-        tokenizer, positions=reward.positions, max_length=longest, overlong=overlong or said.get("overlong", "cut")
+        tokenizer, positions=reward.positions, max_length=longest, overlong=overlong or said.get("overlong", "cut"), any_pad=True
     )
-    if reward.model.config.get_text_config().pad_token_id is None:
-        reward.model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    text = reward.model.config.get_text_config()
+    if text.pad_token_id is None:  # the class asks for one to make batches; which does not matter to us, who know where texts end
+        text.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id or 0
     digest = hashlib.sha256(conversations.digest.encode())
     for file, *_ in stamp:
         if file.endswith((".safetensors", "config.json")):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,29 +45,33 @@ class Conversations:
     """What becomes of longer ones: an error, or the oldest tokens after the first are cut."""
 
     @staticmethod
-    def of(tokenizer: Any, *, positions: int | None, max_length: int | None = None, overlong: Overlong = "refuse") -> Conversations:
-        """The reading of a tokenizer, which is given a template where it has none.
+    def of(
+        tokenizer: Any, *, positions: int | None, max_length: int | None = None, overlong: Overlong = "refuse", any_pad: bool = False
+    ) -> Conversations:
+        """The reading of a tokenizer, of which a copy is given a template where it has none.
 
         Parameters
         ----------
         positions : most positions of the model; None where it says nothing.
         max_length : most tokens wanted.
+        any_pad : take the tokenizer as it is, to score with a model that was trained elsewhere.
 
         Raises
         ------
         InvalidSetting
-            If the tokenizer has no pad token, or its pad token is the one that ends a text: whoever reads the last token that is no
+            Unless `any_pad`, if the tokenizer has no pad token, or its pad token is the one that ends a text: whoever reads the last token that is no
             pad (transformers) would then read another token than was trained on.
         """
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None and not any_pad:
             raise InvalidSetting(
                 "pad_token", None, "The tokenizer has none, and rows of a batch need one. Name one: pad_token='<pad>' adds it."
             )
-        if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        if tokenizer.pad_token_id == tokenizer.eos_token_id and not any_pad:
             raise InvalidSetting(
                 "pad_token", tokenizer.pad_token, "It is also the token that ends a text. Name another: pad_token='<pad>' adds it."
             )
         if not tokenizer.chat_template:
+            tokenizer = deepcopy(tokenizer)  # the caller's stays as it is
             tokenizer.chat_template = plain_template(tokenizer)
         stated = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else None
         limits = [n for n in (positions, stated, max_length) if n]

@@ -292,6 +292,7 @@ class FeedbackTrainer(Trainer):
         self.conversations = Conversations.of(
             processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
         )
+        processing_class = self.conversations.tokenizer
         same_pad(opened, processing_class)
         opened.config.use_cache = False
         self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)

@@ -30,7 +30,7 @@ from safetensors import safe_open
 
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.models.checkpoint import RewardModel, open_classifier, open_tokenizer, sidecar, transformers_module
-from seamark.models.conversations import Conversations, Tokens, plain_template
+from seamark.models.conversations import Conversations, Tokens
 from seamark.models.network import quiet
 
 Array = NDArray[np.float64]
@@ -175,14 +175,12 @@ class Reference:
         positions = RewardModel.of(model).positions
         # without a pad token, transformers reads the last token whichever it is
         model.config.get_text_config().pad_token_id = model.config.pad_token_id = None
-        # not Conversations.of, which refuses what is wrong with pads: here it is to be found out
-        tokenizer, said = open_tokenizer(checkpoint), sidecar(checkpoint).get("conversations", {})
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = plain_template(tokenizer)
-        stated = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else None
-        longest = said.get("longest") or min((n for n in (positions, stated) if n), default=_LONGEST)
-        # nobody else refuses what is too long
-        return Reference(model, Conversations(tokenizer, longest, "cut"))
+        said = sidecar(checkpoint).get("conversations", {})
+        # what is wrong with pads is to be found out, and nobody else refuses what is too long
+        conversations = Conversations.of(
+            open_tokenizer(checkpoint), positions=positions, max_length=said.get("longest"), overlong="cut", any_pad=True
+        )
+        return Reference(model, conversations)
 
     def encode(self, conversations: Sequence[Conversation]) -> list[Tokens]:
         """The tokens of conversations."""
