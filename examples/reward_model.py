@@ -32,7 +32,7 @@ judgments: list[sm.Judgment] = []
 for q in range(150):
     answers = [" ".join(rng.choice(WORDS, 4)) for _ in range(3)]
     value = [sum(WORTH[w] for w in a.split()) for a in answers]
-    for r in range(3):
+    for _ in range(3):
         rater = {"id": f"rater {rng.integers(9)}"}
         care = 0.0 if rater["id"] in ("rater 0", "rater 1") else 1.0  # two of nine answer at random
         gap = care * (value[0] - value[1]) + rng.logistic()
@@ -62,7 +62,9 @@ ours = sm.Reward(folder / "reward-model").score(["A new question"], ["sure fine 
 theirs = sm.Reward(folder / "reward-model").score(["A new question"], ["never wrong bad"])
 with torch.no_grad():
     score = float(model(input_ids=ids).logits[0, 0])
-    other = tokenizer.apply_chat_template([turns[0], {"role": "assistant", "content": "never wrong bad"}], return_tensors="pt", return_dict=True)
+    other = tokenizer.apply_chat_template(
+        [turns[0], {"role": "assistant", "content": "never wrong bad"}], return_tensors="pt", return_dict=True
+    )
     gap = score - float(model(input_ids=other["input_ids"]).logits[0, 0])
 print(f"transformers alone finds the same gap as Seamark: {abs(gap - (ours.mean - theirs.mean)[0]) < 1e-3}")
 print(f"and Seamark knows how sure it is of each score: {bool(ours.ignorance[0] > 0)}")

@@ -496,6 +496,33 @@ def test_encoders_are_trained_as_their_class_reads_them(tmp_path: Path, kind: st
     np.testing.assert_allclose(trainer.values()[:, 0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_network_divided_among_devices_is_put_together_to_be_written(tmp_path: Path, kind: str) -> None:
+    """FSDP takes devices that are not here; what it gives at the end is the whole state, and that is written as a plain run's is."""
+    words = small_tokenizer([" ".join(WORDS)] * 3, bert=kind == "bert")
+    trainer = FeedbackTrainer(small_model(kind, tokenizer=words), settings(tmp_path), train_dataset=society(12), processing_class=words)
+    trainer.train()
+    state = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.write(tmp_path / "plain")
+    trainer.gather(state)
+    trainer.write(tmp_path / "gathered")
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "gathered"))
+    assert one == two
+
+
+def test_the_launch_configurations_are_read_by_accelerate() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    folder = Path(__file__).parents[2] / "examples" / "accelerate"
+    read = {path.stem: load_config_from_file(str(path)) for path in sorted(folder.glob("*.yaml"))}
+    assert {name: (c.distributed_type.value, c.num_processes, c.num_machines) for name, c in read.items()} == {
+        "fsdp_2_machines": ("FSDP", 16, 2),
+        "fsdp_8_gpus": ("FSDP", 8, 1),
+        "two_processes": ("MULTI_GPU", 2, 1),
+    }
+    assert read["fsdp_8_gpus"].fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 
 

@@ -518,6 +518,12 @@ class FeedbackTrainer(Trainer):
             self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
             self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
             network.merge_and_unload()
+        elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            state: Any = self.accelerator.get_state_dict(self.model_wrapped)
+            self.gather(state)
+            if not self.args.should_save:
+                self.accelerator.wait_for_everyone()
+                return
         linear, explained = self.head.linear(), 1.0
         if linear is not None:
             rows, bias = linear
@@ -551,6 +557,17 @@ class FeedbackTrainer(Trainer):
                 )
                 save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
         self.accelerator.wait_for_everyone()
+
+    def gather(self, state: Mapping[str, Tensor]) -> None:
+        """Hold the whole of a network whose weights were divided among processes, from its whole state."""
+        sharded = self.reward_model.model
+        vars(sharded).pop("forward", None)
+        whole = type(sharded)(sharded.config)
+        self.reward_model = RewardModel.of(whole)
+        self.head = head_of(self.head.to_dict(), self.reward_model.hidden, self.objective.n_values)
+        self.reward_model.listen(self.head)
+        whole.load_state_dict({name: tensor.cpu() for name, tensor in state.items()})
+        self.network = whole
 
     def _nearest_linear(self, values: Array) -> tuple[Tensor, float, float]:
         """(weight (H,), intercept, share of the variance explained) of the values as read last, by least squares with a small ridge."""
