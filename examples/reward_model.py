@@ -1,4 +1,6 @@
-"""A reward model trained on ties, ratings and pairs of several raters at once, then read by transformers.
+"""A reward model: trained on ties, ratings and pairs of several raters at once, then read by transformers.
+
+    python examples/reward_model.py
 
 `Network` trains a language model by the same likelihood that fits tables: each prompt and each answer is read once, whatever was said of it,
 and raters' reliability is fitted beside the weights. The fit that follows puts intervals on its last layer. Any folder or hub name of a

@@ -68,13 +68,16 @@ def open_tokenizer(name: str, *, pad_token: str | None = None) -> Any:
     return tokenizer
 
 
-def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None = None, dtype: Any = None) -> Any:
+def open_classifier(
+    name: str, *, fresh_head: bool = False, n_labels: int | None = None, dtype: Any = None, attention: str | None = None
+) -> Any:
     """The model of a folder or a hub name, in evaluation mode, in float32 unless `dtype` says otherwise.
 
     Parameters
     ----------
     fresh_head : whether a model without a reward head is given a random one, to be trained.
     n_labels : scores wanted; left out, as many as the model has.
+    attention : sdpa, eager, flex_attention, ...; left out, what transformers takes.
 
     Raises
     ------
@@ -83,7 +86,8 @@ def open_classifier(name: str, *, fresh_head: bool = False, n_labels: int | None
     """
     transformers = transformers_module()
     torch = importlib.import_module("torch")
-    settings = {"num_labels": n_labels} if n_labels is not None else {}
+    settings: dict[str, Any] = {"num_labels": n_labels} if n_labels is not None else {}
+    settings |= {"attn_implementation": attention} if attention else {}
     remedy = "Give a folder or hub name of a reward model (AutoModelForSequenceClassification, safetensors)."
     try:
         with quiet(transformers):

@@ -604,23 +604,14 @@ class Likelihood:
                 curve_e += np.bincount(c.edge, weights=m.h2, minlength=E)
         if self._rows is not None:
             return self._dense_derivatives(moments, gradient_t, hessian_t, curve_e)
-        slope_e, shape_e = np.zeros(E), np.zeros((E, T))
-        gradient_f, f_t = np.zeros(S), np.zeros((S, T))
-        f_f, shifted_e = csr_array((S, S)), csr_array((E, S))
+        slope_e, shape_e, shifted_e = np.zeros(E), np.zeros((E, T)), csr_array((E, S))
         many: list[tuple[Cells, Moments]] = []
         for c, m in zip(self.cells, moments, strict=True):
-            mine = self._shape_of(c)
-            d = len(c.K)
-            if S:
-                gradient_f += c.D.transpose_times(m.g0.ravel())
-                if mine:
-                    f_t[:, mine] += c.D.transpose_times(m.cross0.reshape(len(c.group) * d, -1))
-                f_f = f_f + c.D.gram(m.h0)
             if not c.scalar:
                 many.append((c, m))
                 continue
             slope_e += np.bincount(c.edge, weights=c.sign * m.g1, minlength=E)
-            for t, index in enumerate(mine):
+            for t, index in enumerate(self._shape_of(c)):
                 shape_e[:, index] += np.bincount(c.edge, weights=c.sign * m.cross1[:, t], minlength=E)
             if not c.D.empty:
                 shifted_e = shifted_e + c.D.summed(c.sign * m.h1, c.edge, E)
@@ -635,12 +626,28 @@ class Likelihood:
             to_shape[:, self._shape_of(c)] += J.T @ m.cross1.reshape(len(m.g1) * len(c.K), -1)
             if not c.D.empty:
                 to_shifts = csr_array(to_shifts + c.D.after(csr_array(J.T @ block_diagonal(m.h1))))
-        gradient = np.concatenate([self._from_sites(at_sites[:, None])[:, 0], gradient_f, gradient_t])
-        corner = block_array([[f_f, csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else None
-        if corner is None:
-            corner = f_f if S else csr_array(hessian_t)
+        beside, corner = self._beside(moments, gradient_t, hessian_t)
+        gradient = np.concatenate([self._from_sites(at_sites[:, None])[:, 0], beside])
         values, border = (stale.values, stale.border) if stale else self._through_basis(laplacian, to_shifts, to_shape)
-        return Derivatives(gradient, values, border, csr_array(corner), curve_e, many)
+        return Derivatives(gradient, values, border, corner, curve_e, many)
+
+    def _beside(self, moments: list[Moments], gradient_t: Array, hessian_t: Array) -> tuple[Array, csr_array]:
+        """(S + T,) gradient and (S + T, S + T) curvature of shifts and shape."""
+        S, T = self.n_shifts, self.n_shape
+        gradient_f, f_t, f_f = np.zeros(S), np.zeros((S, T)), csr_array((S, S))
+        for c, m in zip(self.cells, moments, strict=True):
+            mine = self._shape_of(c)
+            if S:
+                gradient_f += c.D.transpose_times(m.g0.ravel())
+                if mine:
+                    f_t[:, mine] += c.D.transpose_times(m.cross0.reshape(len(c.group) * len(c.K), -1))
+                f_f = f_f + c.D.gram(m.h0)
+        corner = block_array([[f_f, csr_array(f_t)], [csr_array(f_t.T), csr_array(hessian_t)]]) if S and T else f_f if S else hessian_t
+        return np.concatenate([gradient_f, gradient_t]), csr_array(corner)
+
+    def beside_values(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[Array, csr_array]:
+        """(S + T,) gradient of log L and (S + T, S + T) expected curvature of all but the values, given the posterior of the slopes at x."""
+        return self._beside(*self._moments(x, nodes, posterior))
 
     def _dense_derivatives(self, moments: list[Moments], gradient_t: Array, hessian_t: Array, by_edge: Array) -> Derivatives:
         """The same by the cells' rows, written out."""

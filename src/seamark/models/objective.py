@@ -39,7 +39,9 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _STEPS = 5
-"""Newton steps of shifts and shape at a refit, with an E-step after each: they start near where they end."""
+"""Most Newton steps of shifts and shape at a refit, with an E-step after each: they start near where they end."""
+_SETTLED = 0.01
+"""Where neither a parameter nor a posterior probability moves by more, a refit ends."""
 _FURTHEST = 1.0
 """Most that one of them moves in a step, in logits or log units."""
 _RATED_TOGETHER = 20
@@ -298,23 +300,29 @@ class Objective:
         search.x[likelihood.values] = np.where(known[:, None], values, 0.0).T.ravel()
         search.look()
         free = slice(likelihood.n_values, likelihood.size)
+        seen = np.zeros(len(self.problem.seen))
+        for c in likelihood.cells:
+            seen += np.bincount(c.block.rater, weights=c.block.count, minlength=len(seen) + 1)[:-1]
+        if search.slopes is not None and not (seen > 0).any():
+            search.likelihood = whole
+            return
         for _ in range(_STEPS):
+            moved = 0.0
             if likelihood.size > likelihood.n_values:
-                d = likelihood.derivatives(search.x, search.nodes, search.posterior)
-                gradient = (d.gradient - search.prior.pull(search.x))[free]
-                curvature = d.corner + diags_array(search.prior.precision[free])
-                step = np.asarray(spsolve(csc_array(curvature), gradient), dtype=np.float64).reshape(-1)
-                search.x[free] += np.clip(step, -_FURTHEST, _FURTHEST)
+                gradient, curvature = likelihood.beside_values(search.x, search.nodes, search.posterior)
+                gradient = gradient - search.prior.pull(search.x)[free]
+                step = spsolve(csc_array(curvature + diags_array(search.prior.precision[free])), gradient)
+                step = np.clip(np.asarray(step, dtype=np.float64).reshape(-1), -_FURTHEST, _FURTHEST)
+                search.x[free] += step
+                moved = float(np.abs(step).max())
+            before = search.posterior
             search.look()
             if search.slopes is not None:
-                seen = np.zeros(len(self.problem.seen))
-                for c in likelihood.cells:
-                    seen += np.bincount(c.block.rater, weights=c.block.count, minlength=len(seen) + 1)[:-1]
-                if not (seen > 0).any():
-                    break
                 search.slopes.update(search.log_joint, seen > 0)
                 search.nodes = search.slopes.nodes()
                 search.look()
+            if moved < _SETTLED and float(np.abs(search.posterior - before).max()) < _SETTLED:
+                break
         search.likelihood = whole
         self._hold()
 

@@ -75,6 +75,7 @@ class NetworkConfig(TrainingArguments):
     pad_token: str | None = field(default=None, metadata={"help": "Pad token, added to the tokenizer if it is new."})
     share_prompts: bool = field(default=True, metadata={"help": "Read each prompt once, where the model's attention allows it."})
     row_tokens: int = field(default=0, metadata={"help": "Pack prompts into rows of so many tokens; 0: a row each, of about equal length."})
+    attention: str | None = field(default=None, metadata={"help": "sdpa, eager or flex_attention; left out, what transformers takes."})
     refits_per_epoch: int = field(default=4, metadata={"help": "How often raters and all else beside the network are refitted."})
     lora_r: int = field(default=0, metadata={"help": "Rank of adapters (LoRA) that are trained in place of all weights; 0: all weights."})
     probe: bool | None = field(
@@ -165,12 +166,16 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def _shape(self, piece: Piece) -> tuple[int, int]:
         """(rows, tokens of the longest)"""
+        sizes = self._sizes(piece)
+        return len(sizes), int(sizes.max())
+
+    def _sizes(self, piece: Piece) -> Codes:
+        """Tokens of each row."""
         lengths, prompt = self.lengths[piece.responses], self.prompt[piece.responses]
         if not self.share:
-            return len(lengths), int(lengths.max())
+            return lengths
         prompts, row = np.unique(prompt, return_inverse=True)
-        sizes = self.trunk[prompts] + np.bincount(row, weights=lengths - self.trunk[prompt])
-        return len(prompts), int(sizes.max())
+        return self.trunk[prompts] + np.bincount(row, weights=lengths - self.trunk[prompt]).astype(np.int64)
 
     def trees(self, piece: Piece) -> list[Tree]:
         """One of each prompt, in the order of the piece's responses."""
@@ -212,15 +217,16 @@ class _Batches(Dataset[dict[str, Any]]):
         trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
         return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
 
-    @staticmethod
-    def _read(rows: Rows) -> int:
-        """Tokens that go through the model."""
-        used = (rows.tree >= 0).sum(1).numpy()
+    def _read(self, item: int) -> int:
+        """Tokens of a batch that go through the model."""
+        used = np.concatenate([self._sizes(self.pieces[i]) for i in self.plan[item]])
+        if self.share and self.row_tokens:  # packed first fit
+            used = (self.rows(item).tree >= 0).sum(1).numpy()
         return sum(len(run) * int(used[run[0]]) for run in runs(used))
 
     def count(self) -> TokenCount:
-        """Tokens of one pass, from the batches as they are laid out."""
-        forward = sum(self._read(self.rows(i)) for i in range(len(self)))
+        """Tokens of one pass."""
+        forward = sum(self._read(i) for i in range(len(self)))
         read = np.unique(np.concatenate([p.responses for p in self.pieces]))
         branches = int((self.lengths[read] - self.trunk[self.prompt[read]]).sum())
         distinct = branches + int(self.trunk[np.unique(self.prompt[read])].sum())
@@ -287,7 +293,7 @@ class FeedbackTrainer(Trainer):
             processing_class.add_special_tokens({"pad_token": args.pad_token})
         # the head's own start is random, too
         torch.manual_seed(args.seed)
-        opened: Any = open_classifier(model, fresh_head=True) if isinstance(model, str) else model
+        opened: Any = open_classifier(model, fresh_head=True, attention=args.attention) if isinstance(model, str) else model
         reward = RewardModel.of(opened)
         self.conversations = Conversations.of(
             processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
