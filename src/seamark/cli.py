@@ -257,7 +257,7 @@ def train(
         as_json,
         f"{fitted!r}\nreward model: {out}, fit of its last layer: {out / 'fit'}\n"
         f"read {read['forward']:,} tokens an epoch for {read['distinct']:,} distinct ones and {read['judgments']:,.0f} judgments\n"
-        f"next: seamark evaluate {out / 'fit'} HELD_OUT; seamark export {out / 'fit'} --to hf -o reward-model; seamark check-parity {out}",
+        f"next: seamark evaluate {out / 'fit'} HELD_OUT; seamark export {out / 'fit'} --to hf -o released; seamark check-parity {out}",
         reward_model=str(out), fit=str(out / "fit"), tokens=read, shares_prompts=said["shares_prompts"], notes=list(fitted.notes),
     )  # fmt: skip
     if not as_json:
@@ -286,7 +286,9 @@ def evaluate(
 def export(
     fit: FitFolder,
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Judgments whose pairs are written; not with --to hf.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows, or with --to hf a folder.")] = Path("signal.jsonl"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="JSONL file of TRL-ready rows (signal.jsonl), or with --to hf a folder (released).")
+    ] = None,
     to: Annotated[
         str, typer.Option("--to", help="rows: preferences for TRL; hf: a reward model that transformers, TRL, OpenRLHF and vLLM load.")
     ] = "rows",
@@ -305,6 +307,7 @@ def export(
         raise InvalidSetting(
             "SOURCE", source, "Name the judgments whose pairs are written." if to == "rows" else "--to hf needs the fit alone."
         )
+    out = out or Path("signal.jsonl" if to == "rows" else "released")
     chosen = _chosen(charter, valid_until)
     stamp = "" if chosen.signed else "\ncharter unsigned: not releasable"
     signed: dict[str, Any] = {"charter": chosen.title, "charter_signed": chosen.signed}

@@ -20,6 +20,7 @@ import seamark as sm
 from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
 from seamark.models.checkpoint import open_classifier, open_reader, sidecar
 from seamark.models.conversations import Conversations
+from seamark.models.heads import load_head
 from seamark.models.training import FeedbackTrainer, NetworkConfig, last_checkpoint, train_network
 from seamark.models.trees import Tree, lay_out, seen_mask
 
@@ -465,6 +466,12 @@ def test_every_head_is_trained_written_and_read_by_anyone(tmp_path: Path, tokeni
         assert said["linear_r2"] == 1.0
         np.testing.assert_allclose(read, values, atol=1e-4)
     assert said["head"]["head"] == (head if isinstance(head, str) else head["head"])
+    # what one score does not say is there too
+    with torch.no_grad():
+        whole = load_head(tmp_path / "rm")(torch.from_numpy(scores.features(trainer.batches.tokens)))
+    np.testing.assert_allclose(whole.reward[:, 0].numpy(), values, atol=1e-4)
+    assert (whole.ignorance is not None) == (said["head"]["head"] == "ensemble")
+    assert (whole.spread is not None) == (head == "mean_variance")
 
 
 def test_half_precision_trains_and_checkpointing_changes_nothing(tmp_path: Path, tokenizer: Any) -> None:

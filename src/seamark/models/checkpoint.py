@@ -60,7 +60,7 @@ def open_tokenizer(name: str, *, pad_token: str | None = None) -> Any:
         If there is none.
     """
     try:
-        tokenizer = transformers_module().AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers_module().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UnreadableSource(name, f"it has no tokenizer ({_first_line(error)})", "Give a folder or hub name that has one.") from None
     if pad_token is not None:
@@ -92,7 +92,7 @@ def open_classifier(
     try:
         with quiet(transformers):
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=dtype or torch.float32, output_loading_info=True, use_safetensors=True, **settings
+                name, dtype=dtype or torch.float32, output_loading_info=True, use_safetensors=True, trust_remote_code=False, **settings
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UnreadableSource(name, f"it cannot be opened as a reward model ({_first_line(error)})", remedy) from None
@@ -124,6 +124,8 @@ def _lacks_adapted_head(folder: Path) -> str:
         return ""
     from safetensors import safe_open
 
+    if not (folder / "adapter_model.safetensors").is_file():
+        return "Save the adapters as safetensors, or export them merged."
     with safe_open(folder / "adapter_model.safetensors", framework="np") as weights:
         names = [name for name in weights.keys() if "lora_" not in name]  # noqa: SIM118  # it is no mapping
     if any(re.search(r"(^|\.)(score|classifier|out_proj|value_head)(\.|$)", name) for name in names):
@@ -156,15 +158,18 @@ class RewardModel:
     """Where its last linear layer stood."""
     causal: bool
     """Whether a conversation is read at its last token; else the class pools as it does."""
+    hidden: int
+    """H"""
 
     @staticmethod
     def of(model: Any) -> RewardModel:
         if "forward" in vars(model):
             raise InvalidSetting("model", type(model).__name__, "It is in another trainer, which has changed its head: open it again.")
         # an adapter's copy of the head stands in a wrapper under the head's own name
-        name = _head_name(model).partition(".modules_to_save.")[0]
+        last = _head_name(model)
+        name = last.partition(".modules_to_save.")[0]
         # causal classes of transformers call the layer score, those of encoders classifier, out_proj, ...
-        return RewardModel(model, name, name == "score")
+        return RewardModel(model, name, name == "score", model.get_submodule(last).in_features)
 
     @property
     def last(self) -> Any:
@@ -174,11 +179,6 @@ class RewardModel:
     def head_place(self) -> str:
         """Where a head of ours stands once the model listens to it."""
         return self.head_name if self.causal else "value_head"
-
-    @property
-    def hidden(self) -> int:
-        """H"""
-        return self.last.in_features
 
     @property
     def positions(self) -> int | None:
@@ -445,10 +445,10 @@ def _reader(name: str, stamp: tuple[tuple[str, int, int], ...], max_length: int 
     tokenizer = open_tokenizer(name)
     reward = RewardModel.of(open_classifier(name, fresh_head=True))
     longest = max_length or said.get("longest")
-    # a text that is scored must not stop a study: unless told otherwise, what is too long loses its oldest tokens
-    conversations = Conversations.of(
-        tokenizer, positions=reward.positions, max_length=longest, overlong=overlong or said.get("overlong", "cut"), any_pad=True
-    )
+    # a text that is scored must not stop a study or a policy's training: what is too long loses its oldest tokens
+    conversations = Conversations.of(tokenizer, positions=reward.positions, max_length=longest, overlong=overlong or "cut", any_pad=True)
+    torch = importlib.import_module("torch")
+    reward.model.to("cuda" if torch.cuda.is_available() else "cpu")
     text = reward.model.config.get_text_config()
     if text.pad_token_id is None:  # the class asks for one to make batches; which does not matter to us, who know where texts end
         text.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id or 0

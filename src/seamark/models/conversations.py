@@ -28,6 +28,8 @@ Overlong = Literal["refuse", "cut"]
 Turns = tuple[str | list[dict[str, Any]] | None, str]
 """A prompt, as a text, as turns or none, and the response to it."""
 
+_AT_ONCE = 10_000
+"""Texts tokenised in one call."""
 _NAMED = 3
 """Conversations that an error quotes."""
 _QUOTED = 60
@@ -91,7 +93,6 @@ class Conversations:
             # not the post-processor, whose tokens are never asked for
             [divided.get(part) for part in ("model", "normalizer", "pre_tokenizer", "added_tokens")],
             self.longest,
-            self.overlong,
         )
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -117,7 +118,7 @@ class Conversations:
         """
         if not texts:
             return []
-        ids = [np.asarray(row, dtype=np.int32) for row in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        ids = self._tokenise(texts)
         long = [i for i, row in enumerate(ids) if len(row) > self.longest]
         if long and self.overlong == "refuse":
             most = max(long, key=lambda i: len(ids[i]))
@@ -130,6 +131,17 @@ class Conversations:
         for i in long:
             ids[i] = np.concatenate([ids[i][:1], ids[i][-(self.longest - 1) :]])
         return ids
+
+    def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) tokens of texts by themselves."""
+        return np.array([len(row) for row in self._tokenise(texts)], dtype=np.int64)
+
+    def _tokenise(self, texts: Sequence[str]) -> list[Tokens]:
+        out: list[Tokens] = []
+        for start in range(0, len(texts), _AT_ONCE):  # lists of Python numbers take ten times what arrays do
+            part = self.tokenizer(list(texts[start : start + _AT_ONCE]), add_special_tokens=False, return_attention_mask=False)
+            out += [np.asarray(row, dtype=np.int32) for row in part["input_ids"]]
+        return out
 
     def of_feedback(self, feedback: Feedback) -> list[Tokens]:
         """The tokens of each distinct response in its prompt, in the order of `feedback.responses`.
@@ -203,8 +215,8 @@ def _require_distinct(feedback: Feedback, tokens: Sequence[Tokens]) -> None:
     if same:
         one, two = (feedback.responses["text"][row] for row in same[0])
         raise SeamarkError(
-            f"{len(same):,} responses are the same tokens as another to the same prompt once they are cut to length: {_quote(one)} and "
-            f"{_quote(two)}. Raise max_length, or leave these judgments out."
+            f"{len(same):,} responses are the same tokens as another to the same prompt once they are cut to length and trimmed by the "
+            f"template: {_quote(one)} and {_quote(two)}. Raise max_length, or leave these judgments out."
         )
 
 

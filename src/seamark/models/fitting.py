@@ -82,10 +82,12 @@ def fit(
         If id-only responses fall in parts that no judgment connects, unless `require_identified` is False.
     """
     if (network := _network(utility)) is not None and utility is not None:
+        if start is not None:
+            raise InvalidSetting("start", repr(start), "A network goes on from its folder; start is for what is fitted without training.")
         kept, linear = _trained(feedback, utility, network, people, observation, held_out, seed)
         found = fit(
             kept, utility=linear, people=people, observation=observation, max_iterations=max_iterations, tolerance=tolerance,
-            require_converged=require_converged, cluster=cluster, seed=seed, progress=progress,
+            require_converged=require_converged, require_identified=require_identified, cluster=cluster, seed=seed, progress=progress,
         )  # fmt: skip
         notes = found.notes
         if kept is feedback:

@@ -29,6 +29,7 @@ and stay so under autocast: at a value of 4 bfloat16 has steps of .03 logits.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -461,6 +462,29 @@ def head_of(head: str | Mapping[str, Any], hidden_size: int, k: int = 1) -> Head
 
 
 # ---------------------------------------------------------------------------------------------- ensembles
+
+
+def load_head(folder: str | Path) -> Head:
+    """The head that a reward model was trained with, for what its one score does not say: spreads, members, latents.
+
+    `load_head(folder)(open_reader(folder).read(turns))` gives the `Values` of conversations, from features as a tensor.
+
+    Raises
+    ------
+    UnreadableSource
+        If the folder was not written by training.
+    """
+    place = Path(folder)
+    try:
+        said = json.loads((place / "seamark.json").read_text(encoding="utf-8"))
+        shape = said["head_shape"]
+        with safe_open(place / "seamark.safetensors", framework="pt") as arrays:
+            found = {name.removeprefix("head."): arrays.get_tensor(name) for name in arrays.keys() if name.startswith("head.")}  # noqa: SIM118  # no mapping
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UnreadableSource(str(folder), f"it holds no head ({error})", "Give a folder that seamark train wrote.") from None
+    head = head_of(said["head"], shape["hidden"], shape["values"])
+    head.load_state_dict(found)
+    return head.eval()
 
 
 def member_weights(keys: Keys, members: int, seed: int = 0) -> Array:

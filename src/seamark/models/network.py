@@ -53,7 +53,7 @@ _POOLING = {
 }
 """Keys of 1_Pooling/config.json to the names newer versions write, in the order in which they are put side by side."""
 
-_READ = ("*.json", "*.txt", "*.model", "*.safetensors")
+_READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 """What is downloaded and fingerprinted of a model: no pickled weights, no code."""
 
 

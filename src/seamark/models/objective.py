@@ -238,10 +238,11 @@ class Objective:
         return self.likelihood.cells[block]
 
     def prompts(self, block: int, rows: Codes) -> Codes:
-        """(n,) prompt code of the first response of some cells; n_prompts where there is none."""
+        """(n,) prompt code of the first response of some cells; where there is none, a code of the response's own."""
         feedback = self.problem.feedback
-        prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
-        return prompt[self.likelihood.cells[block].block.shown[rows, 0]]
+        first = self.likelihood.cells[block].block.shown[rows, 0]
+        prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()[first]
+        return np.where(prompt >= 0, prompt, feedback.n_prompts + first)
 
     @property
     def person(self) -> Array:
@@ -251,7 +252,8 @@ class Objective:
         out[0] = 1.0
         for name, mine in columns_of(strata.factors).items():
             factor = next(f for f in strata.factors if f.name == name)
-            out[mine.start : mine.stop] = factor.share @ factor.loadings[:-1]
+            learnt = self.search.slopes.level_share if factor.latent and self.search.slopes is not None else factor.share
+            out[mine.start : mine.stop] = learnt @ factor.loadings[:-1]
         return out
 
     def comparisons(self) -> tuple[Codes, Codes, Array]:
@@ -265,7 +267,8 @@ class Objective:
             once = np.flatnonzero((b.who % levels == 0) | (b.rater == R)) if levels > 1 else np.arange(len(b.who))
             shown, outcome, count, m = b.shown[once], b.outcome[once], b.count[once], b.shown.shape[1]
             if isinstance(b.family, Rating):
-                group = b.rater[once] * (len(self.problem.feedback.prompts) + 1) + self.prompts(number, once)
+                prompt = np.minimum(self.prompts(number, once), self.problem.feedback.n_prompts)
+                group = b.rater[once] * (self.problem.feedback.n_prompts + 1) + prompt
                 order = np.argsort(group, kind="stable")
                 for apart in range(1, _RATED_TOGETHER):
                     one, two = order[:-apart], order[apart:]

@@ -4,12 +4,14 @@ Conventions
 -----------
 A training item is a batch: the trees of some prompts (`trees`), laid out within a budget of tokens, with all judgments about their
 responses (`objective`). The loss of a batch is that of its judgments, times batches over judgments: on average over batches it is the
-mean loss of a judgment in nats, and each judgment weighs the same whatever batch it falls in, however many batches make a step.
+mean loss of a judgment in nats, and each judgment weighs the same whatever batch it falls in. (But for the last step of an epoch: where
+fewer batches are left for it they count more, and where they do not divide among processes some are read twice, as in any `Trainer`.)
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -55,6 +57,8 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+_SHOWN = {"disable_tqdm", "logging_steps", "logging_strategy", "report_to", "save_steps", "save_strategy", "save_total_limit", "run_name"}
+"""Settings that change nothing of what is learnt."""
 _WINDOW = 50
 """Batches' worth of trees that are sorted by length together: rows of a batch are then about equally long, and batches still vary."""
 _STATE = "objective.safetensors"
@@ -131,6 +135,7 @@ class _Batches(Dataset[dict[str, Any]]):
         # judgments without a prompt are as if all had one and the same
         self.prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
         self.lengths = np.array([len(t) for t in self.tokens])
+        self.said = conversations.lengths(feedback.responses["text"].to_list())
         self.trunk = _trunks(self.tokens, self.prompt, feedback.n_prompts + 1)
         self.budget, self.seed = args.tokens_per_batch, args.seed
         self.share = share
@@ -211,11 +216,12 @@ class _Batches(Dataset[dict[str, Any]]):
         rows = self.rows(item)
         responses = np.concatenate([p.responses for p in pieces])
         cells = [np.concatenate(parts) for parts in zip(*(p.cells for p in pieces), strict=True)]
-        return rows.to_inputs() | {"responses": torch.from_numpy(responses), "cells": [torch.from_numpy(c) for c in cells]}
+        inputs = rows.to_inputs() | {"lengths": torch.from_numpy(self.said[responses])}
+        return inputs | {"responses": torch.from_numpy(responses), "cells": [torch.from_numpy(c) for c in cells]}
 
     def rows(self, item: int) -> Rows:
         trees = [tree for i in self.plan[item] for tree in self.trees(self.pieces[i])]
-        return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens)
+        return lay_out(trees, self.pad, share=self.share, row_tokens=self.row_tokens if self.share else 0)
 
     def _read(self, item: int) -> int:
         """Tokens of a batch that go through the model."""
@@ -305,11 +311,14 @@ class FeedbackTrainer(Trainer):
         self.head = head_of(head, reward.hidden, self.objective.n_values)
         if reward.last.weight.dtype == torch.float64:
             self.head.double()  # else 32 bits, however few the network is in
-        if head == "linear" and isinstance(model, str) and reward.last.weight.shape[0] == self.objective.n_values:
-            self.head.start_from(reward.last.weight.detach())  # a reward model is trained on from where it is
+        if self.head.to_dict()["head"] == "linear" and isinstance(model, str) and len(reward.last.weight) == 1:
+            shared = torch.zeros(self.objective.n_values, reward.hidden)
+            shared[:1] = reward.last.weight.detach()
+            self.head.start_from(shared)  # a reward model is trained on from where it is, and what values differ by from 0
         if args.disable_dropout:
             _disable_dropout(opened)
         if args.probe or (args.probe is None and self.objective.problem.strata.latent is not None):
+            opened.to(args.device)
             features = reward.features(self.conversations.of_feedback(train_dataset)).astype(np.float64)
             self.head.start_from(torch.from_numpy(self.objective.probe(features, seed=args.seed)))
         reward.listen(self.head)
@@ -390,8 +399,14 @@ class FeedbackTrainer(Trainer):
     def _features(self, rows: Rows) -> Tensor:
         """(n, .) what the head makes of the features."""
         with self._precision():
-            found = self.network(**self._prepare_inputs(self._model_inputs(rows.to_inputs())))
+            device = next(self.network.parameters()).device  # not Trainer's where it has not moved the network there yet
+            found = self.network(**self._model_inputs({name: part.to(device) for name, part in rows.to_inputs().items()}))
         return found["mean"].float().flatten(0, 1)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether no process holds the whole network."""
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     # ------------------------------------------------------------------ the loss
 
@@ -448,6 +463,11 @@ class FeedbackTrainer(Trainer):
 
     def refit(self) -> None:
         """Fit raters and all else beside the network to the values as they were read last, on every process alike."""
+        self._gather_table()
+        self.objective.refit(self.table)
+
+    def _gather_table(self) -> None:
+        """Every process has every value as it was read last."""
         table, read_at = self.table, self._read_at
         if self.args.world_size > 1:
             parts = [None] * self.args.world_size
@@ -455,7 +475,6 @@ class FeedbackTrainer(Trainer):
             for other, when in parts:  # type: ignore[misc]  # filled by the call
                 newer = when > read_at
                 table[newer], read_at[newer] = other[newer], when[newer]
-        self.objective.refit(table)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -483,15 +502,17 @@ class FeedbackTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def values(self, batches: Any = None) -> Array:
-        """(n_responses, k) values of the responses of the training data, or of the batches given; each is read once."""
+    def values(self, batches: Any = None, *, alone: bool = False) -> Array:
+        """(n_responses, k) values of the responses of the training data, or of the batches given; each is read once, by one of the
+        processes, or `alone` by each."""
         batches = batches or self.batches
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        sharded = self._sharded
         model: Any = self.model_wrapped if sharded else self.network
         was = model.training
         model.eval()
         out = np.full((batches.objective.likelihood.design.n_responses, self.objective.n_values), np.nan)
-        mine = list(range(self.args.process_index, len(batches), self.args.world_size))
+        processes = 1 if alone else self.args.world_size
+        mine = list(range(self.args.process_index if processes > 1 else 0, len(batches), processes))
         if sharded:  # all processes take part in each pass
             mine += [len(batches) - 1] * (-(-len(batches) // self.args.world_size) - len(mine))
         with torch.no_grad(), self._precision():
@@ -500,7 +521,7 @@ class FeedbackTrainer(Trainer):
                 found = model(**self._model_inputs(inputs))
                 out[inputs["responses"].cpu().numpy()] = found["mean"].double().mean(0).cpu().numpy()
         model.train(was)
-        if self.args.world_size > 1:
+        if processes > 1:
             parts = [None] * self.args.world_size
             torch.distributed.all_gather_object(parts, out)
             for other in parts:
@@ -515,8 +536,10 @@ class FeedbackTrainer(Trainer):
         A head that is not linear in the features is written as its best linear approximation on the responses read, and seamark.json says how
         much of the variance that explains. Raters and all else beside the network are in seamark.safetensors.
         """
-        self.refit()
-        values = self.values() @ self.objective.person
+        self.table = self.values()  # without what is only there in training: noise on latents, a second value
+        self._read_at[:] = self.state.global_step
+        self.objective.refit(self.table)
+        values = self.table @ self.objective.person
         known = np.isfinite(values)
         person = torch.from_numpy(self.objective.person)
         network: Any = self.accelerator.unwrap_model(self.network)
@@ -524,12 +547,12 @@ class FeedbackTrainer(Trainer):
             self.head = network.get_base_model().score if self.reward_model.causal else network.get_base_model().value_head
             self.head = self.head.modules_to_save["default"] if "modules_to_save" in self.head._modules else self.head
             network.merge_and_unload()
-        elif self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            state: Any = self.accelerator.get_state_dict(self.model_wrapped)
-            self.gather(state)
+        elif self._sharded:
+            state: Any = self.accelerator.get_state_dict(self.model_wrapped)  # the whole of it on the process that writes
             if not self.args.should_save:
                 self.accelerator.wait_for_everyone()
                 return
+            self.gather(state)
         linear, explained = self.head.linear(), 1.0
         if linear is not None:
             rows, bias = linear
@@ -552,6 +575,7 @@ class FeedbackTrainer(Trainer):
                         "overlong": self.conversations.overlong,
                     },
                     "head": self.head.to_dict(),
+                    "head_shape": {"hidden": self.reward_model.hidden, "values": self.objective.n_values},
                     "tokens": vars(self.tokens),
                     "shares_prompts": self.shares_prompts,
                     "responses": spread,
@@ -561,7 +585,8 @@ class FeedbackTrainer(Trainer):
                 save_reward_model(
                     self.reward_model, weight, self.processing_class, fresh, record=record, mean=spread["mean"] - intercept, sd=spread["sd"]
                 )
-                save_file(self.objective.to_arrays(), fresh / "seamark.safetensors")
+                head = {f"head.{name}": tensor.detach().float().cpu().numpy() for name, tensor in self.head.state_dict().items()}
+                save_file(self.objective.to_arrays() | head, fresh / "seamark.safetensors")
         self.accelerator.wait_for_everyone()
 
     def gather(self, state: Mapping[str, Tensor]) -> None:
@@ -585,7 +610,7 @@ class FeedbackTrainer(Trainer):
         hook = self.head.register_forward_pre_hook(keep)
         try:
             order = np.concatenate([p.responses for batch in self.batches.plan for p in (self.batches.pieces[i] for i in batch)])
-            self.values()
+            self.values(alone=True)
         finally:
             hook.remove()
         features, y = np.concatenate(found), values[order]
@@ -599,6 +624,7 @@ class FeedbackTrainer(Trainer):
     # ------------------------------------------------------------------ stopping and going on
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._gather_table()
         # first, so that a folder whose trainer_state.json is there holds everything
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -643,7 +669,7 @@ class _Refit(TrainerCallback):
         del control, given
         if not args.refits_per_epoch:
             return
-        steps = max(1, round(state.max_steps / max(args.num_train_epochs, 1e-9)))
+        steps = -(-len(self.trainer.batches) // (args.gradient_accumulation_steps * args.world_size))
         if state.global_step % max(1, steps // args.refits_per_epoch) == 0:
             self.trainer.refit()
 
@@ -698,14 +724,14 @@ def train_network(
     run = json.loads(json.dumps(run, default=str))
     done = sidecar(out)
     if done:
-        if done["run"] != run:
+        if not _same_run(done.get("run", {}), run):
             raise InvalidSetting(
                 "out", str(out), "It holds a reward model of other judgments or settings. Give another folder, or remove it."
             )
         return out
     working = out / "training"
     begun = working / "run.json"
-    if begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) != run:
+    if begun.is_file() and not _same_run(json.loads(begun.read_text(encoding="utf-8")), run):
         raise InvalidSetting("out", str(out), "It holds a stopped run of other judgments or settings. Give another folder, or remove it.")
     if out.exists() and not begun.is_file() and any(out.iterdir()):
         raise InvalidSetting("out", str(out), "It is a folder with something else in it. Give another name.")
@@ -724,7 +750,20 @@ def train_network(
         begun.write_text(json.dumps(run), encoding="utf-8")
     trainer.train(resume_from_checkpoint=True)
     trainer.write(out, run)
+    if args.should_save:
+        shutil.rmtree(working)  # checkpoints of transformers hold pickles, which nothing of ours does
     return out
+
+
+def _same_run(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two runs end alike: how they are shown and logged may differ."""
+
+    def told(run: Mapping[str, Any]) -> dict[str, Any]:
+        network = dict(run.get("network", {}))
+        network["settings"] = {name: value for name, value in network.get("settings", {}).items() if name not in _SHOWN}
+        return {**run, "network": network}
+
+    return told(one) == told(two)
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

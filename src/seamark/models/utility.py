@@ -365,7 +365,7 @@ class Network:
 
     def trained(self) -> Linear:
         """The utility that is fitted once the network is trained."""
-        return Linear(str(Path(self.out).expanduser()), style=self.style)
+        return Linear(str(Path(self.out).expanduser().resolve()), style=self.style)
 
     def prepare(self, feedback: Feedback) -> Basis:
         return self.trained().prepare(feedback)

@@ -144,7 +144,7 @@ def export_reward_model(
         If the charter's `valid_until` has passed, unless `allow_expired`.
     """
     from seamark.models.checkpoint import SIDECAR, RewardModel, open_classifier, open_reader, save_reward_model
-    from seamark.models.network import reads_conversations
+    from seamark.models.network import model_folder, reads_conversations
 
     charter = charter or Charter()
     if not allow_expired:
@@ -161,6 +161,9 @@ def export_reward_model(
             "counted",
             "A score of the network alone has no block of length and style: discount style in the charter, or fit with style=False.",
         )
+    read, place = model_folder(features.features).resolve(), Path(folder).resolve()
+    if place == read or place in read.parents or read in place.parents:
+        raise InvalidSetting("folder", str(folder), "It is, or is part of, what is read, and would be lost. Give another name.")
     weights = fit.mean_weights(charter.group_weights(fit), without=charter.without())[dict(fit.basis.parts)["content"]]
     intercept = -float(features.content_mean @ weights)
     reader = open_reader(features.features)
