@@ -481,6 +481,7 @@ def test_half_precision_trains_and_checkpointing_changes_nothing(tmp_path: Path,
         trainer = FeedbackTrainer(
             small_model("llama", tokenizer=tokenizer), settings(tmp_path / name, **more), train_dataset=feedback, processing_class=tokenizer
         )
+        assert trainer.shares_prompts
         losses[name] = trainer.train().training_loss
     assert losses["checkpointing"] == pytest.approx(losses["plain"], abs=1e-6)
     assert losses["bf16"] == pytest.approx(losses["plain"], abs=2e-2)

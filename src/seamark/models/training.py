@@ -63,7 +63,7 @@ _WINDOW = 50
 """Batches' worth of trees that are sorted by length together: rows of a batch are then about equally long, and batches still vary."""
 _STATE = "objective.safetensors"
 """In a checkpoint: the raters and all else that is fitted beside the network."""
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 """Largest difference, in standard deviations of a feature, that two ways of reading the same tokens may have by rounding."""
 
 
@@ -386,7 +386,9 @@ class FeedbackTrainer(Trainer):
                 difference, reason = np.inf, str(error)
             else:
                 difference, reason = float((shared - plain).abs().max() / plain.std().clamp_min(1e-12)), ""
-        if difference <= _TOLERANCE.get(self._working_dtype, 5e-2):
+        # in the precision of the weights, which is mostly more than that of training: half of it differs by rounding as much as by reading
+        dtype = next(p.dtype for p in self.network.parameters() if p.is_floating_point())
+        if difference <= _TOLERANCE.get(dtype, 0.2):
             return True
         warnings.warn(
             f"{type(self.model).__name__} reads a response differently when its prompt is shared "
@@ -398,9 +400,8 @@ class FeedbackTrainer(Trainer):
 
     def _features(self, rows: Rows) -> Tensor:
         """(n, .) what the head makes of the features."""
-        with self._precision():
-            device = next(self.network.parameters()).device  # not Trainer's where it has not moved the network there yet
-            found = self.network(**self._model_inputs({name: part.to(device) for name, part in rows.to_inputs().items()}))
+        device = next(self.network.parameters()).device  # not Trainer's where it has not moved the network there yet
+        found = self.network(**self._model_inputs({name: part.to(device) for name, part in rows.to_inputs().items()}))
         return found["mean"].float().flatten(0, 1)
 
     @property
