@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast, logging
 
 import seamark as sm
 from seamark.reward import export_reward_model
 
+logging.disable_progress_bar()
 rng = np.random.default_rng(0)
 WORDS = ["please", "thanks", "sorry", "never", "always", "perhaps", "sure", "fine", "wrong", "right", "good", "bad"]
 WORTH = dict(zip(WORDS, rng.normal(size=len(WORDS)), strict=True))
@@ -46,7 +47,14 @@ for q in range(150):
         judgments.append(sm.Judgment(kind="rating", responses=shown[2:], rating=stars, scale=(1.0, 5.0), **asked))
 
 train, test = sm.Feedback.from_judgments(judgments).split(by="prompt", seed=0)
-how = {"learning_rate": 3e-3, "num_train_epochs": 8, "tokens_per_batch": 2000, "disable_tqdm": True, "use_cpu": True}
+how = {
+    "learning_rate": 3e-3,
+    "num_train_epochs": 8,
+    "tokens_per_batch": 2000,
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+    "use_cpu": True,
+}
 network = sm.Network(str(folder / "base"), str(folder / "trained"), settings=how)
 fit = sm.fit(train, utility=network)
 

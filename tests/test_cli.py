@@ -473,3 +473,43 @@ def test_style_control_is_named_on_the_command_line(call: Any, tmp_path: Path) -
     assert status == 0, err
     assert "bias by length, sd over 12 raters" in (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
     assert "coverage/bias/length" in out
+
+
+def test_train_a_reward_model_export_it_and_check_it(work: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the guide to reward models, one after the other, as a new user types them."""
+    from small_models import save_small, small_tokenizer
+
+    monkeypatch.setenv("SEAMARK_CACHE", str(tmp_path / "cache"))
+    base, out, released = save_small(tmp_path / "base", tokenizer=small_tokenizer()), tmp_path / "rm", tmp_path / "released"
+    quick = ("--set", "use_cpu=true", "--tokens", "8192")
+    code, said, log = call("train", work / "train.jsonl", "--model", base, "-o", out, "--held-out", work / "held.jsonl", *quick, "--json")
+    assert code == 0
+    record = json.loads(said)
+    assert record["shares_prompts"] is True
+    assert record["tokens"]["forward"] <= 1.05 * record["tokens"]["distinct"]
+    assert '"eval_accuracy"' in log
+    assert not (out / "training").exists()
+    assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".bin", ".pkl", ".pth")]
+    code, said, _ = call(
+        "train", work / "train.jsonl", "--model", base, "-o", out, "--held-out", work / "held.jsonl", *quick
+    )  # done: only told again
+    assert code == 0
+    assert "reward model:" in said
+    code, said, _ = call("evaluate", out / "fit", work / "held.jsonl", "--train", work / "train.jsonl", "--json")
+    assert code == 0
+    assert {"accuracy", "doubts"} <= {f["code"] for f in json.loads(said)["findings"]}
+    code, said, _ = call("export", out / "fit", "--to", "hf", "-o", released)
+    assert code == 0
+    assert "seamark check-parity" in said
+    assert call("export", out / "fit", "--to", "hf", "-o", out)[0] == 2  # over what is read
+    assert call("export", out / "fit", "--to", "hf", work / "held.jsonl")[0] == 2
+    code, said, _ = call("evaluate", released, work / "held.jsonl")
+    assert code == 0
+    code, said, _ = call("check-parity", released, work / "held.jsonl", "--json")
+    assert not [f for f in json.loads(said)["findings"] if f["verdict"] == "blocking"], said
+    code, _, error = call("train", work / "held.jsonl", "--model", base, "-o", out, *quick)
+    assert code == 2
+    assert "It holds a reward model of other judgments or settings" in error
+    code, _, error = call("train", work / "held.jsonl", "--model", base, "-o", tmp_path / "other", "--set", "nonsense")
+    assert code == 2
+    assert "Write it as NAME=VALUE" in error

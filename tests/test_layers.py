@@ -36,7 +36,8 @@ LEVEL = {room: level for level, rooms in enumerate(ROWS) for room in rooms}
 MODELS: tuple[tuple[str, ...], ...] = (
     ("walks", "threads", "privacy", "weighting"),
     ("features", "labels", "network", "effects", "people", "conversations"),
-    ("observation", "trees", "heads", "checkpoint"),
+    ("observation", "trees", "heads"),
+    ("checkpoint",),
     ("utility", "design", "terms", "targets", "coverage"),
     ("shifts", "distributional", "edges"),
     ("likelihood",),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.test_training import pairs, society
+from models.test_training import WORDS, pairs, society, worth
 from small_models import save_small, small_model, small_tokenizer
 
 import seamark as sm
@@ -218,3 +218,25 @@ def test_held_back_prompts_are_not_trained_on(tmp_path: Path) -> None:
 
 def test_pairs_helper_makes_turns() -> None:
     assert turns_of(pairs(([{"role": "user", "content": "q"}], "a", "b")))[0] == ([{"role": "user", "content": "q"}], "a")
+
+
+def test_axes_are_trained_together_and_told_apart(tmp_path: Path) -> None:
+    """Two axes that want opposite words, in one network: each axis' values follow its own."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome", "axis")}
+    for p in range(60):
+        texts = [" ".join(rng.choice(WORDS, rng.integers(4, 12))) + f" {i}" for i in range(3)]
+        for i, j in ((0, 1), (1, 2), (0, 2)):
+            for axis, sign in (("kind", 1.0), ("blunt", -1.0)):
+                gap = sign * (worth(texts[i]) - worth(texts[j]))
+                row = ("pair", f"Question {p}", [texts[i], texts[j]], "left" if rng.random() < 1 / (1 + np.exp(-gap)) else "right", axis)
+                for name, value in zip(columns, row, strict=True):
+                    columns[name].append(value)
+    feedback = sm.Feedback.from_columns(columns)
+    base = save_small(tmp_path / "base", tokenizer=small_tokenizer([" ".join(WORDS)] * 3))
+    settings = {"learning_rate": 3e-3, "num_train_epochs": 12, "tokens_per_batch": 1500, "use_cpu": True, "disable_tqdm": True}
+    fit = sm.fit(feedback, utility=sm.MultiAxis(sm.Network(str(base), str(tmp_path / "net"), settings=settings)))
+    truth = np.array([worth(t) for t in feedback.responses["text"]])
+    correlation = {axis: np.corrcoef(fit.utilities(feedback, at={"axis": axis}), truth)[0, 1] for axis in ("kind", "blunt")}
+    assert correlation["kind"] > 0.7
+    assert correlation["blunt"] < -0.7

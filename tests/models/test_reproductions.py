@@ -807,6 +807,7 @@ def test_few_labels_of_clustered_responses_go_further_in_linear_than_in_bradley_
             return made.x[[int(text) for text in texts]]
 
         monkeypatch.setattr("seamark.models.network.encode_texts", vectors)
+        monkeypatch.setattr("seamark.models.network.reads_conversations", lambda _name: False)
         table[seed] = error(made, values_of(sm.Tabular(), made, 100), made.held)
         values = values_of(sm.Linear("vectors", style=False), made, 100)
         linear[seed], unseen[seed] = error(made, values, made.held), error(made, values, made.unseen)

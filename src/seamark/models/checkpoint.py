@@ -382,8 +382,8 @@ def sidecar(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def same_pad(model: Any, tokenizer: Any) -> None:
-    """The model's pad token is the tokenizer's, and it has a row for each token.
+def same_tokens(model: Any, tokenizer: Any) -> None:
+    """The model's special tokens are the tokenizer's, and it has a row for each token.
 
     Raises
     ------
@@ -399,7 +399,12 @@ def same_pad(model: Any, tokenizer: Any) -> None:
                 f"the tokenizer has {len(tokenizer):,} tokens and the model {rows:,} embeddings ({_first_line(error)}). "
                 "Use a pad token that the vocabulary already has."
             ) from None
-    model.config.get_text_config().pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    text = model.config.get_text_config()
+    text.pad_token_id = model.config.pad_token_id = tokenizer.pad_token_id
+    for name in ("bos_token_id", "eos_token_id"):
+        if (code := getattr(tokenizer, name)) is not None:
+            setattr(text, name, code)
+            setattr(model.config, name, code)
 
 
 def _first_line(error: BaseException) -> str:

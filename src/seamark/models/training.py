@@ -39,7 +39,7 @@ from seamark.models.checkpoint import (
     open_classifier,
     open_tokenizer,
     runs,
-    same_pad,
+    same_tokens,
     save_reward_model,
     sidecar,
     transformers_module,
@@ -305,7 +305,7 @@ class FeedbackTrainer(Trainer):
             processing_class, positions=reward.positions, max_length=args.max_length, overlong=args.overlong
         )
         processing_class = self.conversations.tokenizer
-        same_pad(opened, processing_class)
+        same_tokens(opened, processing_class)
         opened.config.use_cache = False
         self.objective = Objective.of(train_dataset, people=people, observation=observation, differ=differ)
         self.head = head_of(head, reward.hidden, self.objective.n_values)
@@ -341,7 +341,8 @@ class FeedbackTrainer(Trainer):
         self.batches = batches = _Batches(train_dataset, self.objective, self.conversations, args, share=share)
         held_out = None
         if eval_dataset is not None:
-            objective = Objective.of(eval_dataset, people=people, observation=observation, differ=differ)
+            # of held-out judgments only the comparisons are wanted: for a model of people they may be too few
+            objective = Objective.of(eval_dataset, observation=Observation(effects=()))
             held_out = _Batches(eval_dataset, objective, self.conversations, args, share=share)
         refit = _Refit()
         refit.trainer = self
@@ -357,7 +358,8 @@ class FeedbackTrainer(Trainer):
         )
         if args.disable_tqdm:  # what is printed is the caller's; the log goes where progress goes
             self.remove_callback(PrinterCallback)
-            self.add_callback(_Log())
+            if args.logging_strategy != "no":
+                self.add_callback(_Log())
         # the loss of a batch is scaled by us; Trainer divides by the number of batches in a step
         self.model_accepts_loss_kwargs = False
         self.can_return_loss = True
@@ -490,7 +492,7 @@ class FeedbackTrainer(Trainer):
             raise InvalidSetting("eval_dataset", batches, "Give the held-out feedback when the trainer is made.")
         values = self.values(batches)
         better, worse, weight = batches.objective.comparisons()
-        mean = values @ batches.objective.person
+        mean = values @ self.objective.person
         gap = mean[better] - mean[worse]
         total = max(float(weight.sum()), 1e-300)
         metrics = {
