@@ -327,7 +327,7 @@ def test_personas_with_opposite_tastes_are_told_apart(tmp_path: Path, tokenizer:
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
-import os, signal, pickle
+import os, signal
 from pathlib import Path
 import numpy as np
 from test_training import settings, small_model, small_tokenizer, society, WORDS, FeedbackTrainer
