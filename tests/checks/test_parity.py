@@ -520,12 +520,33 @@ def test_special_tokens_that_a_response_can_write(saved: Callable[[str], Path]) 
         ([5, 6], {"bos-missing", "eos-missing"}),
         ([1, 5, 7, 2], {"template"}),
         ([1, 6, 2], {"cut"}),
+        ([1, 4, 5, 6, 2], {"whole"}),
+        ([1, 4, 6, 5, 2], {"template"}),
         ([1, 5, 6, 2, 8], {"template"}),
     ],
 )
 def test_what_differs_between_two_rows_of_tokens(theirs: list[int], named: set[str]) -> None:
     special = _Special(frozenset({1}), frozenset({2}), 0)
     assert _difference(np.array([1, 5, 6, 2], dtype=np.int32), np.array(theirs, dtype=np.int32), special) == named
+
+
+@pytest.mark.parametrize(
+    ("ours", "first"), [([1, 6, 7, 8, 2], 5), ([5, 6, 7, 8, 2], 5), ([1, 6, 7, 8], 9)], ids=["begun", "bare", "no end"]
+)
+def test_what_training_cut_and_others_read_whole(ours: list[int], first: int) -> None:
+    """Ours is the first token and the last ones."""
+    special = _Special(frozenset({1}), frozenset({2}), 0)
+    begun = ours[:1] if ours[0] == 1 else []
+    theirs = [*begun, first, 4, 4, *ours[1:]]
+    assert _difference(np.array(ours, dtype=np.int32), np.array(theirs, dtype=np.int32), special) == {"whole"}
+
+
+def test_a_model_trained_on_cut_conversations_is_read_whole_by_others(tmp_path: Path) -> None:
+    folder = remember(save_small(tmp_path), longest=40)
+    long = "Then we walked on, and the road went ever on and on. " * 6
+    findings = check_parity(str(folder), [*TWO, ("Tell me a story.", long), ("Tell me another.", long)])
+    assert {"parity/transformers/single/whole", "parity/trl/whole"} <= blocking(findings), str(findings)
+    assert not any(code.endswith(("/template", "/cut")) for code in blocking(findings))
 
 
 def test_too_few_conversations(saved: Callable[[str], Path]) -> None:

@@ -77,6 +77,10 @@ _CAUSES: dict[str, tuple[str, str]] = {
         "the beginning of another answer (the generation prompt) is put after the response",
         "Render with add_generation_prompt=False.",
     ),
+    "whole": (
+        "the whole conversation is read, where the checkpoint was trained on its first token and the last ones (overlong='cut')",
+        "Cut conversations in the same way before they are scored, or train with a length that holds them.",
+    ),
     "cut": ("the conversation is cut", "Raise the length up to which it reads (max_length, max_model_len), or leave long conversations out."),
     "pad-is-eos": (
         "the end token is taken for a pad, and the score is read before it",
@@ -445,7 +449,9 @@ def _last_resort(way: _Way, compared: _Compared, theirs: Reading, tolerance: flo
     differ = np.abs(theirs.scores - compared.scores) > _TOLERANCE * _scale(compared.scores)
     lengths = np.array([len(row) for row in rows])
     if theirs.tokens is None and differ.any() and (~differ).sum() > 1 and lengths[differ].min() > lengths[~differ].max():
-        return "cut"
+        reading = compared.reference.conversations
+        full = reading.lengths([reading.render(*c) for c, differs in zip(compared.conversations, differ, strict=True) if differs])
+        return "whole" if full.min() > reading.longest else "cut"
     return "unexplained"
 
 
@@ -493,7 +499,7 @@ def _differences(ours: Sequence[Tokens], theirs: Sequence[Tokens], special: _Spe
         if not np.array_equal(one, two):
             found.update(_difference(one, two, special))
     if found["template"]:  # what is left of a conversation without its template may look as if it were cut
-        found["template"] += found.pop("cut", 0)
+        found["template"] += found.pop("cut", 0) + found.pop("whole", 0)
     return +found
 
 
@@ -505,7 +511,13 @@ def _difference(ours: Tokens, theirs: Tokens, special: _Special) -> set[str]:
     one, two = special.core(ours), special.core(theirs)
     if one != two:
         # cut on either side, and nothing else
-        found |= {"cut"} if len(two) < len(one) and two in (one[: len(two)], one[-len(two) :]) else {"template"}
+        if len(two) < len(one) and two in (one[: len(two)], one[-len(two) :]):
+            found |= {"cut"}
+        # ours has the first token and the last ones; where the first begins a text it is not in the core
+        elif 1 < len(one) < len(two) and one[1:] == two[1 - len(one) :] and one[0] in (two[0], two[-len(one)]):
+            found |= {"whole"}
+        else:
+            found |= {"template"}
     return found or {"template"}
 
 
