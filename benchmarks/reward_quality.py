@@ -29,7 +29,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ RESULTS = HERE / "results" / "reward_quality"
 START, END = "<!-- reward quality: written by benchmarks/reward_quality.py --write -->", "<!-- end of reward quality -->"
 Array = NDArray[np.float64]
 PROMPT_TOKENS, RESPONSE_TOKENS = 96, 150
+BACK = {"network": 0.0, "network-held-back": 1 / 3}
+"""Share of the prompts kept from training for the last layer's fit."""
 NEAR = 0.1
 """Lengths that differ by no more than this share of the longer one are matched."""
 RIDGES = (3.0, 30.0, 300.0, 3000.0)
@@ -64,6 +66,8 @@ TITLES = {
     "trl": "TRL RewardTrainer",
     "seamark": "**Seamark** FeedbackTrainer",
     "seamark-pairs": "**Seamark** FeedbackTrainer on the pairs that TRL has",
+    "network": "**Seamark** Network: the last layer fitted anew, to the judgments that trained the rest",
+    "network-held-back": "**Seamark** Network: the last layer fitted anew, to a third of the prompts kept from training",
 }
 
 
@@ -394,6 +398,27 @@ def train_seamark(
     return lambda prompts, responses: scores(model, tokenizer, [p + r for p, r in zip(prompts, responses, strict=True)])
 
 
+def network(seen: Sample, held: sm.Feedback, name: str, tokenizer: Any, *, encoder: str, rate: float, epochs: int, seed: int, back: float) -> Scored:
+    """Training and then the last layer by `fit`, with its intervals integrated out: how sure it is that it is right."""
+    from seamark.models.prediction import predict
+
+    prompts, texts = cut(held, tokenizer)
+    asked = replace(
+        held,
+        prompts=held.prompts.with_columns(pl.Series("text", prompts)),
+        responses=held.responses.with_columns(pl.Series("text", [" " + text for text in texts])),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        settings = _settings(folder, rate, epochs, seed) | {"tokens_per_batch": TOKENS_PER_BATCH}
+        del settings["output_dir"], settings["seed"]
+        utility = sm.Network(encoder, folder + "/reward", held_back=back, settings=settings)
+        fit = sm.fit(seen.feedback, utility=utility, seed=seed, require_converged=False)
+        (block,) = predict(fit, asked)
+    p, won, count = block.decided()
+    shown = block.shown[block.is_decided()]
+    return scored(held, name, Pairs(shown[:, 0], shown[:, 1], won), p, count)
+
+
 TOKENS_PER_BATCH = 1024
 """Of ours: about as many judgments a step as TRL's eight pairs of this length."""
 
@@ -442,6 +467,9 @@ def trained(
             losses[rate] = measures(held_scores(score, _some(inner, name), name, tokenizer))["log loss"][0]
     best = min(losses, key=lambda rate: losses[rate]) if losses else rates[0]
     seen = sample(train, name, tokenizer, n=n, seed=seed)
+    if method in BACK:
+        found = network(seen, held, name, tokenizer, encoder=encoder, rate=best, epochs=epochs, seed=seed, back=BACK[method])
+        return found, best, losses
     score = train_it(encoder_with_head(encoder, seed), tokenizer, seen, rate=best, epochs=epochs, seed=seed, **more)
     return held_scores(score, _some(held, name), name, tokenizer), best, losses
 
@@ -554,11 +582,12 @@ def run_trained(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> 
     parts = list(folds(feedback, name, 3 if name == "ukp" else 5))
     for seed in range(given.seeds):
         train, held = parts[seed % len(parts)]
-        for method in ("trl", "seamark") + (("seamark-pairs",) if name == "arena" else ()):
+        # the fit anew takes the learning rate of the trainer, which came before
+        for method in ("trl", "seamark", *(("seamark-pairs",) if name == "arena" else BACK)):
             path = given.results / f"trained-{name}-{method}-{seed}.npz"
             if path.exists() or method not in given.methods:
                 continue
-            chosen = given.results / f"rate-{name}-{method}.txt"
+            chosen = given.results / f"rate-{name}-{'seamark' if method in BACK else method}.txt"
             rates = [float(chosen.read_text(encoding="utf-8").split()[0])] if chosen.exists() else given.rates
             start = time.perf_counter()
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -656,7 +685,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--parts", nargs="+", choices=["frozen", "trained"], default=["frozen", "trained"])
-    parser.add_argument("--methods", nargs="+", default=["trl", "seamark", "seamark-pairs"], help="of the part trained")
+    parser.add_argument("--methods", nargs="+", default=["trl", "seamark", "seamark-pairs", *BACK], help="of the part trained")
     parser.add_argument("--folds", type=int, default=0, help="only the first N of the part frozen (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="of the part trained")
     parser.add_argument("--n", type=int, default=600, help="judgments to train on")

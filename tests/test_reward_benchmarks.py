@@ -280,6 +280,19 @@ def test_trainers_see_one_sample_and_are_scored_alike(
     assert np.ptp(found.p) > 0
 
 
+@pytest.mark.parametrize("method", ["network", "network-held-back"])
+def test_the_last_layer_fitted_anew_is_scored_on_the_same_judgments(
+    quality: ModuleType, training: ModuleType, tmp_path: Path, method: str
+) -> None:
+    encoder = str(save_small(tmp_path / "encoder", "bert"))
+    train, held = next(quality.folds(_feedback(training), "hh", 3))
+    found, rate, losses = quality.trained(train, held, "hh", method, encoder=encoder, n=40, epochs=1, seed=0, rates=(1e-4,))
+    assert (rate, losses) == (1e-4, {})
+    assert found.count.sum() == held.n_judgments
+    assert sorted(np.unique(found.unit)) == sorted(held.prompts["id"])
+    assert ((found.p > 0) & (found.p < 1)).all()
+
+
 def test_a_sample_of_ratings_gives_trl_its_pairs_and_seamark_the_ratings(quality: ModuleType) -> None:
     n_prompts, n_answers = 6, 10
     rng = np.random.default_rng(4)
