@@ -1,0 +1,232 @@
+"""What a choice costs whom: regret of each group, who gets their own favourite, which decisions other weights would turn.
+
+Conventions
+-----------
+Q questions with at most M options; G groups (or single people). `utilities` (Q, G, M) are in logits, NaN where a question has fewer
+options; `lottery` (Q, M) is the probability with which each option is chosen, as `rules.Decision` has it; `weights` (G,) add up to 1.
+Utilities of different groups are compared only with what the same group could have had: no figure here adds logits of one group to
+logits of another, unless it takes weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamark.errors import InvalidSetting
+
+Array = NDArray[np.float64]
+
+_TIE = 1e-9
+"""Logits below which two options are the same to somebody: what rounding makes."""
+_GRID = 512
+
+
+@dataclass(frozen=True)
+class Served:
+    """What each group gets of what is chosen, question by question."""
+
+    received: Array
+    """(Q, G) expected utility, in logits."""
+    best: Array
+    """(Q, G) utility of the group's own favourite."""
+    favourite: Array
+    """(Q, G) probability that what is chosen is the group's own favourite; of k favourites alike, any will do."""
+
+    @property
+    def regret(self) -> Array:
+        """(Q, G) logits that the group would gain if it alone chose: 0 is no regret."""
+        return self.best - self.received
+
+    def favoured(self, weights: Array) -> Array:
+        """(Q,) share of people for whom what is chosen is their own favourite."""
+        return self.favourite @ weights
+
+
+def serve(utilities: Array, lottery: Array) -> Served:
+    """What each group gets of what is chosen.
+
+    Raises
+    ------
+    InvalidSetting
+        If an option that a question does not have is chosen, or the probabilities of a question do not add up to 1.
+    """
+    there = np.isfinite(utilities)
+    if (lottery[:, None, :] * ~there > 0).any():
+        raise InvalidSetting("lottery", "an option without utilities", "Choose among the options that a question has.")
+    off = np.abs(lottery.sum(1) - 1)
+    if (off > 1e-6).any():
+        raise InvalidSetting("lottery", float(lottery.sum(1)[off.argmax()]), "The probabilities of each question add up to 1.")
+    value = np.where(there, utilities, 0.0)
+    best = np.where(there, utilities, -np.inf).max(2)
+    own = there & (value >= best[:, :, None] - _TIE)
+    return Served(np.einsum("qgm,qm->qg", value, lottery), best, np.einsum("qgm,qm->qg", own.astype(float), lottery))
+
+
+def most_favoured(utilities: Array, weights: Array) -> Array:
+    """(Q,) the largest share of people whose favourite any one option is: what plurality reaches, and no rule exceeds.
+
+    A share far below it is a fuzzy average: an option that few would have chosen themselves, where one was there that more would have.
+    """
+    there = np.isfinite(utilities)
+    value = np.where(there, utilities, -np.inf)
+    own = there & (value >= value.max(2, keepdims=True) - _TIE)
+    return np.einsum("qgm,g->qm", own.astype(float), weights).max(1)
+
+
+# ---------------------------------------------------------------------------------------------- other weights
+
+
+def admissible(weights: Array, within: float | None) -> tuple[Array, Array]:
+    """(low, high), each (G,): how small and large the weight of each group may be; None admits every weighting.
+
+    Raises
+    ------
+    InvalidSetting
+        If the factor is below 1.
+    """
+    if within is None:
+        return np.zeros(len(weights)), np.ones(len(weights))
+    if not within >= 1:
+        raise InvalidSetting("within", within, "Use a factor of 1 or more by which each weight may be larger or smaller, or None for any.")
+    return weights / within, np.minimum(weights * within, 1.0)
+
+
+def reach(gaps: Array, weights: Array, within: float | None = None) -> tuple[Array, Array]:
+    """(low, high), each (n,): the smallest and the largest mean gap that any admissible weighting gives.
+
+        min and max of sum_g w_g gap_g  over  low_g <= w_g <= high_g,  sum_g w_g = 1
+
+    A linear programme with one equation, solved exactly: every group starts at its least weight, and what is left goes to the groups
+    with the smallest (largest) gaps first.
+
+    Parameters
+    ----------
+    gaps : (n, G) in logits; weights : (G,) of the charter, which add up to 1; within : the factor of `admissible`.
+
+    Source: the continuous knapsack problem (Dantzig 1957).
+    """
+    least, most = admissible(weights, within)
+    out = []
+    for sign in (1.0, -1.0):
+        order = np.argsort(sign * gaps, axis=1)
+        room = (most - least)[order]
+        before = np.cumsum(room, axis=1) - room
+        given = np.clip(1 - least.sum() - before, 0.0, room)
+        out.append(gaps @ least + (given * np.take_along_axis(gaps, order, 1)).sum(1))
+    return out[0], out[1]
+
+
+def turned(utilities: Array, winner: NDArray[np.int64], weights: Array, within: float | None = None) -> NDArray[np.bool_]:
+    """(Q,) whether some admissible weighting of the groups' mean utilities prefers another option to this winner.
+
+    Some weighting makes another option the best exactly where some weighting makes one other option better than the winner.
+    """
+    _, _, M = utilities.shape
+    against = utilities - np.take_along_axis(utilities, winner[:, None, None], 2)  # (Q, G, M)
+    there = np.isfinite(utilities).all(1)
+    out = np.zeros(len(utilities), dtype=bool)
+    for option in range(M):
+        asked = there[:, option] & (winner != option)
+        _, high = reach(against[asked][:, :, option], weights, within)
+        out[asked] |= high > _TIE
+    return out
+
+
+def turning_weight(gap: Array, weights: Array) -> Array:
+    """(n, G) the weight at which each group, the others keeping their proportions, would turn the sign of the mean gap; NaN where none would.
+
+    With m the mean gap of the others, w gap_g + (1 - w) m = 0 at w = m / (m - gap_g).
+    """
+    rest = 1 - weights
+    others = (gap @ weights)[:, None] - gap * weights
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = others / rest
+        found = mean / (mean - gap)
+    return np.where((found >= 0) & (found <= 1) & (mean * gap < 0), found, np.nan)
+
+
+def irreconcilable(p: Array, *, level: float = 0.975) -> NDArray[np.bool_]:
+    """(n,) pairs on which no weighting contents everyone: one group surely prefers the first, and another surely the second.
+
+    `p` (n, G) is the posterior probability that each group's gap is above 0.
+    """
+    return (p >= level).any(1) & (p <= 1 - level).any(1)
+
+
+def pareto(values: Array) -> NDArray[np.bool_]:
+    """(n,) options that no other equals or exceeds on every axis and exceeds on one. values (n, A), higher is better."""
+    at_least = (values[None] >= values[:, None]).all(2)
+    more = (values[None] > values[:, None]).any(2)
+    return ~(at_least & more).any(1)
+
+
+# ---------------------------------------------------------------------------------------------- diversity
+
+
+def diversity(lottery: Array) -> Array:
+    """(Q,) effective number of options: exp of the entropy of what is chosen; 1 where it is always the same.
+
+    Source: Hill 1973, the number of order 1.
+    """
+    p = np.where(lottery > 0, lottery, 1.0)
+    return np.exp(-(lottery * np.log(p)).sum(1))
+
+
+def groups_served(utilities: Array, lottery: Array) -> float:
+    """Effective number of groups whose favourites are chosen, over all questions: G where all are served alike, 1 where one alone is.
+
+    exp of the entropy of each group's share of the probability with which favourites of groups are chosen.
+    """
+    total = serve(utilities, lottery).favourite.sum(0)
+    if not total.any():
+        return 0.0
+    share = total / total.sum()
+    return float(np.exp(-(share[share > 0] * np.log(share[share > 0])).sum()))
+
+
+def one_mode(values: Array, *, rounds: int = 200, seed: int = 0) -> float:
+    """p-value of the hypothesis that values (n,) of people have one mode: small where tastes cluster around two or more.
+
+    The critical bandwidth is the narrowest Gaussian kernel whose density estimate has one mode. Samples of that density, scaled to the
+    variance of the data, seldom need a wider one where there is one mode. The test is known to be conservative.
+
+    Source: Silverman 1981.
+    """
+    x = np.asarray(values, dtype=float)
+    x = x[np.isfinite(x)]
+    if len(x) < 10 or np.ptp(x) == 0:
+        return 1.0
+    critical = _critical_bandwidth(x)
+    rng = np.random.default_rng(seed)
+    shrink = 1 / np.sqrt(1 + critical**2 / x.var())
+    wider = 0
+    for _ in range(rounds):
+        drawn = rng.choice(x, len(x))
+        smooth = x.mean() + shrink * (drawn - x.mean() + critical * rng.standard_normal(len(x)))
+        wider += _modes(smooth, critical) > 1
+    return (wider + 1) / (rounds + 1)
+
+
+def _critical_bandwidth(x: Array) -> float:
+    """By bisection: a Gaussian kernel's modes only become fewer as it widens."""
+    low, high = 1e-3 * np.ptp(x), float(np.ptp(x))
+    for _ in range(30):
+        middle = np.sqrt(low * high)
+        low, high = (low, middle) if _modes(x, middle) <= 1 else (middle, high)
+    return float(high)
+
+
+def _modes(x: Array, bandwidth: float) -> int:
+    """Local maxima of the kernel density estimate on a grid."""
+    grid = np.linspace(x.min() - bandwidth, x.max() + bandwidth, _GRID)
+    edges = np.linspace(grid[0], grid[-1], 2 * _GRID + 1)
+    count, _ = np.histogram(x, edges)  # binned: a grid finer than any kernel that is tried
+    centre = (edges[1:] + edges[:-1]) / 2
+    used = count > 0
+    density = np.exp(-0.5 * ((grid[:, None] - centre[used]) / bandwidth) ** 2) @ count[used]
+    rising = np.sign(np.diff(density))
+    rising = rising[rising != 0]
+    return int(((rising[:-1] > 0) & (rising[1:] < 0)).sum())
