@@ -4,7 +4,8 @@ Conventions
 -----------
 An answer is a number: +1 or -1 for a pair (which response of the question) or thumbs, 0 for a tie, the rating itself for ratings. A
 *block* is what is permuted as a whole: a rater, or a rater's answers in one stratum where the group of a rater differs by stratum (a
-stance differs by debate). Answers are centred by item and then by block, so that a group that is stricter everywhere is no finding.
+stance differs by debate). What item and strictness explain is taken from answers, so that a group that is stricter everywhere is no
+finding: in logits where answers are yes or no, then by means.
 
 Labels of blocks are permuted, within strata; p counts the true arrangement too (Phipson & Smyth 2010), so it is never below 1 / (draws
 + 1), nor below 1 / (arrangements that differ), which few raters make few: this floor is printed beside every p.
@@ -231,8 +232,9 @@ def _cohesion_finding(answers: Answers, by: str, seed: int) -> Finding:
     names = [answers.groups[g] for g in np.flatnonzero(sure)]
     return Finding(
         code=code, estimate=float(found.index[top]), n=len(answers.value), unit="ratio", verdict="notice" if sure.any() else "ok",
-        title=f"{', '.join(names)} {'agrees' if len(names) == 1 else 'agree'} with themselves more than with the others: by {by} the group "
-        f"association index is at most {found.index[top]:.2f} ({answers.groups[top]})." if names
+        title=f"{counted(len(names), 'group')} of {len(answers.groups)} {'agrees' if len(names) == 1 else 'agree'} with "
+        f"{'itself' if len(names) == 1 else 'themselves'} more than with the others: by {by} the group association index is at most "
+        f"{found.index[top]:.2f} ({answers.groups[top]})." if names
         else f"No group agrees with itself more than with the others beyond chance: by {by} the group association index is at most "
         f"{found.index[top]:.2f} ({answers.groups[top]}, q = {found.q[top]:.2g}); 1 is the baseline.",
         reason=f"Alpha within a group over agreement across; no interval, but a test by permutation. {_floor(found.floor, exact=False, what='raters')}",
@@ -351,7 +353,7 @@ def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
         code=code, estimate=found.stability, low=found.low, high=found.high, n=shape[0], unit="ratio", verdict="notice" if real else "ok",
         title=f"Two kinds of raters ({size[0]:,} and {size[1]:,}) are found again from other questions with an adjusted Rand index of "
         f"{found.stability:.2f}; without kinds it would be below {found.null:.2f}.",
-        reason="k-means of answers less each rater's strictness, from halves of the questions; the interval is over splits. "
+        reason="Clusters (k-means) of answers less each rater's strictness, from halves of the questions; the interval is over splits. "
         f"The majority of everyone keeps {percent(found.kept[0])} of the majorities of the larger kind and {percent(found.kept[1])} of the smaller's.",
         remedy="Fit the kinds: people=Personas(2)." if real else None, source="Lange et al. 2004; Hubert & Arabie 1985",
         details={"sizes": size.tolist(), "null": found.null, "p": found.p, "kept": found.kept.tolist(), "kept_se": found.kept_se.tolist()},
@@ -432,7 +434,7 @@ def interactions(answers: Answers, *, draws: int = _DRAWS, seed: int = 0) -> Int
     """
     n_items, G, n_blocks = answers.n_items, len(answers.groups), len(answers.group_of)
     raw, count = _table(answers, answers.value)
-    centred = _centre(raw)
+    centred = _centre(raw if answers.kind == "rating" else _less_strictness(raw))
     seen = csr_array((np.ones_like(centred.data), centred.indices, centred.indptr), shape=centred.shape)
     variance = np.asarray(centred.multiply(centred).sum(0)).ravel() / np.maximum(np.asarray(seen.sum(0)).ravel(), 1)
     usable = variance > 1e-12
@@ -494,6 +496,22 @@ def _table(answers: Answers, value: Floats) -> tuple[csr_array, csr_array]:
     indptr = np.searchsorted(rows, np.arange(shape[0] + 1))
     mean = np.bincount(where, weights=value) / n
     return csr_array((mean, columns, indptr), shape=shape), csr_array((n.astype(float), columns, indptr), shape=shape)
+
+
+def _less_strictness(table: csr_array, *, ridge: float = 0.1, steps: int = 60) -> csr_array:
+    """Answers in [-1, 1] less what the rater's strictness and the item explain in logits, y - expit(a_r + b_i) (Rasch 1960).
+
+    Yes and no cannot be added up: a stricter group differs less, in points, where everyone says yes, which is no interaction. `ridge`
+    keeps people who always say yes finite.
+    """
+    rater, item = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), table.indices
+    y, a, b = (table.data + 1) / 2, np.zeros(table.shape[0]), np.zeros(table.shape[1])
+    for _ in range(steps):
+        for code, part in ((item, b), (rater, a)):
+            p = 1 / (1 + np.exp(-a[rater] - b[item]))
+            step = np.bincount(code, weights=y - p, minlength=len(part)) - ridge * part
+            part += step / (np.bincount(code, weights=p * (1 - p), minlength=len(part)) + ridge)
+    return csr_array((2 * (y - 1 / (1 + np.exp(-a[rater] - b[item]))), item, table.indptr), shape=table.shape)
 
 
 def _centre(table: csr_array) -> csr_array:
