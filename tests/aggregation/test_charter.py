@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seamark.aggregation import Charter, Effects, Electorate, InvalidCharter, collective_gaps
+from seamark.aggregation import Charter, Effects, Electorate, Floors, InvalidCharter, Recency, collective_gaps
 from seamark.errors import SeamarkError
 from seamark.models import Fit, Groups, Linear, Observation, Position, fit
+from seamark.records import Feedback
 from seamark.simulation import Society, simulate
 
 PLAIN = Observation(effects=(Position(),), lapse=False)
@@ -27,6 +29,12 @@ def divided() -> tuple[Society, Fit]:
     apart: dict[str, Any] = {"careless": 0.0, "opposed": 0.0, "n_raters": 20, "group_shares": (0.75, 0.25), "disagreement": 1.0}
     society = simulate(text=False, n_prompts=10, n_responses=10, n_judgments=900, **apart, seed=1)
     return society, fit(society.feedback, people=Groups(), observation=PLAIN)
+
+
+def named(weights: dict[str, float]) -> Electorate:
+    """These weights, which are made to add up to 1."""
+    total = sum(weights.values())
+    return Electorate(weighting="named", weights={name: weight / total for name, weight in weights.items()})
 
 
 def _read(text: str, folder: Path) -> Charter:
@@ -65,7 +73,7 @@ def test_charter_round_trip(tmp_path_factory: pytest.TempPathFactory, **fields: 
         authors=tuple(fields["authors"]),
         version=fields["version"],
         ignorance_penalty=fields["penalty"],
-        electorate=Electorate(weights=fields["weights"]),
+        electorate=named(fields["weights"]) if sum(fields["weights"].values()) > 0 else Electorate(),
         effects=Effects(style=fields["style"]),
     )
     read = _read(charter.to_toml(), tmp_path_factory.getbasetemp())
@@ -75,7 +83,7 @@ def test_charter_round_trip(tmp_path_factory: pytest.TempPathFactory, **fields: 
 
 @pytest.mark.parametrize("character", ["\x00", "\t", "\n", "\r", "\x1f", '"', "\\", "\x7f", "\x85", "\u2028", "é", "🌊"])
 def test_every_kind_of_character_survives(character: str, tmp_path: Path):
-    charter = Charter(title=f"a{character}b", authors=(character,), electorate=Electorate(weights={character: 1.0}))
+    charter = Charter(title=f"a{character}b", authors=(character,), electorate=named({character: 1.0}))
     assert _read(charter.to_toml(), tmp_path) == charter
 
 
@@ -105,7 +113,7 @@ def test_a_wrong_value_is_named_with_its_place(text: str, named: str, tmp_path: 
     assert isinstance(caught.value, SeamarkError)
 
 
-@pytest.mark.parametrize("text", ["ignorance_penalty = inf", "[electorate.weights]\nA = -1.0\nB = 3.0", "[electorate.weights]\nA = nan"])
+@pytest.mark.parametrize("text", ["ignorance_penalty = inf", "[electorate.weights]\nA = -1.0\nB = 2.0", "[electorate.weights]\nA = nan"])
 def test_numbers_without_a_meaning_are_refused(text: str, tmp_path: Path):
     """A negative or undefined weight is no electorate; an infinite penalty makes every score -inf."""
     with pytest.raises(InvalidCharter):
@@ -127,8 +135,8 @@ def test_unsigned_until_somebody_answers_for_it():
 
 def test_the_hash_is_of_the_content():
     """Equal charters have equal hashes, and every choice changes it."""
-    one = Charter(electorate=Electorate(weights={"a": 1.0, "b": 2.0}))
-    two = Charter(electorate=Electorate(weights={"b": 2.0, "a": 1.0}))
+    one = Charter(electorate=named({"a": 1.0, "b": 2.0}))
+    two = Charter(electorate=named({"b": 2.0, "a": 1.0}))
     assert one.hash == two.hash
     assert len(one.hash) == 64
     others = [
@@ -165,7 +173,7 @@ def test_weights_move_the_collective_to_the_group(divided: tuple[Society, Fit]):
     A, B = result.groups
 
     def gap(**weights: float) -> np.ndarray:
-        charter = Charter(electorate=Electorate(weights={A: weights.get("a", 0.0), B: weights.get("b", 0.0)}))
+        charter = Charter(electorate=named({A: weights.get("a", 0.0), B: weights.get("b", 0.0)}))
         return collective_gaps(result, charter, society.feedback, left, right).mean
 
     default = collective_gaps(result, Charter(), society.feedback, left, right)
@@ -179,13 +187,92 @@ def test_weights_move_the_collective_to_the_group(divided: tuple[Society, Fit]):
 def test_an_unknown_group_is_named(divided: tuple[Society, Fit]):
     _, result = divided
     with pytest.raises(InvalidCharter, match=r"names group 'group C'.*group A, group B"):
-        Charter(electorate=Electorate(weights={"group C": 1.0})).group_weights(result)
+        Charter(electorate=named({"group C": 1.0})).group_weights(result)
 
 
-def test_weights_of_nothing_are_refused(divided: tuple[Society, Fit]):
+def test_groups_that_nobody_is_of_are_refused(divided: tuple[Society, Fit]):
     _, result = divided
-    with pytest.raises(InvalidCharter, match="add up to 0"):
-        Charter(electorate=Electorate(weights={"group A": 0.0})).group_weights(result)
+    with pytest.raises(InvalidCharter, match=r"electorate\.groups names group 'group C'"):
+        Charter(electorate=Electorate(groups=("group C",))).group_weights(result)
+    with pytest.raises(InvalidCharter, match=r"floors\.groups names group 'group C'"):
+        Charter(floors=Floors(groups={"group C": 0.0})).group_weights(result)
+
+
+def test_weighting_rules(divided: tuple[Society, Fit], tmp_path: Path):
+    """R60: named rules of weighting; R59: who counts is written out."""
+    _, result = divided
+    A, B = result.groups
+    assert Charter(electorate=Electorate(weighting="equal")).group_weights(result) == {A: 0.5, B: 0.5}
+    assert Charter(electorate=Electorate(groups=(B,))).group_weights(result) == {B: 1.0}
+    (tmp_path / "census.csv").write_text(f"group,share\n{A},0.4\n{B},0.6\n", encoding="utf-8")
+    charter = _read('[electorate]\nweighting = "target"\ntarget = "census.csv"', tmp_path)
+    assert charter.group_weights(result) == pytest.approx({A: 0.4, B: 0.6})
+    before = charter.hash
+    (tmp_path / "census.csv").write_text(f"group,share\n{A},0.5\n{B},0.5\n", encoding="utf-8")
+    assert charter.hash != before  # another population is another charter
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[electorate]\nweighting = "named"\n[electorate.weights]\nA = 0.5\nB = 0.6', "electorate: the weights add up to 1.1"),
+        ("[electorate.weights]\nA = 1.0", 'Weighting = "named" goes with'),
+        ('[electorate]\nweighting = "named"', "no weights are given"),
+        ('[electorate]\nweighting = "target"', "no target is given"),
+        ('[electorate]\ntarget = "x.csv"', "a target is given"),
+        ('[electorate]\ngroups = ["A"]\nweighting = "named"\n[electorate.weights]\nB = 1.0', "given to B, which groups does not name"),
+        ("[electorate]\ngroups = 3", 'Write "all", or a list of groups'),
+        ("[electorate]\nwithin = 0.5", r"electorate\.within is 0\.5"),
+        ('rule = "cvar"', "no share is given"),
+        ("share = 0.1", "rule is 'expected-utility' and a share of 0.1"),
+        ('rule = "mixture"', "0 parts are given"),
+        ('rule = "mixture"\n[parts]\nborda = 0.5\ndictator = 0.5', "parts names 'dictator'"),
+        ('rule = "mixture"\n[parts]\nborda = 0.5', "the weights of parts add up to 0.5"),
+        ("[axes]\nhelpful = 0.7", "the weights of axes add up to 0.7"),
+        ('[recency]\nrule = "half-life"', "half_life_days is 0"),
+        ("[recency]\nhalf_life_days = 3", "rule is 'none'"),
+        ("[floors.groups]\nA = inf", r"floors\.groups\.A is inf"),
+        ("[floors.group]\nA = 1", r"unknown key floors\.group.*groups"),
+    ],
+)
+def test_rules_that_contradict_each_other(text: str, said: str, tmp_path: Path):
+    with pytest.raises(InvalidCharter, match=said) as caught:
+        _read(text, tmp_path)
+    assert str(caught.value).endswith(".")
+
+
+def test_it_takes_as_many_people_as_the_charter_says():
+    """R65: named people sign; one who signs twice is one."""
+    assert not Charter(authors=("A. Person",), signatures=2).signed
+    assert not Charter(authors=("A. Person", "a. person "), signatures=2).signed
+    assert Charter(authors=("A. Person", "B. Person"), signatures=2).signed
+
+
+# ------------------------------------------------------------------------------------ recency
+
+
+def _dated() -> Feedback:
+    times = [datetime(2026, 1, 1), datetime(2026, 1, 20), datetime(2026, 1, 31), datetime(2026, 3, 2)]
+    columns: dict[str, Any] = {"kind": ["pair"] * 4, "prompt": ["p"] * 4, "texts": [["a", "b"]] * 4, "outcome": ["left"] * 4}
+    return Feedback.from_columns(columns | {"time": times, "weight": [1.0, None, 2.0, 1.0]})
+
+
+def test_half_as_much_for_every_half_life():
+    charter = Charter(recency=Recency(rule="half-life", half_life_days=30.0))
+    weights = charter.weigh(_dated()).judgments["weight"].to_list()
+    assert weights == pytest.approx([0.25, 0.5 ** (41 / 30), 2 * 0.5, 1.0])
+    assert Charter().weigh(_dated()).judgments["weight"].to_list() == [1.0, None, 2.0, 1.0]
+
+
+def test_months_count_alike_and_nobody_more_than_they_did():
+    weights = Charter(recency=Recency(rule="stable-core")).weigh(_dated()).judgments["weight"].to_list()
+    assert weights == pytest.approx([1 / 3, 1 / 3, 2 / 3, 1.0])
+
+
+def test_recency_without_times_is_refused():
+    timeless = Feedback.from_columns({"kind": ["pair"], "prompt": ["p"], "texts": [["a", "b"]], "outcome": ["left"]})
+    with pytest.raises(InvalidCharter, match="1 of 1 judgments have no time"):
+        Charter(recency=Recency(rule="stable-core")).weigh(timeless)
 
 
 def test_discounted_style_does_not_count():
@@ -220,6 +307,6 @@ def test_a_value_that_is_not_taken_comes_with_those_that_are(tmp_path: Path):
     path.write_text('[effects]\nstyle = "ignore"\n', encoding="utf-8")
     with pytest.raises(InvalidCharter, match=r"effects\.style is 'ignore'.*It can be 'count', 'discount'\."):
         Charter.from_toml(path)
-    path.write_text('rule = "maximin"\n', encoding="utf-8")
-    with pytest.raises(InvalidCharter, match=r"It can be 'expected-utility' in this version\."):
+    path.write_text('[effects]\nposition = "count"\n', encoding="utf-8")
+    with pytest.raises(InvalidCharter, match=r"It can be 'discount' in this version\."):
         Charter.from_toml(path)

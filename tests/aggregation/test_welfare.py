@@ -101,8 +101,8 @@ def _programme(gap: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[floa
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), groups=st.integers(1, 6), within=st.one_of(st.none(), st.floats(1, 5)))
-def test_reach_is_the_linear_programme(seed: int, groups: int, within: float | None):
+@given(seed=st.integers(0, 10**6), groups=st.integers(1, 6), within=st.one_of(st.just(np.inf), st.floats(1, 5)))
+def test_reach_is_the_linear_programme(seed: int, groups: int, within: float):
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.ones(groups))
     gaps = rng.normal(size=(3, groups)).round(1)

@@ -190,7 +190,7 @@ def test_a_saved_fit_rewards_alike(texts: tuple[Society, Fit], tmp_path: Path):
 
 def test_a_charter_with_unknown_groups_fails_before_training(texts: tuple[Society, Fit]):
     with pytest.raises(InvalidCharter, match="names group"):
-        Reward(texts[1], charter=Charter(electorate=Electorate(weights={"nobody": 1.0})))
+        Reward(texts[1], charter=Charter(electorate=Electorate(weighting="named", weights={"nobody": 1.0})))
 
 
 # ------------------------------------------------------------------------------------ the rows
@@ -262,7 +262,7 @@ def test_groups_separate_the_doubts(divided: tuple[Society, Fit], tmp_path: Path
 def test_the_charter_decides_who_is_asked(divided: tuple[Society, Fit], tmp_path: Path):
     """Under a charter of one group alone there is nobody to disagree with: no disagreement, and p_chosen at least one half."""
     society, result = divided
-    charter = Charter(electorate=Electorate(weights={result.groups[1]: 1.0}))
+    charter = Charter(electorate=Electorate(weighting="named", weights={result.groups[1]: 1.0}))
     export_signal(result, society.feedback, tmp_path / "rows.jsonl", charter=charter)
     rows = _rows(tmp_path / "rows.jsonl")
     assert len(rows) > 100

@@ -6,12 +6,14 @@ import datetime as dt
 import difflib
 import hashlib
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from seamark.errors import Expired, SeamarkError
 from seamark.models.result import Fit, Gaps
@@ -26,6 +28,16 @@ class InvalidCharter(SeamarkError):
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+Rule = Literal[
+    "expected-utility", "median", "quantile", "cvar", "maximin",
+    "borda", "copeland", "kemeny", "ranked-pairs", "instant-runoff", "maximal-lottery", "approval", "nash", "mixture",
+]  # fmt: skip
+POINTWISE = ("expected-utility", "median", "quantile", "cvar", "maximin")
+"""Rules that give a response a score whatever it is compared with; the others choose among the responses to a prompt."""
+SUM = 1e-6
+"""How far weights that must add up to 1 may be from it."""
 
 
 class Electorate(BaseModel):
@@ -33,10 +45,33 @@ class Electorate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    groups: Literal["all"] = "all"
-    """Everyone who answered counts; `weights` says how much."""
+    groups: Literal["all"] | tuple[str, ...] = "all"
+    """Everyone who answered counts; or the groups that do."""
+    weighting: Literal["sizes", "equal", "target", "named"] = "sizes"
+    """How much each group counts: as many raters as it has; all groups alike; as in the population of `target`; or as `weights` says."""
+    target: str = ""
+    """A file of the population that is to be represented (`seamark.aggregation.Target`), beside the charter."""
     weights: dict[str, Weight] = Field(default_factory=dict)
-    """Weight per group; groups not named weigh 0. Empty: each group weighs as many raters as it has."""
+    """Weight per group; they add up to 1, and groups not named weigh 0."""
+    within: float = Field(default=2.0, ge=1)
+    """Weights up to so many times larger or smaller are admissible, too: reports list what they would decide otherwise. inf: any."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Electorate:
+        if (self.weighting == "named") != bool(self.weights):
+            said = "no weights are given" if self.weighting == "named" else f"weighting is {self.weighting!r} and weights are given"
+            raise ValueError(f'{said}; weighting = "named" goes with [electorate.weights]')
+        if (self.weighting == "target") != bool(self.target):
+            said = "no target is given" if self.weighting == "target" else f"weighting is {self.weighting!r} and a target is given"
+            raise ValueError(f'{said}; weighting = "target" goes with a target')
+        if self.weights and abs(sum(self.weights.values()) - 1) > SUM:
+            raise ValueError(f"the weights add up to {sum(self.weights.values()):.6g}; they must add up to 1")
+        if self.groups != "all":
+            if not self.groups:
+                raise ValueError('groups is empty; name who counts, or write groups = "all"')
+            if strangers := sorted(set(self.weights) - set(self.groups)):
+                raise ValueError(f"weights are given to {', '.join(strangers)}, which groups does not name")
+        return self
 
 
 class Effects(BaseModel):
@@ -50,6 +85,35 @@ class Effects(BaseModel):
     """Whether length, formatting and stock phrases count in the reward. An association may be taste or bias: this is the claim."""
 
 
+class Recency(BaseModel):
+    """How much judgments count by when they were made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Literal["none", "half-life", "stable-core"] = "none"
+    """All alike; half as much every `half_life_days` before the last; or the months alike, however many judgments each has."""
+    half_life_days: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Recency:
+        if (self.rule == "half-life") != (self.half_life_days > 0):
+            raise ValueError(
+                f'rule is {self.rule!r} and half_life_days is {self.half_life_days:g}; rule = "half-life" goes with a number of days'
+            )
+        return self
+
+
+class Floors(BaseModel):
+    """Below which no response may fall, in logits: it is vetoed, whatever others think of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: dict[str, Finite] = Field(default_factory=dict)
+    """Least utility to each group."""
+    axes: dict[str, Finite] = Field(default_factory=dict)
+    """Least utility on each axis, for the mean person of the electorate."""
+
+
 class Charter(BaseModel):
     """How many people's values become one reward. The default is written out in every report; nothing is implied."""
 
@@ -57,20 +121,57 @@ class Charter(BaseModel):
 
     version: int = 1
     title: str = "Default charter"
-    rule: Literal["expected-utility"] = "expected-utility"
-    """How the distribution of utilities over people becomes one: their mean, weighted by the electorate."""
+    rule: Rule = "expected-utility"
+    """How the distribution of utilities over people becomes one choice (`seamark.aggregation.rules`)."""
+    share: float | None = Field(default=None, gt=0, lt=1)
+    """Of the rules quantile and cvar: the share of people that is worst off."""
+    parts: dict[str, Weight] = Field(default_factory=dict)
+    """Of the rule mixture: the weight of each rule; they add up to 1."""
     ignorance_penalty: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """lambda: a score is the mean minus lambda times the ignorance, in logits. 1 is one posterior standard deviation."""
     electorate: Electorate = Electorate()
+    axes: dict[str, Weight] = Field(default_factory=dict)
+    """Weight of each axis; they add up to 1. Empty: axes count as they were judged."""
     effects: Effects = Effects()
+    recency: Recency = Recency()
+    floors: Floors = Floors()
     authors: tuple[str, ...] = ()
-    """Who answers for these choices. Empty: unsigned, not releasable."""
+    """Who answers for these choices. Fewer than `signatures`: unsigned, not releasable."""
+    signatures: int = Field(default=1, ge=1)
+    """How many different people must answer for it."""
     date: str = ""
     valid_until: str = ""
     """Last day on which the reward may be used, ISO 8601 (UTC): feedback is of its time. Empty: it does not expire."""
     rationale: str = (
         "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
     )
+
+    _folder: Path = PrivateAttr(default=Path())
+    """Beside which the target is looked for."""
+
+    def __eq__(self, other: object) -> bool:
+        """Charters that say the same are equal, wherever they lie."""
+        return isinstance(other, Charter) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(self.to_toml())
+
+    @model_validator(mode="after")
+    def _agree(self) -> Charter:
+        if (self.rule in ("quantile", "cvar")) != (self.share is not None):
+            said = "no share is given" if self.share is None else f"a share of {self.share} is given"
+            raise ValueError(f"rule is {self.rule!r} and {said}; share goes with quantile and cvar, and they with it")
+        if (self.rule == "mixture") != bool(self.parts):
+            raise ValueError(
+                f"rule is {self.rule!r} and {len(self.parts)} parts are given; [parts] go with the rule mixture, and it with them"
+            )
+        known = [name for name in get_args(Rule) if name not in ("mixture", "quantile", "cvar")]
+        if strangers := sorted(set(self.parts) - set(known)):
+            raise ValueError(f"parts names {strangers[0]!r}; a mixture is of {', '.join(known)}")
+        for name, weights in (("parts", self.parts), ("axes", self.axes)):
+            if weights and abs(sum(weights.values()) - 1) > SUM:
+                raise ValueError(f"the weights of {name} add up to {sum(weights.values()):.6g}; they must add up to 1")
+        return self
 
     @field_validator("valid_until", mode="before")
     @classmethod
@@ -105,16 +206,41 @@ class Charter(BaseModel):
 
     @property
     def signed(self) -> bool:
-        """Whether somebody put their name to it."""
-        return any(author.strip() for author in self.authors)
+        """Whether as many different people as it takes put their name to it."""
+        return len({author.strip().casefold() for author in self.authors if author.strip()}) >= self.signatures
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+        """Of every choice, and of the population file where there is one: another file under the same name is another charter."""
+        digest = hashlib.sha256(self.to_toml().encode())
+        if self.electorate.target:
+            try:
+                digest.update((self._folder / self.electorate.target).read_bytes())
+            except OSError as error:
+                raise InvalidCharter(
+                    str(self._folder / self.electorate.target), str(error), "Put the population file beside the charter."
+                ) from None
+        return digest.hexdigest()
 
     def without(self) -> tuple[str, ...]:
         """Parts of the utility that do not count."""
         return ("style",) if self.effects.style == "discount" else ()
+
+    def at(self, fit: Fit) -> dict[str, dict[str, float]] | None:
+        """The axes asked about, for `Fit.gaps` and `Fit.utilities`; None for all as they were judged.
+
+        Raises
+        ------
+        InvalidCharter
+            If an axis is named that the fit does not have.
+        """
+        axes = next((f.levels for f in fit.factors if f.name == "axis"), ())
+        for place, names in (("axes", self.axes), ("floors.axes", self.floors.axes)):
+            for name in names:
+                if name not in axes:
+                    has = f"The fit has {', '.join(axes)}." if axes else "The fit has no axes: fit with MultiAxis."
+                    raise InvalidCharter("charter", f"{place} names axis {name!r}", has)
+        return {"axis": dict(self.axes)} if self.axes else None
 
     def group_weights(self, fit: Fit) -> dict[str, float] | None:
         """Weights for `Fit.gaps` and `Fit.utilities`; None for the groups' own sizes.
@@ -122,40 +248,105 @@ class Charter(BaseModel):
         Raises
         ------
         InvalidCharter
-            If a group is named that the fit does not have.
+            If a group is named that the fit does not have, or the population file does not go with the fit's groups.
         """
-        if not self.electorate.weights:
-            return None
-        for name in self.electorate.weights:
-            if name not in fit.groups:
-                raise InvalidCharter("charter", f"electorate.weights names group {name!r}", f"The fit has {', '.join(fit.groups)}.")
-        if sum(self.electorate.weights.values()) <= 0:
+        chosen = self.electorate
+        named = {"electorate.weights": chosen.weights, "electorate.groups": () if chosen.groups == "all" else chosen.groups}
+        for place, names in (*named.items(), ("floors.groups", self.floors.groups)):
+            for name in names:
+                if name not in fit.groups:
+                    raise InvalidCharter("charter", f"{place} names group {name!r}", f"The fit has {', '.join(fit.groups)}.")
+        match chosen.weighting:
+            case "named":
+                weights = dict(chosen.weights)
+            case "equal":
+                weights = dict.fromkeys(fit.groups, 1.0)
+            case "target":
+                from seamark.aggregation.population import Target, cell_weights
+
+                weights, _ = cell_weights(fit, Target.read(self._folder / chosen.target))
+            case "sizes":
+                if chosen.groups == "all":
+                    return None
+                weights = dict(zip(fit.groups, fit.group_share.tolist(), strict=True))
+        if chosen.groups != "all":
+            weights = {name: weight for name, weight in weights.items() if name in chosen.groups}
+        total = sum(weights.values())
+        if total <= 0:
             raise InvalidCharter("charter", "the weights of the electorate add up to 0", "Give at least one group a positive weight.")
-        return dict(self.electorate.weights)
+        return {name: weight / total for name, weight in weights.items()}
+
+    def weigh(self, feedback: Feedback) -> Feedback:
+        """The judgments as they are to be fitted: each with the weight that `recency` gives it; none weighs more than it did.
+
+        Raises
+        ------
+        InvalidCharter
+            If recency counts and a judgment has no time.
+        """
+        if self.recency.rule == "none":
+            return feedback
+        time = feedback.judgments["time"]
+        if n := time.null_count():
+            problem = f"recency is {self.recency.rule!r}, and {n:,} of {len(time):,} judgments have no time"
+            raise InvalidCharter("charter", problem, 'Leave them out, or write rule = "none".')
+        if self.recency.rule == "half-life":
+            age = (time.max() - time).dt.total_seconds() / 86_400  # type: ignore[operator]  # times are not null here
+            factor = 0.5 ** (age / self.recency.half_life_days)
+        else:
+            month = time.dt.truncate("1mo")
+            size = month.to_frame("month").select(pl.len().over("month").alias("n"))["n"]
+            factor = size.min() / size  # type: ignore[operator]  # not empty
+        weight = feedback.judgments["weight"].cast(pl.Float64).fill_null(1.0) * factor
+        return replace(feedback, judgments=feedback.judgments.with_columns(weight.alias("weight")))
 
     def to_toml(self) -> str:
         """The charter as a file to edit, every choice written out."""
-        weights = "\n".join(f"{_quoted(name)} = {weight}" for name, weight in sorted(self.electorate.weights.items()))
+        chosen = self.electorate
         authors = ", ".join(_quoted(a) for a in self.authors)
+        groups = _quoted("all") if chosen.groups == "all" else f"[{', '.join(map(_quoted, chosen.groups))}]"
+        # what has no value in TOML is left out, and said in a comment
+        share = f"share = {self.share}" if self.share is not None else "# share = 0.1"
         return f"""# Whose values, how weighted, how conflicts are settled. Sign it by naming its authors; unsigned it is not releasable.
 version = {self.version}
 title = {_quoted(self.title)}
 authors = [{authors}]
+signatures = {self.signatures}  # how many different people must answer for it
 date = {_quoted(self.date)}
 valid_until = {_quoted(self.valid_until)}  # last day on which the reward may be used, such as 2026-12-31; empty: it does not expire
 rationale = {_quoted(self.rationale)}
-rule = {_quoted(self.rule)}  # mean utility over the electorate
-ignorance_penalty = {self.ignorance_penalty}  # score = mean - penalty x ignorance, in logits
+rule = {_quoted(self.rule)}  # {", ".join(get_args(Rule))}
+{share}  # of quantile and cvar alone: the share of people that is worst off
+ignorance_penalty = {self.ignorance_penalty}  # score = utility - penalty x ignorance, in logits
+
+[parts]  # of the rule mixture alone: the weight of each rule; they add up to 1
+{_table(self.parts)}
 
 [electorate]
-groups = {_quoted(self.electorate.groups)}  # everyone who answered
+groups = {groups}  # everyone who answered, or a list of groups
+weighting = {_quoted(chosen.weighting)}  # sizes: as many raters as each has; equal; target: as in a population file; named: as below
+target = {_quoted(chosen.target)}  # file of the population, beside this one; of weighting target alone
+within = {chosen.within}  # weights up to so many times larger or smaller are admissible, too; inf: any are
 
-[electorate.weights]  # a weight per group; empty: each group weighs as many raters as it has
-{weights}
+[electorate.weights]  # of weighting named alone: a weight per group; they add up to 1
+{_table(chosen.weights)}
+
+[axes]  # a weight per axis; they add up to 1. Empty: axes count as they were judged
+{_table(self.axes)}
 
 [effects]
 position = {_quoted(self.effects.position)}  # where a response was shown never counts
 style = {_quoted(self.effects.style)}  # count: length and formatting are taste; discount: they are nuisance
+
+[recency]
+rule = {_quoted(self.recency.rule)}  # none: judgments count alike; half-life; stable-core: months count alike
+half_life_days = {self.recency.half_life_days}  # of half-life alone: days after which a judgment counts half
+
+[floors.groups]  # least utility to a group, in logits: below it a response is vetoed
+{_table(self.floors.groups)}
+
+[floors.axes]  # least utility on an axis
+{_table(self.floors.axes)}
 """
 
     @staticmethod
@@ -173,23 +364,35 @@ style = {_quoted(self.effects.style)}  # count: length and formatting are taste;
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidCharter(str(path), str(error), "A charter is a TOML file; seamark charter writes the default one.") from None
         try:
-            return Charter.model_validate(record)
+            charter = Charter.model_validate(record)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
+            key = ".".join(str(part) for part in first["loc"] if part not in _VARIANTS)
+            if first["type"] == "value_error" and (not key or key in _TABLES):
+                said, _, remedy = str(first["ctx"]["error"] if "ctx" in first else first["msg"]).partition("; ")
+                problem = f"{key}: {said}" if key else said
+                raise InvalidCharter(
+                    str(path), problem, f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Say one or the other."
+                ) from None
             if first["type"] == "extra_forbidden":
-                model = (
-                    {"electorate": Electorate, "effects": Effects}.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
-                )
+                model = _TABLES.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
                 near = difflib.get_close_matches(key.rpartition(".")[2], list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
-            raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.{_choices(first['loc'])}") from None
+            remedy = 'Write "all", or a list of groups.' if key == "electorate.groups" else f"{first['msg']}.{_choices(first['loc'])}"
+            raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", remedy) from None
+        charter._folder = path.parent  # where its own files are, which no field of it says
+        return charter
+
+
+_TABLES: dict[str, type[BaseModel]] = {"electorate": Electorate, "effects": Effects, "recency": Recency, "floors": Floors}
+_VARIANTS = ("literal['all']", "tuple[str, ...]")
+"""What pydantic adds to the place of a value that may be of two kinds."""
 
 
 def _choices(place: tuple[int | str, ...]) -> str:
     """What a key of the charter does, for whoever gave it a value that it does not take."""
     *table, name = map(str, place) if place else ("",)
-    model: Any = {"electorate": Electorate, "effects": Effects}.get(table[0]) if table else Charter
+    model: Any = _TABLES.get(table[0]) if table else Charter
     if model is None or name not in model.model_fields:
         return ""
     allowed = get_args(model.model_fields[name].annotation)
@@ -203,6 +406,10 @@ def _quoted(text: str) -> str:
     return '"' + "".join(c if " " <= c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
+def _table(values: dict[str, float]) -> str:
+    return "\n".join(f"{_quoted(name)} = {value}" for name, value in sorted(values.items()))
+
+
 def collective_gaps(fit: Fit, charter: Charter, feedback: Feedback, left: NDArray[np.int64], right: NDArray[np.int64]) -> Gaps:
     """The gaps of pairs under the charter: its electorate, and only the parts that it counts."""
-    return fit.gaps(feedback, left, right, group_weights=charter.group_weights(fit), without=charter.without())
+    return fit.gaps(feedback, left, right, group_weights=charter.group_weights(fit), without=charter.without(), at=charter.at(fit))

@@ -74,7 +74,7 @@ class Tally:
         """(S,) +1 carried, -1 rejected, 0 a tie, where each group's share counts by its weight; groups without a vote are left out."""
         return np.sign(self._margin(self.weights if weights is None else weights)).astype(np.int64)
 
-    def turned(self, within: float | None = None) -> NDArray[np.bool_]:
+    def turned(self, within: float = np.inf) -> NDArray[np.bool_]:
         """(S,) whether some admissible weighting (`welfare.admissible`) of the groups would decide otherwise than their sizes do."""
         margin = self._margins()
         low, high = reach(margin, self.weights, within)

@@ -79,22 +79,22 @@ def most_favoured(utilities: Array, weights: Array) -> Array:
 # ---------------------------------------------------------------------------------------------- other weights
 
 
-def admissible(weights: Array, within: float | None) -> tuple[Array, Array]:
-    """(low, high), each (G,): how small and large the weight of each group may be; None admits every weighting.
+def admissible(weights: Array, within: float) -> tuple[Array, Array]:
+    """(low, high), each (G,): how small and large the weight of each group may be; infinity admits every weighting.
 
     Raises
     ------
     InvalidSetting
         If the factor is below 1.
     """
-    if within is None:
-        return np.zeros(len(weights)), np.ones(len(weights))
     if not within >= 1:
-        raise InvalidSetting("within", within, "Use a factor of 1 or more by which each weight may be larger or smaller, or None for any.")
+        raise InvalidSetting("within", within, "Use a factor of 1 or more by which each weight may be larger or smaller, or inf for any.")
+    if np.isinf(within):  # a group without weight may have one, too
+        return np.zeros(len(weights)), np.ones(len(weights))
     return weights / within, np.minimum(weights * within, 1.0)
 
 
-def reach(gaps: Array, weights: Array, within: float | None = None) -> tuple[Array, Array]:
+def reach(gaps: Array, weights: Array, within: float = np.inf) -> tuple[Array, Array]:
     """(low, high), each (n,): the smallest and the largest mean gap that any admissible weighting gives.
 
         min and max of sum_g w_g gap_g  over  low_g <= w_g <= high_g,  sum_g w_g = 1
@@ -119,7 +119,7 @@ def reach(gaps: Array, weights: Array, within: float | None = None) -> tuple[Arr
     return out[0], out[1]
 
 
-def turned(utilities: Array, winner: NDArray[np.int64], weights: Array, within: float | None = None) -> NDArray[np.bool_]:
+def turned(utilities: Array, winner: NDArray[np.int64], weights: Array, within: float = np.inf) -> NDArray[np.bool_]:
     """(Q,) whether some admissible weighting of the groups' mean utilities prefers another option to this winner.
 
     Some weighting makes another option the best exactly where some weighting makes one other option better than the winner.
