@@ -10,13 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from seamark.errors import Expired, SeamarkError
-from seamark.models.result import Fit, Gaps
+from seamark.models.result import Fit
 from seamark.records import Feedback
 
 
@@ -408,8 +406,3 @@ def _quoted(text: str) -> str:
 
 def _table(values: dict[str, float]) -> str:
     return "\n".join(f"{_quoted(name)} = {value}" for name, value in sorted(values.items()))
-
-
-def collective_gaps(fit: Fit, charter: Charter, feedback: Feedback, left: NDArray[np.int64], right: NDArray[np.int64]) -> Gaps:
-    """The gaps of pairs under the charter: its electorate, and only the parts that it counts."""
-    return fit.gaps(feedback, left, right, group_weights=charter.group_weights(fit), without=charter.without(), at=charter.at(fit))

@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import false_discovery_control
 
 from seamark.aggregation.consensus import tally
+from seamark.aggregation.welfare import one_mode
 from seamark.checks.comparisons import Codes, codes_of, combine, compact, counted, percent, question_units
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.intervals import bootstrap, clustered_share, share
@@ -354,9 +355,10 @@ def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
         title=f"Two kinds of raters ({size[0]:,} and {size[1]:,}) are found again from other questions with an adjusted Rand index of "
         f"{found.stability:.2f}; without kinds it would be below {found.null:.2f}.",
         reason="Clusters (k-means) of answers less each rater's strictness, from halves of the questions; the interval is over splits. "
-        f"The majority of everyone keeps {percent(found.kept[0])} of the majorities of the larger kind and {percent(found.kept[1])} of the smaller's.",
+        f"The majority of everyone keeps {percent(found.kept[0])} of the majorities of the larger kind and {percent(found.kept[1])} of the smaller's. "
+        f"That raters lie around one point on the first component has p = {found.p_one_mode:.2g} (Silverman 1981).",
         remedy="Fit the kinds: people=Personas(2)." if real else None, source="Lange et al. 2004; Hubert & Arabie 1985",
-        details={"sizes": size.tolist(), "null": found.null, "p": found.p, "kept": found.kept.tolist(), "kept_se": found.kept_se.tolist()},
+        details={"sizes": size.tolist(), "null": found.null, "p": found.p, "kept": found.kept.tolist(), "kept_se": found.kept_se.tolist(), "p_one_mode": found.p_one_mode},
     )  # fmt: skip
 
 
@@ -628,6 +630,8 @@ class Clusters:
     items, majorities from the other."""
     kept_se: Floats
     """(k,) its sd over splits."""
+    p_one_mode: float
+    """Of the hypothesis that raters lie around one point on their first principal component (`welfare.one_mode`)."""
 
 
 def rater_clusters(answers: Answers, *, k: int = 2, centred: bool = True, splits: int = 40, seed: int = 0) -> Clusters:
@@ -657,7 +661,7 @@ def rater_clusters(answers: Answers, *, k: int = 2, centred: bool = True, splits
         mean, se = np.nanmean(kept, axis=0), np.nanstd(kept, axis=0, ddof=1)
     return Clusters(
         _kinds(table, k, rng), float(found.mean()), float(low), float(high), float(np.quantile(null, 0.975)),
-        float((beyond + 1) / (splits + 1)), mean, se,
+        float((beyond + 1) / (splits + 1)), mean, se, one_mode(_components(table, 1, rng)[:, 0], seed=seed),
     )  # fmt: skip
 
 
@@ -675,10 +679,8 @@ def _seen(table: csr_array) -> csr_array:
 def _kinds(table: Floats, k: int, rng: np.random.Generator) -> Codes:
     """(n,) k-means on the first principal components, the best of several starts; the largest cluster is 0."""
     from scipy.cluster.vq import kmeans2
-    from scipy.sparse.linalg import svds
 
-    u, s, _ = svds(table, k=min(k, *(n - 1 for n in table.shape)), rng=rng)
-    space = u * s
+    space = _components(table, k, rng)
     best, least = np.zeros(len(table), dtype=np.int64), np.inf
     for _ in range(8):
         centre, code = kmeans2(space, k, minit="++", seed=rng)
@@ -687,6 +689,14 @@ def _kinds(table: Floats, k: int, rng: np.random.Generator) -> Codes:
             best, least = code.astype(np.int64), inertia
     order = np.argsort(-np.bincount(best, minlength=k), kind="stable")
     return np.argsort(order)[best]
+
+
+def _components(table: Floats, k: int, rng: np.random.Generator) -> Floats:
+    """(n, k) principal components, the largest last."""
+    from scipy.sparse.linalg import svds
+
+    u, s, _ = svds(table, k=min(k, *(n - 1 for n in table.shape)), rng=rng)
+    return u * s
 
 
 def _dealt(table: Floats, answered: NDArray[np.bool_], rng: np.random.Generator) -> Floats:

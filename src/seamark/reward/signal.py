@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.aggregation import Charter, collective_gaps
+from seamark.aggregation import Charter, Collective, collective_gaps
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.models.fitting import open_reward_model
 from seamark.models.result import Fit
@@ -38,7 +38,8 @@ class Scores:
     support: Array
     """(n,) share of the prior variance that the data has removed; NaN where the completion cannot be placed."""
     score: Array
-    """(n,) mean - penalty x ignorance; NaN out of support."""
+    """(n,) the rule's score of utilities less penalty x ignorance, 10 logits and the shortfall less below a floor; NaN out of support, and
+    where the rule chooses among the completions of a prompt and there is no other."""
 
 
 class Reward:
@@ -99,13 +100,12 @@ class Reward:
             source="completions",
         )
         code = feedback.judgments["responses"].list.get(0).cast(pl.Int64).to_numpy()
-        weights, without = self.charter.group_weights(self.fit), self.charter.without()
-        mean = self.fit.utilities(feedback, group_weights=weights, without=without)[code]
-        ignorance = self.fit.ignorance(feedback, group_weights=weights, without=without)[code]
-        support = self.fit.support(feedback)[code]
-        penalty = self.charter.ignorance_penalty * ignorance if self.fit.knows_ignorance else 0.0
-        score = np.where(support >= OUT_OF_SUPPORT, mean - penalty, np.nan)
-        return Scores(mean, ignorance, support, score)
+        found = Collective.of(self.fit, self.charter, feedback)
+        support = self.fit.support(feedback)
+        # what is out of support is no option for the others, either
+        placed = replace(found, by_person=np.where(support >= OUT_OF_SUPPORT, found.by_person, np.nan))
+        score = placed.scores(feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy())
+        return Scores(found.mean[code], found.ignorance[code], support[code], score[code])
 
 
 def open_fit(place: str | Path) -> Fit:
@@ -155,6 +155,10 @@ def export_reward_model(
         raise InvalidSetting(
             "fit", what, "Its values are not read by a language model: fit with utility=Network(...), or Linear(its folder)."
         )
+    if charter.rule != "expected-utility" or charter.floors.groups or charter.floors.axes:
+        what = charter.rule if charter.rule != "expected-utility" else "floors"
+        remedy = "One row of weights holds the mean utility alone: use rule expected-utility without floors, or serve the fit itself."
+        raise InvalidSetting("charter", what, remedy)
     if features.style_names and "style" not in charter.without():
         raise InvalidSetting(
             "style",
@@ -164,7 +168,7 @@ def export_reward_model(
     read, place = model_folder(features.features).resolve(), Path(folder).resolve()
     if place == read or place in read.parents or read in place.parents:
         raise InvalidSetting("folder", str(folder), "It is, or is part of, what is read, and would be lost. Give another name.")
-    weights = fit.mean_weights(charter.group_weights(fit), without=charter.without())[dict(fit.basis.parts)["content"]]
+    weights = fit.mean_weights(charter.group_weights(fit), without=charter.without(), at=charter.at(fit))[dict(fit.basis.parts)["content"]]
     intercept = -float(features.content_mean @ weights)
     reader = open_reader(features.features)
     with whole_folder(folder, mark=SIDECAR) as fresh:
@@ -178,7 +182,7 @@ def export_reward_model(
                 "longest": reader.conversations.longest,
                 "overlong": reader.conversations.overlong,
             },
-            "charter": {"title": charter.title, "signed": charter.signed, "valid_until": charter.valid_until and str(charter.valid_until)},
+            "charter": {"title": charter.title, "hash": charter.hash, "signed": charter.signed, "valid_until": charter.valid_until},
             "not_folded": ["ignorance penalty", "abstention out of support"],
             "fit": fit.spec,
             "versions": fit.versions,
@@ -216,18 +220,19 @@ class Signal:
         return rows + (f" (pairs left out: {listed})" if listed else "" if self.n_rows else " (no judgment bears on a pair of responses)")
 
 
-_REASONS = ("without text", "of the same text", "that the fit cannot place", "only ever tied")
+_REASONS = ("without text", "of the same text", "that the fit cannot place", "only ever tied", "that the charter leaves undecided")
 
 
 def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None, allow_expired: bool = False) -> Signal:
     """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many, and what was left out.
 
-    A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement}: chosen is the response that
-    the charter's electorate prefers in the mean, margin the gap in logits, p_chosen the probability that a person drawn from
-    it prefers chosen, weight the number of judgments on the pair, the doubts as shares of p (1 - p). Where noise and
+    A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement, charter}: chosen is the response that
+    the charter's rule prefers, margin by how much in logits (`Collective.margins`), p_chosen the probability that a person drawn from
+    its electorate prefers chosen, charter its hash, weight the number of judgments on the pair, the doubts as shares of p (1 - p). Where noise and
     disagreement cannot be told apart both are null and noise_and_disagreement holds their sum. Rankings, choices and ratings
     give the pairs of responses they compared. Left out, and counted, are pairs without text, pairs of the same text, pairs that the
-    fit cannot place, and pairs that were only ever tied: nobody chose between these, and a margin near 0 is no training pair.
+    fit cannot place, pairs that were only ever tied (nobody chose between these, and a margin near 0 is no training pair), and pairs that
+    the charter leaves undecided: its rule is tied, or both are below a floor.
     Where the charter has a `valid_until`, every row has it.
 
     Raises
@@ -246,7 +251,8 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
         if not len(left):
             return Signal(0, {})
         gaps = collective_gaps(fit, charter, feedback, left, right)
-        doubts = fit.doubts(gaps)
+        margin = Collective.of(fit, charter, feedback).margins(left, right, gaps)
+        doubts, digest = fit.doubts(gaps), charter.hash
         texts, prompts = feedback.responses["text"].to_list(), feedback.prompts.to_dicts()
         prompt_of = feedback.responses["prompt"].to_list()
         total = (doubts["p"] * (1 - doubts["p"])).to_numpy()
@@ -254,11 +260,11 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
         p, weight, decided = doubts["p"].to_numpy(), pairs["weight"].to_numpy(), pairs["decided"].to_list()
         for i in range(len(left)):
             a, b = left[i], right[i]
-            faults = (texts[a] is None or texts[b] is None, texts[a] == texts[b], not gaps.known[i], not decided[i])
+            faults = (texts[a] is None or texts[b] is None, texts[a] == texts[b], not gaps.known[i], not decided[i], margin[i] == 0)
             if any(faults):
                 left_out[_REASONS[faults.index(True)]] += 1
                 continue
-            forward = gaps.mean[i] >= 0
+            forward = margin[i] > 0
             chosen, rejected = (a, b) if forward else (b, a)
             prompt = prompts[prompt_of[a]] if prompt_of[a] is not None else {"text": "", "is_messages": False}
             row: dict[str, Any]
@@ -271,11 +277,12 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
             else:
                 row = {"prompt": prompt["text"] or "", "chosen": texts[chosen], "rejected": texts[rejected]}
             row |= {
-                "margin": round(abs(float(gaps.mean[i])), 6),
+                "margin": round(abs(float(margin[i])), 6),
                 "p_chosen": round(float(p[i] if forward else 1 - p[i]), 6),
                 "weight": float(weight[i]),
             }
             row |= {name: None if values[i] is None else round(values[i] / total[i], 6) for name, values in shares.items()}
+            row["charter"] = digest
             if charter.valid_until:
                 row["valid_until"] = charter.valid_until
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
