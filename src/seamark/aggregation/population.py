@@ -291,7 +291,7 @@ class Weights:
         y, w = values[use], self.values[use]
         if bounds is not None and not (bounds[0] <= y.min() and y.max() <= bounds[1]):
             raise InvalidSetting("bounds", bounds, f"Values go from {y.min():.4g} to {y.max():.4g}.")
-        m = float(w @ y / w.sum())
+        m = float(np.clip(w @ y / w.sum(), y.min(), y.max()))
         variance, freedom = _variance(y, w, self.strata[use])
         size = effective_size(w)
         low, high = _interval(m, variance, freedom, size, level, bounds)
@@ -313,18 +313,19 @@ def _variance(y: Array, w: Array, strata: Codes) -> tuple[float, float]:
     root = np.sqrt(w)
     left, singular, _ = np.linalg.svd(root[:, None] * X[:, X.any(0)], full_matrices=False)
     Q = left[:, singular > 1e-10 * singular[0]]
-    e = (root * y - Q @ (Q.T @ (root * y))) / root
+    # sqrt(w) e rather than e: raking can take a weight to 1e-290, where e says nothing and costs nothing
+    e = root * y - Q @ (Q.T @ (root * y))
     free = 1 - (Q**2).sum(1)
     alone = free < _ALONE
     if alone.all():
         return np.inf, 1.0
     a = np.where(alone, 0.0, w**2 / np.where(alone, 1.0, free)) / w.sum() ** 2
-    pooled, spare = float((e[~alone] ** 2).sum() / free.sum()), float(free.sum())
+    pooled, spare = float((e[~alone] ** 2).sum() / (w @ free)), float(free.sum())
     single = float((w[alone] ** 2).sum()) / w.sum() ** 2
     between = float((a**2 * (2 * free - 1)).sum() + ((Q.T @ (a[:, None] * Q)) ** 2).sum())
     total = float(a @ free) + single
     freedom = total**2 / max(between + single**2 / spare, 1e-300)
-    return float(a @ e**2) + single * pooled, max(freedom, 1.0)
+    return float((a / w) @ e**2) + single * pooled, max(freedom, 1.0)
 
 
 def _interval(m: float, variance: float, freedom: float, size: float, level: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
@@ -417,11 +418,11 @@ def rake(
         share = np.array(list(margin.values()))
         present = np.bincount(column, minlength=len(share)) > 0
         covered -= float(share[~present].sum())
-        empty |= {f"{name} {level}": s for level, s, there in zip(margin, share, present, strict=True) if s > 0 and not there}
+        empty |= {f"{name} {level}": float(s) for level, s, there in zip(margin, share, present, strict=True) if s > 0 and not there}
         wanted.append(np.where(present, share, 0.0) / share[present].sum())
     if target.cells is not None:
         there = set(found.names.drop_nulls())
-        empty |= {cell: s for cell, s in target.cell_shares().items() if s > 0 and cell not in there}
+        empty = {cell: s for cell, s in target.cell_shares().items() if s > 0 and cell not in there}
         level = [pl.col(name).is_in(sorted(set(raters.filter(use)[name]))) for name in target.columns]
         covered = float(target.cells.filter(pl.all_horizontal(level))["share"].sum())
     w, rounds, error = np.ones(len(codes)), 0, np.inf
@@ -430,7 +431,7 @@ def rake(
             now = np.bincount(column, weights=w, minlength=len(share))
             w = w * np.divide(share * w.sum(), now, out=np.zeros_like(share), where=now > 0)[column]
         if trim is not None:
-            w = np.minimum(w, trim * w.sum() / max((w > 0).sum(), 1))
+            w = _capped(w, trim)
         off = [np.abs(np.bincount(c, weights=w, minlength=len(s)) / w.sum() - s).max() for c, s in zip(codes.T, wanted, strict=True)]
         last, error = error, float(max(off))
         if error < tolerance or (trim is not None and abs(last - error) < tolerance):
@@ -442,6 +443,19 @@ def rake(
         values, "raking", target.columns, strata, found.names, empty, max(covered, 0.0), found.outside, found.unknown,
         error < tolerance or (trim is not None and rounds < max_rounds), rounds, error,
     )  # fmt: skip
+
+
+def _capped(w: Array, most: float) -> Array:
+    """Weights of mean 1 over those above 0, none above `most`: what is cut off goes to the others."""
+    counts = w > 0
+    n = int(counts.sum())
+    w, full = w * (n / w.sum()), np.zeros(len(w), dtype=bool)
+    while (over := (w > most) & ~full).any():
+        full |= over
+        rest = counts & ~full
+        w = np.where(full, most, w)
+        w[rest] *= (n - most * full.sum()) / w[rest].sum()
+    return w
 
 
 @dataclass(frozen=True)
