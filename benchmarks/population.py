@@ -9,9 +9,10 @@ the pair, a deviation per level of the columns, a deviation of the cell beside t
 differ up to 50 to 1 between cells; some cells are never drawn at all. Every rater judges every pair once. Estimated is, for each of
 the pairs, the share of the population that would prefer the left one, whose truth is known to the simulation's integral.
 
-Cases: *columns add up* (no deviation of cells), *cells differ* (an interaction of .3 logits), *few raters* (100 in place of 300), *the wrong columns*
-(the answers differ by schooling, and so does the pool, and nobody adjusts for it). Shown are the mean error in the direction in which the pool
-differs from the population (without the luck of who was drawn from it), the root mean square error, and how often the 90% interval holds the truth; the bounds in brackets are 95% and cluster by replication.
+Cases: *columns add up* (no deviation of cells), *cells differ* (an interaction of .3 logits), *few raters* (100 in place of 300), *the
+wrong columns* (the answers differ by schooling, and so does the pool, and nobody adjusts for it). Shown are the mean error in the
+direction in which the pool differs from the population (without the luck of who was drawn from it), the root mean square error, and
+how often the 90% interval holds the truth; the bounds in brackets are 95% and cluster by replication.
 """
 
 from __future__ import annotations

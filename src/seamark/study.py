@@ -355,7 +355,8 @@ def _describe(fitted: Fit) -> dict[str, Any]:
     utility = inside["utility"] + (f"({inside['features']})" if "features" in inside else "")
     return {
         "utility": utility if inside is spec["utility"] else f"{spec['utility']['utility']}({utility})",
-        "people": spec["people"]["people"] + (f" by {_by(spec['people']['by'])}: {', '.join(fitted.groups)}" if "by" in spec["people"] else ""),
+        "people": spec["people"]["people"]
+        + (f" by {_by(spec['people']['by'])}: {', '.join(fitted.groups)}" if "by" in spec["people"] else ""),
         "outcomes": sorted({type(f).__name__ for f in fitted.families.values()}),
         "effects": [_effect_in_words(effect) for effect in spec["observation"]["effects"]],
         "converged": convergence.converged,

@@ -196,7 +196,9 @@ def profiles(feedback: Feedback, columns: Sequence[str]) -> pl.DataFrame:
     for name in columns:
         found = pl.DataFrame({"code": rater, name: labels(feedback, name)}).drop_nulls().unique(maintain_order=True)
         if found.height == 0:
-            raise InvalidSetting("columns", name, "It is not known of any rater; use a column that is, or take profiles up with the judgments.")
+            raise InvalidSetting(
+                "columns", name, "It is not known of any rater; use a column that is, or take profiles up with the judgments."
+            )
         if (twice := _first(found["code"].is_duplicated())) is not None:
             who = feedback.raters["id"][found["code"][twice - 1]]
             raise InvalidSetting("columns", name, f"Rater {who!r} has several levels of it; use what is a rater's own.")
@@ -260,7 +262,9 @@ class Weights:
         """Share of the weights in each cell, for `Fit.gaps` and `Electorate.weights` of a fit with `Groups` by these columns."""
         frame = pl.DataFrame({"cell": self.names, "weight": self.values}).drop_nulls()
         total = float(self.values.sum())
-        return {cell: weight / total for cell, weight in frame.group_by("cell", maintain_order=True).agg(pl.col("weight").sum()).iter_rows()}
+        return {
+            cell: weight / total for cell, weight in frame.group_by("cell", maintain_order=True).agg(pl.col("weight").sum()).iter_rows()
+        }
 
     def mean(self, values: Array, *, level: float = 0.9, bounds: tuple[float, float] | None = None) -> Estimate:
         """The mean of a value of the raters over the population that they speak for.
@@ -328,7 +332,9 @@ def _variance(y: Array, w: Array, strata: Codes) -> tuple[float, float]:
     return float((a / w) @ e**2) + single * pooled, max(freedom, 1.0)
 
 
-def _interval(m: float, variance: float, freedom: float, size: float, level: float, bounds: tuple[float, float] | None) -> tuple[float, float]:
+def _interval(
+    m: float, variance: float, freedom: float, size: float, level: float, bounds: tuple[float, float] | None
+) -> tuple[float, float]:
     from scipy.stats import t
 
     z = float(t.ppf((1 + level) / 2, freedom))
@@ -387,7 +393,13 @@ def post_stratify(raters: pl.DataFrame, target: Target, *, unseen: bool = False)
 
 
 def rake(
-    raters: pl.DataFrame, target: Target, *, unseen: bool = False, trim: float | None = None, max_rounds: int = 1000, tolerance: float = 1e-8
+    raters: pl.DataFrame,
+    target: Target,
+    *,
+    unseen: bool = False,
+    trim: float | None = None,
+    max_rounds: int = 1000,
+    tolerance: float = 1e-8,
 ) -> Weights:
     """Weights with which each level of each column weighs as much as in the population, as near to equal as that allows.
 
@@ -426,7 +438,8 @@ def rake(
         level = [pl.col(name).is_in(sorted(set(raters.filter(use)[name]))) for name in target.columns]
         covered = float(target.cells.filter(pl.all_horizontal(level))["share"].sum())
     w, rounds, error = np.ones(len(codes)), 0, np.inf
-    for rounds in range(1, max_rounds + 1):
+    while rounds < max_rounds:
+        rounds += 1
         for column, share in zip(codes.T, wanted, strict=True):
             now = np.bincount(column, weights=w, minlength=len(share))
             w = w * np.divide(share * w.sum(), now, out=np.zeros_like(share), where=now > 0)[column]
@@ -483,7 +496,9 @@ def _placed(raters: pl.DataFrame, target: Target, *, unseen: bool) -> _Placed:
                 f"The nearest is {near[0]!r}; where nobody of it answered, say so (unseen=True)." if near else "Its raters have none.",
             )  # fmt: skip
         codes[:, i] = given.replace_strict(list(margin), range(len(margin)), default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy()
-    whole = raters.select(pl.concat_str([pl.col(c).cast(pl.String) for c in target.columns], separator=cell_name(["", ""])).alias("cell"))["cell"]
+    whole = raters.select(pl.concat_str([pl.col(c).cast(pl.String) for c in target.columns], separator=cell_name(["", ""])).alias("cell"))[
+        "cell"
+    ]
     unknown = whole.is_null()
     inside = pl.Series(codes.min(1) >= 0)
     if target.cells is not None:
@@ -538,9 +553,18 @@ def representation(raters: pl.DataFrame, target: Target, weights: Weights | None
         for group in dict.fromkeys([*margin, *sorted(given.drop_nulls().unique())]):
             mine = (given == group).fill_null(value=False).to_numpy()
             share = margin.get(group, 0.0)
-            row: dict[str, object] = {"column": name, "level": group, "adjusted": name in weights.columns, "target": share, "n": int(mine.sum())}
+            row: dict[str, object] = {
+                "column": name,
+                "level": group,
+                "adjusted": name in weights.columns,
+                "target": share,
+                "n": int(mine.sum()),
+            }
             here = np.where(known, mine.astype(float), np.nan)
-            row |= {"sample": float(mine.sum() / max(known.sum(), 1)), "judgments": float(judgments[mine].sum() / max(judgments[known].sum(), 1))}
+            row |= {
+                "sample": float(mine.sum() / max(known.sum(), 1)),
+                "judgments": float(judgments[mine].sum() / max(judgments[known].sum(), 1)),
+            }
             for what, by in (("gap", unweighted(raters.height)), ("residual", weights)):
                 told = by.mean(here, level=level, bounds=(0.0, 1.0)) if (known & (by.values > 0)).sum() > 1 else None
                 if what == "residual":
@@ -690,7 +714,9 @@ def explained(weights: Weights) -> tuple[str, ...]:
         named = ", ".join(f"{name} ({share:.1%})" for name, share in _largest(weights.empty))
         said.append(f"nobody answered in {len(weights.empty)} of the target's: {named}; {weights.covered:.1%} of it is covered")
     if weights.outside:
-        said.append(f"{sum(weights.outside.values())} raters are in none of the target's cells and do not count: {', '.join(weights.outside)}")
+        said.append(
+            f"{sum(weights.outside.values())} raters are in none of the target's cells and do not count: {', '.join(weights.outside)}"
+        )
     if weights.unknown:
         said.append(f"{weights.unknown} raters of whom a column is not known do not count")
     if not weights.converged:

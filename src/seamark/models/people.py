@@ -159,9 +159,13 @@ def cells(feedback: Feedback, by: tuple[str, ...], min_judgments: int, *, intera
         raise InvalidSetting("Groups(by=)", by, f"Their levels combine to {n:,} cells; up to {_MOST_CELLS:,} can be fitted, so use fewer.")
     names = [cell_name(cell) for cell in product(*levels)]
     if len(set(names)) < n:
-        raise InvalidSetting("Groups(by=)", by, f"Two cells would have the same name: a level contains {SEPARATOR!r}, so write it otherwise.")
+        raise InvalidSetting(
+            "Groups(by=)", by, f"Two cells would have the same name: a level contains {SEPARATOR!r}, so write it otherwise."
+        )
     ones = [np.eye(len(own)) for own in levels]
-    rows = np.array([np.concatenate([one[i] for one, i in zip(ones, cell, strict=True)]) for cell in product(*(range(len(o)) for o in levels))])
+    rows = np.array(
+        [np.concatenate([one[i] for one, i in zip(ones, cell, strict=True)]) for cell in product(*(range(len(o)) for o in levels))]
+    )
     parts = tuple((f"group by {column}", len(own)) for column, own in zip(by, levels, strict=True))
     if interaction:
         rows, parts = np.hstack([rows, np.eye(n)]), (*parts, ("group by cell", n))
