@@ -355,7 +355,8 @@ def _describe(fitted: Fit) -> dict[str, Any]:
     utility = inside["utility"] + (f"({inside['features']})" if "features" in inside else "")
     return {
         "utility": utility if inside is spec["utility"] else f"{spec['utility']['utility']}({utility})",
-        "people": spec["people"]["people"] + (f" by {spec['people']['by']}: {', '.join(fitted.groups)}" if "by" in spec["people"] else ""),
+        "people": spec["people"]["people"]
+        + (f" by {_by(spec['people']['by'])}: {', '.join(fitted.groups)}" if "by" in spec["people"] else ""),
         "outcomes": sorted({type(f).__name__ for f in fitted.families.values()}),
         "effects": [_effect_in_words(effect) for effect in spec["observation"]["effects"]],
         "converged": convergence.converged,
@@ -368,6 +369,10 @@ def _describe(fitted: Fit) -> dict[str, Any]:
         "prior": fitted.prior,
         "notes": [*fitted.notes, *(f"{n:,} {what}: left out of the likelihood" for what, n in fitted.data["left_out"].items())],
     }
+
+
+def _by(by: str | list[str]) -> str:
+    return by if isinstance(by, str) else " and ".join(by)
 
 
 def _effect_in_words(effect: Mapping[str, Any]) -> str:
@@ -402,7 +407,7 @@ def _word(name: str, value: Any) -> str | None:
         case "people", Same():
             return "none"
         case "people", Groups(by=by):
-            return by if value == Groups(by) else None
+            return by if isinstance(by, str) and value == Groups(by) else None
         case "columns", dict():
             plain = all(not set(",=") & set(ours + theirs) for ours, theirs in value.items())
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items()) if plain else None

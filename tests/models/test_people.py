@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
@@ -455,3 +456,159 @@ def test_three_doubts_agree_with_personas_that_are_known(shares: tuple[float, ..
     assert many["ignorance"][0] / few["ignorance"][0] == pytest.approx(0.55, abs=0.1)
     assert many["disagreement"][0] == pytest.approx(few["disagreement"][0], abs=0.06)
     assert many["noise"][0] == pytest.approx(few["noise"][0], abs=0.06)
+
+
+# ------------------------------------------------------------------------------------ cells
+
+
+def crossed(seed: int, n_raters: int = 240, n_pairs: int = 20) -> tuple[Feedback, np.ndarray]:
+    """Raters of 4 ages and 3 regions, and the gaps (12, n_pairs) of the cells: ages differ by .9 logits, regions by .2."""
+    rng = np.random.default_rng(seed)
+    gaps = rng.normal(0, 0.8, n_pairs) + (rng.normal(0, 0.9, (4, 1, n_pairs)) + rng.normal(0, 0.2, (1, 3, n_pairs)))
+    age, region = rng.integers(0, 4, n_raters), rng.integers(0, 3, n_raters)
+    gone = (age == 3) & (region == 2)  # nobody is both
+    region[gone] = 0
+    won = rng.random((n_raters, n_pairs)) < 1 / (1 + np.exp(-gaps[age, region]))
+    r, p = np.divmod(np.arange(won.size), n_pairs)
+    profile = [json.dumps({"age": f"age {a}", "region": f"region {b}"}) for a, b in zip(age, region, strict=True)]
+    feedback = Feedback.from_columns(
+        {
+            "kind": ["pair"] * won.size, "ids": [[f"left {i}", f"right {i}"] for i in p], "prompt": [f"pair {i}" for i in p],
+            "outcome": np.where(won.ravel(), "left", "right").tolist(), "rater": [f"rater {i}" for i in r], "rater_profile": [profile[i] for i in r],
+        }
+    )  # fmt: skip
+    return feedback, gaps.reshape(12, n_pairs)
+
+
+CELLS = Groups(("profile.age", "profile.region"))
+BARE = Observation(effects=(), lapse=False)
+
+
+def cell_gaps(result: Fit, feedback: Feedback, n_pairs: int = 20) -> Any:
+    place = {name: i for i, name in enumerate(feedback.responses["name"].to_list())}
+    left, right = (np.array([place[f"{side} {i}"] for i in range(n_pairs)]) for side in ("left", "right"))
+    return result.gaps(feedback, left, right)
+
+
+@pytest.fixture(scope="module")
+def cells() -> tuple[Feedback, np.ndarray, Fit]:
+    feedback, gaps = crossed(0)
+    return feedback, gaps, fit(feedback, utility=Tabular(), people=CELLS, observation=BARE)
+
+
+def test_cells_add_up_the_deviations_of_their_columns(cells: tuple[Feedback, np.ndarray, Fit]):
+    feedback, truth, result = cells
+    assert result.groups == tuple(f"age {a} · region {b}" for a in range(4) for b in range(3))
+    found = cell_gaps(result, feedback).by_group.T
+    corners = found.reshape(4, 3, -1)
+    assert np.abs(corners[0, 0] + corners[1, 1] - corners[0, 1] - corners[1, 0]).max() < 1e-9
+    assert result.group_share[11] == 0
+    assert result.group_share.sum() == pytest.approx(1)
+    assert np.sqrt(((found - truth) ** 2).mean()) < 0.36
+    assert np.sqrt(((found[11] - truth[11]) ** 2).mean()) < 0.5  # nobody answered there
+
+
+def test_each_column_has_a_spread_of_its_own(cells: tuple[Feedback, np.ndarray, Fit]):
+    """Of gaps between two responses, whose deviations have the spread of one times sqrt 2; 80 and 60 deviations tell it to about a tenth
+    and, beside their noise, a half."""
+    prior = cells[2].prior
+    assert prior["values of group by profile.age_sd"] * np.sqrt(2) == pytest.approx(0.9, abs=0.2)
+    assert prior["values of group by profile.region_sd"] * np.sqrt(2) == pytest.approx(0.2, abs=0.12)
+
+
+def test_intervals_of_cells_hold_the_truth():
+    """90% intervals of 20 replications of 240 gaps; cells of a replication share their columns, 7 of them, so about 20 x 20 x 7 / 2 are
+    independent, and three binomial standard errors of .9 are .024. Empty cells, 400 gaps, are counted apart: .045."""
+    hits, empty = [], []
+    for seed in range(20):
+        feedback, truth = crossed(100 + seed)
+        result = fit(feedback, utility=Tabular(), people=CELLS, observation=BARE)
+        for c, name in enumerate(result.groups):
+            place = {n: i for i, n in enumerate(feedback.responses["name"].to_list())}
+            left, right = (np.array([place[f"{side} {i}"] for i in range(20)]) for side in ("left", "right"))
+            gaps = result.gaps(feedback, left, right, group_weights={name: 1.0})
+            (empty if c == 11 else hits).append(np.abs(gaps.mean - truth[c]) < 1.645 * gaps.wider)
+    assert np.mean(hits) == pytest.approx(0.9, abs=0.04)
+    assert np.mean(hits) > 0.9 - 0.024
+    assert np.mean(empty) > 0.9 - 0.045
+
+
+def test_an_interaction_doubts_what_columns_do_not_tell():
+    rng = np.random.default_rng(5)
+    feedback, _ = crossed(1)
+    both = fit(feedback, utility=Tabular(), people=replace(CELLS, interaction=True), observation=BARE)
+    assert both.spec["people"] == {"people": "Groups", "by": ["profile.age", "profile.region"], "min_judgments": 30, "interaction": True}
+    assert both.prior["values of group by cell_sd"] > 0
+    plain = fit(feedback, utility=Tabular(), people=CELLS, observation=BARE)
+    place = rng.permutation(feedback.n_responses)[:20]
+    empty = {"group_weights": {"age 3 · region 2": 1.0}}
+    doubt = [result.gaps(feedback, place[:10], place[10:], **empty).ignorance for result in (plain, both)]
+    assert (doubt[1] > doubt[0]).all()
+
+
+def test_cells_survive_saving_and_predict(cells: tuple[Feedback, np.ndarray, Fit], tmp_path: Any):
+    feedback, _, result = cells
+    result.save(tmp_path / "fit")
+    again = Fit.load(tmp_path / "fit")
+    assert again.factors[0].by == ("profile.age", "profile.region")
+    assert again.factors[0].parts == result.factors[0].parts
+    assert again.spec == result.spec
+    assert np.array_equal(cell_gaps(again, feedback).by_group, cell_gaps(result, feedback).by_group)
+    (a,), (b,) = predict(again, feedback), predict(result, feedback)
+    assert np.abs(a.probs - b.probs).max() < 1e-12
+    twice = fit(feedback, utility=Tabular(), people=CELLS, observation=BARE)
+    assert np.array_equal(twice.weights, result.weights)
+
+
+def test_fits_saved_before_there_were_cells_load(cells: tuple[Feedback, np.ndarray, Fit], tmp_path: Any):
+    feedback, _, _ = cells
+    result = fit(feedback, utility=Tabular(), people=Groups("profile.age"), observation=BARE)
+    assert result.spec["people"] == {"people": "Groups", "by": "profile.age", "min_judgments": 30}
+    result.save(tmp_path / "fit")
+    path = tmp_path / "fit" / "fit.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for factor in record["factors"]:
+        del factor["parts"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    again = Fit.load(tmp_path / "fit")
+    assert np.array_equal(cell_gaps(again, feedback).by_group, cell_gaps(result, feedback).by_group)
+
+
+def test_a_rater_of_whom_a_column_is_not_known_is_of_no_cell():
+    feedback, _ = crossed(2)
+    raters = feedback.raters.with_columns(
+        profile=pl.when(pl.col("id") == "rater 0").then(pl.lit('{"age": "age 0"}')).otherwise(pl.col("profile"))
+    )
+    codes = CELLS.factor(feedback).codes(replace(feedback, raters=raters))
+    mine = (feedback.judgments["rater"] == feedback.raters["id"].to_list().index("rater 0")).to_numpy()
+    assert (codes[mine] == 12).all()
+    assert (codes[~mine] < 12).all()
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        (("profile.age",), "two columns or more"),
+        (("profile.age", "profile.age"), "each once"),
+        (("profile.age", "profile.income"), "Fewer than two levels"),
+    ],
+)
+def test_cells_that_cannot_be_are_refused(by: tuple[str, ...], said: str, cells: tuple[Feedback, np.ndarray, Fit]):
+    with pytest.raises(InvalidSetting, match=said):
+        Groups(by).factor(cells[0])
+    with pytest.raises(InvalidSetting, match="two columns or more to interact"):
+        Groups("profile.age", interaction=True)
+
+
+def test_cells_of_one_name_are_refused():
+    levels = [("a · b", "c"), ("a", "b · c")] * 40
+    given: dict[str, Any] = {
+        "kind": ["thumbs"] * 80,
+        "outcome": ["answered"] * 80,
+        "texts": [[f"{i}"] for i in range(80)],
+        "thumb": [True] * 80,
+    }
+    profile = [json.dumps({"one": one, "two": two}) for one, two in levels]
+    feedback = Feedback.from_columns(given | {"rater": [f"rater {i}" for i in range(80)], "rater_profile": profile})
+    with pytest.raises(InvalidSetting, match="same name"):
+        Groups(("profile.one", "profile.two")).factor(feedback)

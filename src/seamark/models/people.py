@@ -5,6 +5,11 @@ Conventions
 A *factor* splits judgments into levels: groups of raters, axes, contexts, periods. The values of a level are a shared value plus
 deviations: z of a judgment is 1, then per factor the loadings of its level. Factors add up; they do not interact. A *latent* factor
 is a property of raters that no column tells (personas, tastes): its levels are integrated out, with `share` as their prior.
+
+Groups by several columns are *cells*: one factor whose levels are the combinations of the columns' levels, and whose loadings are
+ones at the level of each column. The values of a cell are the shared ones plus a deviation per column, each column with a spread of
+its own, which is the structure of multilevel regression and post-stratification (Gelman & Little 1997). A cell in which nobody
+answered has values all the same, from its columns; with `interaction` it also has the doubt about what its columns do not tell.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ from seamark.records import Feedback
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
+_MOST_CELLS = 2000
+"""Of groups by several columns: every one is a column of each table of gaps by group."""
 _WIDEST_TASTE = 2.4
 """Standard deviations of a taste that the grid of `Varying` reaches to either side."""
 
@@ -36,8 +43,8 @@ class Factor:
 
     name: str
     """group, persona, taste, axis, context, or period."""
-    by: str
-    """The column of the judgments (or profile.NAME) that says the level; empty where none does."""
+    by: str | tuple[str, ...]
+    """The column of the judgments (or profile.NAME) that says the level, or the columns that say the cell; empty where none does."""
     levels: tuple[str, ...]
     loadings: Array
     """(n_levels + 1, k): how a judgment at each level weighs the k deviations; the last row, zeros, is for a level not known."""
@@ -48,6 +55,8 @@ class Factor:
     """Whether the share of a latent factor is estimated."""
     starts: tuple[datetime, ...] = ()
     """Beginning of each period but the first; where each response has a path of its own there is no need of it, nor of loadings."""
+    parts: tuple[tuple[str, int], ...] = ()
+    """Of cells: per column, in words, how many of the k deviations, one after the other, are its own and share a spread."""
 
     def codes(self, feedback: Feedback) -> Codes:
         """(n_judgments,) level of each judgment; n_levels where it is not known."""
@@ -58,21 +67,24 @@ class Factor:
             codes = bounds.search_sorted(time, side="right").cast(pl.Int64)
             return codes.set(time.is_null(), unknown).to_numpy()
         lookup = pl.DataFrame({"level": pl.Series(self.levels, dtype=pl.String), "code": pl.Series(range(unknown), dtype=pl.Int64)})
-        levels = labels(feedback, self.by).alias("level").to_frame()
+        given = labels(feedback, self.by) if isinstance(self.by, str) else cell_labels(feedback, self.by)
+        levels = given.alias("level").to_frame()
         return levels.join(lookup, on="level", how="left", maintain_order="left")["code"].fill_null(unknown).to_numpy()
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name, "by": self.by, "levels": list(self.levels), "loadings": self.loadings.tolist(), "share": self.share.tolist(),
+            "name": self.name, "by": self.by if isinstance(self.by, str) else list(self.by), "levels": list(self.levels), "loadings": self.loadings.tolist(), "share": self.share.tolist(),
             "latent": self.latent, "learnt": self.learnt, "starts": [s.isoformat() for s in self.starts],
+            "parts": [list(part) for part in self.parts],
         }  # fmt: skip
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Factor:
+        by = record["by"]
         return Factor(
-            record["name"], record["by"], tuple(record["levels"]), np.array(record["loadings"], dtype=np.float64),
+            record["name"], by if isinstance(by, str) else tuple(by), tuple(record["levels"]), np.array(record["loadings"], dtype=np.float64),
             np.array(record["share"], dtype=np.float64), record["latent"], record["learnt"],
-            tuple(datetime.fromisoformat(s) for s in record["starts"]),
+            tuple(datetime.fromisoformat(s) for s in record["starts"]), tuple((name, int(n)) for name, n in record.get("parts", ())),
         )  # fmt: skip
 
 
@@ -92,6 +104,31 @@ def labels(feedback: Feedback, by: str) -> pl.Series:
     return feedback.judgments[by].cast(pl.String)
 
 
+SEPARATOR = " · "
+"""Between the levels in the name of a cell."""
+
+
+def cell_name(levels: Sequence[str]) -> str:
+    """The name of a cell: 18-24 · woman."""
+    return SEPARATOR.join(levels)
+
+
+def cell_labels(feedback: Feedback, by: Sequence[str]) -> pl.Series:
+    """The cell of each judgment as text; null where one of the columns is not known."""
+    parts = [labels(feedback, column).alias(str(i)) for i, column in enumerate(by)]
+    return pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=SEPARATOR))["0"]
+
+
+def _known_levels(feedback: Feedback, name: str, by: str, min_judgments: int, remedy: str) -> list[str]:
+    """The levels of a column with enough judgments, sorted."""
+    given = labels(feedback, by)
+    counts = given.drop_nulls().value_counts(sort=True)
+    levels = sorted(counts.filter(pl.col("count") >= min_judgments)[given.name].to_list())
+    if len(levels) < 2:
+        raise InvalidSetting(name, by, f"Fewer than two levels have {min_judgments} judgments; {remedy}.")
+    return levels
+
+
 def split(feedback: Feedback, name: str, by: str, min_judgments: int, remedy: str) -> Factor:
     """A factor of the levels that a column names, each with deviations of its own around the shared value.
 
@@ -100,12 +137,39 @@ def split(feedback: Feedback, name: str, by: str, min_judgments: int, remedy: st
     InvalidSetting
         If fewer than two levels have enough judgments.
     """
-    given = labels(feedback, by)
-    counts = given.drop_nulls().value_counts(sort=True)
-    levels = sorted(counts.filter(pl.col("count") >= min_judgments)[given.name].to_list())
-    if len(levels) < 2:
-        raise InvalidSetting(name, by, f"Fewer than two levels have {min_judgments} judgments; {remedy}.")
+    levels = _known_levels(feedback, name, by, min_judgments, remedy)
     factor = Factor(name, by, tuple(levels), np.vstack([np.eye(len(levels)), np.zeros((1, len(levels)))]), np.zeros(0))
+    return replace(factor, share=_shares(feedback, factor))
+
+
+def cells(feedback: Feedback, by: tuple[str, ...], min_judgments: int, *, interaction: bool) -> Factor:
+    """A factor of the combinations of levels of several columns, of which every one has values: a deviation per column added up.
+
+    Raises
+    ------
+    InvalidSetting
+        If a column comes twice or has fewer than two levels with enough judgments, there are more than `_MOST_CELLS` combinations, or
+        two of them would have the same name.
+    """
+    if len(by) < 2 or len(set(by)) < len(by):
+        raise InvalidSetting("Groups(by=)", by, "Cells take two columns or more, each once; for one, give its name alone.")
+    levels = [_known_levels(feedback, "group", column, min_judgments, "leave this column out") for column in by]
+    n = int(np.prod([len(own) for own in levels]))
+    if n > _MOST_CELLS:
+        raise InvalidSetting("Groups(by=)", by, f"Their levels combine to {n:,} cells; up to {_MOST_CELLS:,} can be fitted, so use fewer.")
+    names = [cell_name(cell) for cell in product(*levels)]
+    if len(set(names)) < n:
+        raise InvalidSetting(
+            "Groups(by=)", by, f"Two cells would have the same name: a level contains {SEPARATOR!r}, so write it otherwise."
+        )
+    ones = [np.eye(len(own)) for own in levels]
+    rows = np.array(
+        [np.concatenate([one[i] for one, i in zip(ones, cell, strict=True)]) for cell in product(*(range(len(o)) for o in levels))]
+    )
+    parts = tuple((f"group by {column}", len(own)) for column, own in zip(by, levels, strict=True))
+    if interaction:
+        rows, parts = np.hstack([rows, np.eye(n)]), (*parts, ("group by cell", n))
+    factor = Factor("group", by, tuple(names), np.vstack([rows, np.zeros((1, rows.shape[1]))]), np.zeros(0), parts=parts)
     return replace(factor, share=_shares(feedback, factor))
 
 
@@ -126,7 +190,7 @@ def _shares(feedback: Feedback, factor: Factor) -> Array:
 class People(Protocol):
     def factor(self, feedback: Feedback) -> Factor | None: ...
 
-    def to_dict(self) -> dict[str, str | int]: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -136,7 +200,7 @@ class Same:
     def factor(self, feedback: Feedback) -> None:  # noqa: ARG002  # the protocol's signature
         return None
 
-    def to_dict(self) -> dict[str, str | int]:
+    def to_dict(self) -> dict[str, Any]:
         return {"people": "Same"}
 
 
@@ -144,19 +208,33 @@ class Same:
 class Groups:
     """Groups with values of their own around a shared one: u_g = V_0 + V_g, partially pooled.
 
-    The spread of the V_g is estimated by marginal likelihood, so groups that do not differ are pooled.
+    The spread of the V_g is estimated by marginal likelihood, so groups that do not differ are pooled. By several columns the groups
+    are cells, u_c = V_0 + sum over columns j of V_j[level of c], each column with a spread of its own.
+
+    Source: for cells, Gelman & Little 1997 (multilevel regression and post-stratification), on the utilities in place of a vote.
     """
 
-    by: str = "group"
-    """A field of the judgments, or profile.NAME for a field of the raters' profiles."""
+    by: str | tuple[str, ...] = "group"
+    """A field of the judgments, or profile.NAME for a field of the raters' profiles; several for cells. A rater of whom one of
+    several is not known informs the shared value only."""
     min_judgments: int = 30
-    """Smaller groups are treated as not known: they inform the shared value only."""
+    """Smaller groups, or levels of one of several columns, are treated as not known: they inform the shared value only."""
+    interaction: bool = False
+    """Of cells: whether each also has a deviation of its own, which its columns do not tell."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.by, str) and self.interaction:
+            raise InvalidSetting("Groups(interaction=)", True, "It takes two columns or more to interact: name them in by=.")
 
     def factor(self, feedback: Feedback) -> Factor:
-        return split(feedback, "group", self.by, self.min_judgments, "use Same()")
+        if isinstance(self.by, str):
+            return split(feedback, "group", self.by, self.min_judgments, "use Same()")
+        return cells(feedback, tuple(self.by), self.min_judgments, interaction=self.interaction)
 
-    def to_dict(self) -> dict[str, str | int]:
-        return {"people": "Groups", "by": self.by, "min_judgments": self.min_judgments}
+    def to_dict(self) -> dict[str, Any]:
+        by = self.by if isinstance(self.by, str) else list(self.by)
+        spec = {"people": "Groups", "by": by, "min_judgments": self.min_judgments}
+        return spec | {"interaction": True} if self.interaction else spec
 
 
 @dataclass(frozen=True)
@@ -181,7 +259,7 @@ class Personas:
         loadings = np.vstack([np.eye(self.k), np.zeros((1, self.k))])
         return Factor("persona", "", names, loadings, np.full(self.k, 1 / self.k), latent=True, learnt=True)
 
-    def to_dict(self) -> dict[str, str | int]:
+    def to_dict(self) -> dict[str, Any]:
         return {"people": "Personas", "k": self.k}
 
 
@@ -218,7 +296,7 @@ class Varying:
         names = tuple("taste " + ", ".join(f"{z:+.2f}" for z in row) for row in grid)
         return Factor("taste", "", names, np.vstack([grid, np.zeros((1, self.k))]), share, latent=True)
 
-    def to_dict(self) -> dict[str, str | int]:
+    def to_dict(self) -> dict[str, Any]:
         return {"people": "Varying", "k": self.k, "points": self.points}
 
 
@@ -299,6 +377,17 @@ def columns_of(factors: Sequence[Factor]) -> dict[str, range]:
     for f in factors:
         out[f.name] = range(start, start + f.loadings.shape[1])
         start += f.loadings.shape[1]
+    return out
+
+
+def parts_of(factors: Sequence[Factor]) -> dict[str, range]:
+    """Which of the k values share a spread: all of a factor, or of cells those of each column."""
+    out: dict[str, range] = {}
+    for f, mine in zip(factors, columns_of(factors).values(), strict=True):
+        start = mine.start
+        for name, n in f.parts or ((f.name, len(mine)),):
+            out[name] = range(start, start + n)
+            start += n
     return out
 
 

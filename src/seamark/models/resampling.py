@@ -101,6 +101,62 @@ def bootstrap(
         raise InvalidSetting("by", by, "Use judgment, rater or prompt.")
     if rounds < 2:
         raise InvalidSetting("rounds", rounds, "A spread takes two at least, and an interval a hundred.")
+    problem, state = _start(feedback, utility, people, observation, require_identified, seed)
+    rng = np.random.default_rng(seed)
+    seen = problem.seen
+    by = by or ("rater" if (seen > 0).sum() >= 2 and seen.sum() > 0.5 * problem.likelihood.design.n_judgments else "judgment")
+    return _rounds(problem, state, by, rounds, lambda some: _weights(problem, by, some.stop - some.start, rng), progress)
+
+
+@on_one_thread
+def reweigh(
+    feedback: Feedback,
+    weights: Array,
+    *,
+    utility: Utility | None = None,
+    people: People | None = None,
+    observation: Observation | None = None,
+    require_identified: bool = True,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bootstrap:
+    """Fits to the same judgments in which each rater's count as often as their weight says: what another pool would have said.
+
+    Judgments of raters who are not known count in none. Prior strengths stay those of the fit to all.
+
+    Parameters
+    ----------
+    weights : (rounds, n_raters), 1 for a rater who counts as they do in the data and 0 for one who does not at all.
+
+    Raises
+    ------
+    InvalidSetting
+        If the weights are of another shape, negative or all 0 in a round, or values move.
+    NotConverged
+        If the fit that the rounds start from has not converged.
+    """
+    if weights.ndim != 2 or weights.shape[1] != feedback.n_raters:
+        raise InvalidSetting("weights", weights.shape, f"Give an array (rounds, {feedback.n_raters}): a weight per rater in each round.")
+    if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any(1).all():
+        raise InvalidSetting("weights", float(weights.min()), "They must be 0 or more, and in each round somebody's must be above 0.")
+    problem, state = _start(feedback, utility, people, observation, require_identified, seed)
+    known = np.hstack([weights, np.zeros((len(weights), 1))])
+
+    def count(some: slice) -> list[Array]:
+        return [known[some][:, c.block.rater] * c.block.count for c in problem.likelihood.cells]
+
+    return _rounds(problem, state, "rater", len(weights), count, progress)
+
+
+def _start(
+    feedback: Feedback,
+    utility: Utility | None,
+    people: People | None,
+    observation: Observation | None,
+    require_identified: bool,
+    seed: int,
+) -> tuple[Problem, State]:
+    """The fit that rounds start from."""
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     if problem.likelihood.basis.walk is not None:
         raise InvalidSetting(
@@ -109,19 +165,28 @@ def bootstrap(
     state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed)
     if not state.convergence.converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, state.convergence.tolerance)
-    rng = np.random.default_rng(seed)
-    seen = problem.seen
-    by = by or ("rater" if (seen > 0).sum() >= 2 and seen.sum() > 0.5 * problem.likelihood.design.n_judgments else "judgment")
-    found, unsettled = np.empty((rounds, problem.likelihood.size)), 0
+    return problem, state
+
+
+def _rounds(
+    problem: Problem,
+    state: State,
+    by: str,
+    rounds: int,
+    weigh: Callable[[slice], list[Array]],
+    progress: Callable[[int, int], None] | None,
+) -> Bootstrap:
+    """The modes under the weights of some rounds at a time."""
+    likelihood = problem.likelihood
+    found, unsettled = np.empty((rounds, likelihood.size)), 0
     move = _mover(problem, state, by)
-    step = max(1, _AT_ONCE // max(sum(len(c.group) for c in problem.likelihood.cells), 1))
+    step = max(1, _AT_ONCE // max(sum(len(c.group) for c in likelihood.cells), 1))
     for start in range(0, rounds, step):
         some = slice(start, min(start + step, rounds))
-        found[some], left = move(_weights(problem, by, some.stop - some.start, rng))
+        found[some], left = move(weigh(some))
         unsettled += left
         if progress is not None:
             progress(some.stop, rounds)
-    likelihood = problem.likelihood
     k, P = likelihood.design.loadings.shape[1], likelihood.basis.n_columns
     weights = found[:, : likelihood.n_values].reshape(rounds, k, P)
     # cells stand once for each latent level, and count as far as their rater belongs to it

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.models.effects import Covariate
 from seamark.models.observation import Outcome, outcome_from_dict, outcome_to_dict
-from seamark.models.people import Factor, columns_of
+from seamark.models.people import Factor, columns_of, parts_of
 from seamark.models.shifts import Shift
 from seamark.models.utility import Basis, FeatureMap, Rows, squared_rows
 from seamark.models.walks import Walk
@@ -248,7 +248,7 @@ class Fit:
             rows[:, mine.start : mine.stop] = self._people.loadings
         return rows
 
-    def _circumstances(self, at: Mapping[str, str] | None) -> Array:
+    def circumstances(self, at: Mapping[str, str] | None) -> Array:
         """(k,) what the axis, context and period asked about add to the loadings of everyone.
 
         Left out, an axis or context is the mean over the judgments', a period the last.
@@ -312,7 +312,7 @@ class Fit:
         else:
             share = np.array([float(group_weights.get(name, 0.0)) for name in self.groups])
             share = share / share.sum()
-        return share @ self.loadings[: len(self.groups)] + self._circumstances(at), share
+        return share @ self.loadings[: len(self.groups)] + self.circumstances(at), share
 
     def utilities(
         self,
@@ -353,7 +353,7 @@ class Fit:
             return self.prior.get("residual_sd", 0.0) ** 2
         own = [f for f in self.factors if f.name != "period"]
         total = z[0] ** 2 * self.prior["values of period_sd"] ** 2
-        for name, mine in columns_of(own).items():
+        for name, mine in parts_of(own).items():
             total += float((z[mine.start : mine.stop] ** 2).sum()) * self.prior[f"values of {name} of period_sd"] ** 2
         return float(total)
 
@@ -406,7 +406,7 @@ class Fit:
         rows = self._rows(feedback, at)
         z, share = self._population(group_weights, at)
         kept = self._kept(without)
-        named = self.loadings[: len(self.groups)] + self._circumstances(at)
+        named = self.loadings[: len(self.groups)] + self.circumstances(at)
         values = rows.times(kept.T) @ named.T  # (n_responses, G)
         by_group = values[left] - values[right]
         variance = _apart(rows.times(self._seen_factor(group_weights, without, at)), left, right)

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import svds
 
 from seamark.models.curvature import Blocks, Components, Dense, Solver, make_solver, one_matrix, without_prior
 from seamark.models.likelihood import Derivatives, Likelihood, Nodes
-from seamark.models.people import Factor, Same, columns_of
+from seamark.models.people import Factor, Same, parts_of
 from seamark.models.posterior import VAGUE, Prior, State
 from seamark.models.problem import Problem
 from seamark.models.result import Convergence, Fit
@@ -59,7 +59,7 @@ def _parts(likelihood: Likelihood, factors: Sequence[Factor]) -> list[tuple[str,
         index = np.arange(P)[columns]
         blocks = [(name, index)]
         if name != "residual":
-            for factor, mine in columns_of(factors).items():
+            for factor, mine in parts_of(factors).items():
                 blocks.append((f"{name} of {factor}", np.concatenate([a * P + index for a in mine])))
         if (walk := likelihood.basis.walk) is not None:
             first = [(label, mine[walk.begins[mine % P]]) for label, mine in blocks]
