@@ -26,6 +26,9 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
+At = Mapping[str, str | Mapping[str, float]]
+"""The axis, context or period asked about: {"axis": "helpful"}; or several with weights that add up to 1, {"axis": {"helpful": 0.7, "kind": 0.3}}."""
+
 VAGUE = 1.5
 """Prior sd of the logarithm of a prior variance: a factor of 20 either way is likely enough."""
 
@@ -248,7 +251,7 @@ class Fit:
             rows[:, mine.start : mine.stop] = self._people.loadings
         return rows
 
-    def circumstances(self, at: Mapping[str, str] | None) -> Array:
+    def circumstances(self, at: At | None) -> Array:
         """(k,) what the axis, context and period asked about add to the loadings of everyone.
 
         Left out, an axis or context is the mean over the judgments', a period the last.
@@ -263,18 +266,25 @@ class Fit:
             if f.name == "period" and self.basis.walk is not None:
                 asked.pop("period", None)  # any date will do
                 continue
-            level = asked.pop(f.name, f.levels[-1] if f.name == "period" else None)
-            if level is not None and level not in f.levels:
-                raise InvalidSetting(f"at[{f.name!r}]", level, f"Use one of {', '.join(f.levels)}.")
+            said = asked.pop(f.name, f.levels[-1] if f.name == "period" else None)
+            weights = {said: 1.0} if isinstance(said, str) else dict(said or {})
+            if said is not None and not (weights and abs(sum(weights.values()) - 1) < 1e-6):
+                raise InvalidSetting(f"at[{f.name!r}]", said, "Name one level, or give weights of levels that add up to 1.")
+            for level in weights:
+                if level not in f.levels:
+                    raise InvalidSetting(f"at[{f.name!r}]", level, f"Use one of {', '.join(f.levels)}.")
+            share = f.share if said is None else np.array([weights.get(level, 0.0) for level in f.levels])
             mine = place[f.name]
-            out[mine.start : mine.stop] = f.share @ f.loadings[:-1] if level is None else f.loadings[f.levels.index(level)]
+            out[mine.start : mine.stop] = share @ f.loadings[:-1]
         if asked:
             raise InvalidSetting("at", sorted(asked), f"The fit's values differ by {', '.join(place) or 'nothing'}.")
         return out
 
-    def _rows(self, feedback: Feedback, at: Mapping[str, str] | None) -> Rows:
+    def _rows(self, feedback: Feedback, at: At | None) -> Rows:
         """The rows of the basis in the period asked about."""
         walk, asked = self.basis.walk, at.get("period") if isinstance(at, Mapping) else None
+        if walk is not None and asked is not None and not isinstance(asked, str):
+            raise InvalidSetting("at['period']", asked, "Values of a table that move are asked about at one date.")
         return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(asked))
 
     @property
@@ -305,7 +315,7 @@ class Fit:
 
     # ------------------------------------------------------------------ values
 
-    def _population(self, group_weights: Mapping[str, float] | None, at: Mapping[str, str] | None = None) -> tuple[Array, Array]:
+    def _population(self, group_weights: Mapping[str, float] | None, at: At | None = None) -> tuple[Array, Array]:
         """z of the mean person (k,), and the weight of each named group (G,)."""
         if group_weights is None:
             share = self.group_share
@@ -320,7 +330,7 @@ class Fit:
         *,
         group_weights: Mapping[str, float] | None = None,
         without: tuple[str, ...] = (),
-        at: Mapping[str, str] | None = None,
+        at: At | None = None,
     ) -> Array:
         """(n_responses,) utility for the mean person, in logits; NaN where a response is not known.
 
@@ -331,13 +341,19 @@ class Fit:
         z, _ = self._population(group_weights, at)
         return np.where(rows.known, rows.times((z @ self._kept(without))[:, None])[:, 0], np.nan)
 
+    def by_person(self, feedback: Feedback, *, without: tuple[str, ...] = (), at: At | None = None) -> Array:
+        """(G, n_responses) utility for each of `groups` (groups, personas, grid points of taste), in logits; NaN where not known."""
+        rows = self._rows(feedback, at)
+        named = self.loadings[: len(self.groups)] + self.circumstances(at)
+        return np.where(rows.known, named @ rows.times(self._kept(without).T).T, np.nan)
+
     def ignorance(
         self,
         feedback: Feedback,
         *,
         group_weights: Mapping[str, float] | None = None,
         without: tuple[str, ...] = (),
-        at: Mapping[str, str] | None = None,
+        at: At | None = None,
     ) -> Array:
         """(n_responses,) posterior sd of each response's utility for the mean person, in logits; NaN where not known."""
         rows = self._rows(feedback, at)
@@ -367,7 +383,7 @@ class Fit:
         self,
         group_weights: Mapping[str, float] | None,
         without: tuple[str, ...],
-        at: Mapping[str, str] | None = None,
+        at: At | None = None,
         *,
         robust: bool = False,
     ) -> Any:
@@ -379,9 +395,11 @@ class Fit:
                 seen[columns] = 0.0
         return seen
 
-    def mean_weights(self, group_weights: Mapping[str, float] | None = None, *, without: tuple[str, ...] = ()) -> Array:
+    def mean_weights(
+        self, group_weights: Mapping[str, float] | None = None, *, without: tuple[str, ...] = (), at: At | None = None
+    ) -> Array:
         """(P,) weights of the columns of the basis for the mean person."""
-        z, _ = self._population(group_weights)
+        z, _ = self._population(group_weights, at)
         return z @ self._kept(without)
 
     def _kept(self, without: tuple[str, ...]) -> Array:
@@ -400,7 +418,7 @@ class Fit:
         *,
         group_weights: Mapping[str, float] | None = None,
         without: tuple[str, ...] = (),
-        at: Mapping[str, str] | None = None,
+        at: At | None = None,
     ) -> Gaps:
         """Utility gaps left - right between responses of `feedback` (codes), with their ignorance and disagreement."""
         rows = self._rows(feedback, at)
@@ -456,7 +474,7 @@ class Fit:
         *,
         prompt: str | None = None,
         group_weights: Mapping[str, float] | None = None,
-        at: Mapping[str, str] | None = None,
+        at: At | None = None,
     ) -> Comparison:
         """How likely a person drawn from the population prefers `a` to `b`, and what the doubt about it is made of.
 
