@@ -21,7 +21,7 @@ from seamark.simulation import Society, simulate
 
 PLAIN = Observation(effects=(Position(),), lapse=False)
 KEYS = [
-    "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
+    "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance", "charter",
 ]  # fmt: skip
 
 
