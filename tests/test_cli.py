@@ -182,7 +182,8 @@ def test_output_that_cannot_be_written_is_2(call, work: Path, fitted: Path, tmp_
     else:
         (tmp_path / "kept").mkdir()
     source = {"study": [work / "train.jsonl"], "fit": [work / "train.jsonl"], "export": [fitted, work / "held.jsonl"]}.get(command, [])
-    code, out, err = call(command, *source, "-o", tmp_path / place)
+    words = [command, "init"] if command == "charter" else [command]
+    code, out, err = call(*words, *source, "-o", tmp_path / place)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -342,16 +343,39 @@ def test_a_reward_is_valid_until(call, work: Path, fitted: Path, tmp_path: Path)
 
 def test_charter_is_written_once_and_read_back(call, work: Path, tmp_path: Path) -> None:
     path = tmp_path / "charter.toml"
-    code, out, _ = call("charter", "-o", path, "--json")
+    code, out, _ = call("charter", "init", "-o", path, "--json")
     assert (code, json.loads(out)) == (0, {"charter": str(path), "charter_signed": False})
     assert sm.Charter.from_toml(path) == sm.Charter()
-    code, _, err = call("charter", "-o", path)
+    code, _, err = call("charter", "init", "-o", path)
     assert code == 2
     assert "not overwritten" in err
     path.write_text(path.read_text(encoding="utf-8").replace("ignorance_penalty", "ignorance_penaltie"), encoding="utf-8")
     code, _, err = call("study", work / "train.jsonl", "-o", tmp_path / "out", "--charter", path)
     assert code == 2
     assert "ignorance_penalty" in err
+
+
+def test_charters_are_checked_compared_and_shown(call, work: Path, fitted: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    call("charter", "init", "-o", one)
+    two.write_text('rule = "maximin"\nauthors = ["A. Person"]', encoding="utf-8")
+    code, out, _ = call("charter", "check", one)
+    assert code == 0
+    assert "unsigned: not releasable" in out
+    assert sm.Charter.from_toml(one).hash in out
+    code, out, _ = call("charter", "diff", one, two, "--json")
+    assert {c["choice"]: (c["one"], c["other"]) for c in json.loads(out)["changes"]} == {
+        "rule": ("expected-utility", "maximin"),
+        "authors": ([], ["A. Person"]),
+    }
+    assert "same choices" in call("charter", "diff", one, one)[1]
+    assert json.loads(call("charter", "show", two, "--json")[1])["charter"]["electorate"]["weighting"] == "sizes"
+    code, out, _ = call("charter", "check", two, fitted, work / "held.jsonl", "--json")
+    assert code == 0
+    assert {"regret", "unsettled"} <= {f["code"] for f in json.loads(out)["findings"]}
+    two.write_text('[floors.groups]\nnobody = 1.0', encoding="utf-8")
+    code, _, err = call("charter", "check", two, fitted)
+    assert (code, "floors.groups names group 'nobody'" in err) == (2, True)
 
 
 def test_simulate_writes_what_study_reads(call, tmp_path: Path) -> None:

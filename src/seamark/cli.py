@@ -368,8 +368,13 @@ def report(folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The fol
     _say(as_json, f"report: {path}", report=str(path), card=str(folder / "card.md"))
 
 
-@app.command()
-def charter(
+charter_app = typer.Typer(no_args_is_help=True, help="Whose values, how weighted: write, check, compare and show charters.")
+app.add_typer(charter_app, name="charter")
+CharterFile = Annotated[Path, typer.Argument(metavar="CHARTER", help="A charter.toml.")]
+
+
+@charter_app.command("init")
+def charter_init(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write it.")] = Path("charter.toml"), as_json: Json = False
 ) -> None:
     """Write the default charter, every choice spelled out, as a file to edit and sign."""
@@ -380,7 +385,57 @@ def charter(
         raise InvalidSetting("--out", str(out), "It exists; a charter is not overwritten. Give another name.")
     with whole_file(out) as fresh:
         fresh.write_text(Charter().to_toml(), encoding="utf-8")
-    _say(as_json, f"charter: {out}", charter=str(out), charter_signed=False)
+    _say(as_json, f"charter: {out}\nnext: edit it, sign it, then seamark charter check {out}", charter=str(out), charter_signed=False)
+
+
+@charter_app.command("check")
+def charter_check(
+    charter: CharterFile,
+    fit: Annotated[Path | None, typer.Argument(metavar="FIT", help="The folder of a fit whose groups and axes it is to go with.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="Judgments about whose responses it is to decide.")] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Is it a charter; does it go with a fit; and what do its choices cost whom?"""
+    from seamark.aggregation import Charter
+    from seamark.checks import check_charter
+    from seamark.reward import open_fit
+
+    chosen = Charter.from_toml(charter)
+    state = "signed" if chosen.signed else "unsigned: not releasable"
+    if fit is not None:
+        fitted = open_fit(fit)
+        chosen.group_weights(fitted)
+        chosen.at(fitted)
+        if source is not None:
+            feedback = _read(source, format, columns, on_error, axis, seed)
+            _finish(feedback, check_charter(fitted, chosen, feedback, seed=seed), as_json, f"seamark export {fit} {source} --charter {charter}")
+            return
+    _say(
+        as_json, f"{chosen.title}: {state}{', expired' if chosen.expired else ''}\nhash: {chosen.hash}",
+        charter=str(charter), title=chosen.title, charter_signed=chosen.signed, expired=chosen.expired, hash=chosen.hash,
+    )  # fmt: skip
+
+
+@charter_app.command("diff")
+def charter_diff(
+    one: CharterFile, other: Annotated[Path, typer.Argument(metavar="OTHER", help="The one it is compared with.")], as_json: Json = False
+) -> None:
+    """Which choices differ between two charters."""
+    from seamark.aggregation import Charter
+
+    changes = Charter.from_toml(one).differences(Charter.from_toml(other))
+    lines = [f"{name}: {mine!r} -> {theirs!r}" for name, mine, theirs in changes] or ["They make the same choices."]
+    _say(as_json, "\n".join(lines), changes=[{"choice": name, "one": mine, "other": theirs} for name, mine, theirs in changes])
+
+
+@charter_app.command("show")
+def charter_show(charter: CharterFile, as_json: Json = False) -> None:
+    """Print a charter with every choice written out, those too that its file leaves to the default."""
+    from seamark.aggregation import Charter
+
+    chosen = Charter.from_toml(charter)
+    _say(as_json, f"{chosen.to_toml()}\n# hash: {chosen.hash}", charter=chosen.model_dump(mode="json"), hash=chosen.hash)
 
 
 @app.command()
@@ -513,7 +568,7 @@ def _chosen(path: Path | None, valid_until: str | None) -> Charter:
     if valid_until is None:
         return chosen
     try:
-        dated = Charter.model_validate(chosen.model_dump() | {"valid_until": valid_until})
+        dated = chosen.dated(valid_until)
     except ValueError:
         raise InvalidSetting("--valid-until", valid_until, "Use a date such as 2026-12-31.") from None
     if chosen.valid_until and dated.valid_until > chosen.valid_until:

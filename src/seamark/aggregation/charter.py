@@ -191,6 +191,30 @@ class Charter(BaseModel):
         """Whether its last day has passed."""
         return bool(self.valid_until) and dt.date.fromisoformat(self.valid_until) < dt.datetime.now(dt.UTC).date()
 
+    def dated(self, valid_until: str) -> Charter:
+        """The same charter with another last day.
+
+        Raises
+        ------
+        ValueError
+            If it is no date.
+        """
+        other = Charter.model_validate(self.model_dump() | {"valid_until": valid_until})
+        other._folder = self._folder
+        return other
+
+    def differences(self, other: Charter) -> list[tuple[str, Any, Any]]:
+        """(choice, mine, theirs) of every choice that differs, in the order of the file."""
+
+        def flat(record: dict[str, Any], place: str = "") -> dict[str, Any]:
+            out: dict[str, Any] = {}
+            for name, value in record.items():
+                out |= flat(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
+            return out
+
+        mine, theirs = (flat(one.model_dump(mode="json")) for one in (self, other))
+        return [(k, mine.get(k), theirs.get(k)) for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+
     def require_valid(self) -> None:
         """Refuse a charter whose last day has passed.
 

@@ -1,7 +1,9 @@
 """Findings about data and models: `diagnose` and `evaluate` are the same thing with other inputs."""
 
 from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
+from seamark.checks.charter import check_charter
 from seamark.checks.data import diagnose
+from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
 from seamark.checks.parity import check_parity
@@ -14,7 +16,9 @@ __all__ = [
     "Look",
     "backtest",
     "check_change",
+    "check_charter",
     "check_direction",
+    "check_dissent",
     "check_exposure",
     "check_parity",
     "diagnose",
