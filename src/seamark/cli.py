@@ -409,7 +409,9 @@ def charter_check(
         chosen.at(fitted)
         if source is not None:
             feedback = _read(source, format, columns, on_error, axis, seed)
-            _finish(feedback, check_charter(fitted, chosen, feedback, seed=seed), as_json, f"seamark export {fit} {source} --charter {charter}")
+            _finish(
+                feedback, check_charter(fitted, chosen, feedback, seed=seed), as_json, f"seamark export {fit} {source} --charter {charter}"
+            )
             return
     _say(
         as_json, f"{chosen.title}: {state}{', expired' if chosen.expired else ''}\nhash: {chosen.hash}",

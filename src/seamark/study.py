@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from seamark.aggregation import Charter
+from seamark.checks.charter import check_charter
 from seamark.checks.data import diagnose
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
@@ -132,11 +133,12 @@ def run_study(
     findings = _diagnose(feedback, parts, seed)
     say("fitting", 0.3)
     model = choose_model(parts.train, utility=utility, people=people, observation=observation)
-    fitted, reason = _fit(parts.train, model, seed, say)
+    fitted, reason = _fit(charter.weigh(parts.train), model, seed, say)
     say("evaluating", 0.75)
     findings = findings + _evaluate(fitted, reason, parts, seed)
     if fitted is not None:
         findings = _with_points(findings, fitted, feedback) + check_leaderboard(fitted, feedback)
+        findings = findings + check_charter(fitted, charter, feedback, seed=seed)
         if parts.held_out is not None and held_out is None:  # so that evaluate knows the whole data again
             fitted = replace(fitted, data={**fitted.data, "part_of": feedback.fingerprint})
     report = Report(
@@ -151,6 +153,7 @@ def run_study(
         findings=findings,
         charter_toml=charter_text,
         charter_signed=charter.signed,
+        charter_hash=charter.hash,
         valid_until=charter.valid_until,
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,

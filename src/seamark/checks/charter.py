@@ -20,6 +20,7 @@ from seamark.aggregation.welfare import irreconcilable, most_favoured, serve, tu
 from seamark.checks.comparisons import codes_of, counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.intervals import mean, share
+from seamark.checks.thresholds import THRESHOLDS
 from seamark.models.result import Fit
 from seamark.records import Feedback
 
@@ -98,12 +99,12 @@ def _regret(found: Collective, utilities: Floats, lottery: Floats, where: str, d
     worst = int(regret.mean(0).argmax())
     undecided = sum(s == "no consensus" for s in decision.status)
     return Finding.of(
-        mean(regret[:, worst]), code="regret", unit="logits", verdict="notice" if regret[:, worst].mean() > 0.5 else "ok",
+        mean(regret[:, worst]), code="regret", unit="logits", verdict="notice" if regret[:, worst].mean() > THRESHOLDS.regret_notice else "ok",
         title=f"By the rule {found.charter.rule}, {found.names[worst]} loses most: {regret[:, worst].mean():.2f} logits a prompt against its own "
         f"favourites; the mean person loses {float(regret.mean(0) @ found.weights):.2f}.",
         reason=f"{where}; the choice's utility to the group, less the best it could have had. Utilities are less the charter's penalty for "
         f"ignorance. In {counted(undecided, 'prompt')} the rule found no consensus.",
-        remedy="Compare rules and weights (rules-turn, weights-turn), or set floors.groups." if regret[:, worst].mean() > 0.5 else None,
+        remedy="Compare rules and weights (rules-turn, weights-turn), or set floors.groups." if regret[:, worst].mean() > THRESHOLDS.regret_notice else None,
         details={"groups": rows, "undecided": undecided},
     )  # fmt: skip
 
@@ -114,13 +115,13 @@ def _favourite(found: Collective, utilities: Floats, lottery: Floats, where: str
     interval = mean(favoured)
     fuzzy = float(could.mean() - favoured.mean())
     return Finding.of(
-        interval, code="own-favourite", unit="share", verdict="notice" if fuzzy > 0.1 else "ok",
+        interval, code="own-favourite", unit="share", verdict="notice" if fuzzy > THRESHOLDS.fuzzy_notice else "ok",
         title=f"What is chosen is the own favourite of {percent(interval.estimate)} of the people; one choice a prompt could be that of "
         f"{percent(float(could.mean()))}.",
         reason=f"{where}; people are the groups of the fit with their weights. A share far below what is possible is a fuzzy average: what few "
         "would have chosen themselves.",
         remedy="Look at the prompts where it differs most: a rule that follows majorities, or several signals, may serve people better."
-        if fuzzy > 0.1 else None,
+        if fuzzy > THRESHOLDS.fuzzy_notice else None,
         details={"possible": float(could.mean())},
     )  # fmt: skip
 
@@ -175,7 +176,7 @@ def _weights_turn(found: Collective, utilities: Floats, lottery: Floats, laid: C
     interval = share(hit.astype(float))
     admitted = "of any size" if np.isinf(within) else f"up to {within:g} times larger or smaller"
     return Finding.of(
-        interval, code="weights-turn", unit="share", verdict="notice" if interval.estimate > 0.1 else "ok",
+        interval, code="weights-turn", unit="share", verdict="notice" if interval.estimate > THRESHOLDS.turned_notice else "ok",
         title=f"{counted(int(hit.sum()), 'choice')} of {len(hit):,} ({percent(interval.estimate)}) would be another under weights {admitted}; under any "
         f"weights, {int(any_hit.sum()):,}.",
         reason=f"{where}. Exact: a linear programme over the weights of the groups, which add up to 1.",
@@ -202,7 +203,7 @@ def _rules_turn(found: Collective, laid: Codes, where: str) -> Finding:
     interval = share(differ.astype(float))
     most = max(rows, key=lambda row: row["other"])
     return Finding.of(
-        interval, code="rules-turn", unit="share", verdict="notice" if interval.estimate > 0.1 else "ok",
+        interval, code="rules-turn", unit="share", verdict="notice" if interval.estimate > THRESHOLDS.turned_notice else "ok",
         title=f"In {int(differ.sum()):,} of {counted(len(laid), 'prompt')} ({percent(interval.estimate)}) some other rule would choose otherwise than "
         f"{found.charter.rule}; {most['rule']} most often, in {most['other']:,}.",
         reason=f"{where}. Other rules have no winner in common with this one; floors are left out of the comparison.",

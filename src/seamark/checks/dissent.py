@@ -29,14 +29,13 @@ from seamark.aggregation.welfare import one_mode
 from seamark.checks.comparisons import Codes, codes_of, combine, compact, counted, percent, question_units
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.intervals import bootstrap, clustered_share, share
+from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.people import labels
 from seamark.records import Feedback
 
 Floats = NDArray[np.float64]
 
-FALSE_DISCOVERIES = 0.05
-"""Expected share of false findings among those that are named (Benjamini & Hochberg 1995)."""
 _DRAWS = 4999
 _EXACT = 5000
 """Where labels can be arranged in no more ways than this, all are tried."""
@@ -182,7 +181,7 @@ def _floor(floor: float, *, exact: bool, what: str) -> str:
 
 
 def _conflict(found: Interactions, answers: Answers, by: str) -> Finding:
-    real = found.overall_p <= FALSE_DISCOVERIES
+    real = found.overall_p <= THRESHOLDS.false_discoveries
     return Finding(
         code="group-conflict", estimate=found.explained, low=found.low, high=found.high, n=answers.n_items, unit="share",
         verdict="notice" if real else "ok",
@@ -198,7 +197,7 @@ def _conflict(found: Interactions, answers: Answers, by: str) -> Finding:
 
 def _items(found: Interactions, answers: Answers, feedback: Feedback, by: str) -> Finding:
     order = np.argsort(found.p, kind="stable")
-    named = int((found.q <= FALSE_DISCOVERIES).sum())
+    named = int((found.q <= THRESHOLDS.false_discoveries).sum())
     first = np.zeros(answers.n_items, dtype=np.int64)
     first[answers.item[::-1]] = answers.response[::-1]
     ids = feedback.responses["id"].to_list()
@@ -208,13 +207,13 @@ def _items(found: Interactions, answers: Answers, feedback: Feedback, by: str) -
         | {f"n {g}": int(n) for g, n in zip(answers.groups, found.counts[i], strict=True)}
         for i in order[:_SHOWN]
     ]
-    reachable = found.floor * answers.n_items <= FALSE_DISCOVERIES
+    reachable = found.floor * answers.n_items <= THRESHOLDS.false_discoveries
     return Finding(
         code="group-items", estimate=float(named), n=answers.n_items, unit="count", verdict="notice" if named else "ok",
         title=f"{counted(named, 'question')} of {answers.n_items:,} {'is' if named == 1 else 'are'} answered differently by {by} beyond strictness, "
-        f"at a false discovery rate of {percent(FALSE_DISCOVERIES)}.",
+        f"at a false discovery rate of {percent(THRESHOLDS.false_discoveries)}.",
         reason="A count of facts: no interval. " + _floor(found.floor, exact=found.exact, what="raters")
-        + ("" if reachable else f" With {answers.n_items:,} questions a single one would need {FALSE_DISCOVERIES / answers.n_items:.1g}, so one that "
+        + ("" if reachable else f" With {answers.n_items:,} questions a single one would need {THRESHOLDS.false_discoveries / answers.n_items:.1g}, so one that "
            "stands alone cannot be found."),
         source="Benjamini & Hochberg 1995", details={"questions": rows, "floor": found.floor},
     )  # fmt: skip
@@ -229,7 +228,7 @@ def _cohesion_finding(answers: Answers, by: str, seed: int) -> Finding:
     if not usable.any():
         return Finding.not_applicable(code, _NEEDS_GROUPS[code], "No group agrees with the others more than chance would have it.")
     top = int(np.nanargmax(found.index))
-    sure = found.q <= FALSE_DISCOVERIES
+    sure = found.q <= THRESHOLDS.false_discoveries
     names = [answers.groups[g] for g in np.flatnonzero(sure)]
     return Finding(
         code=code, estimate=float(found.index[top]), n=len(answers.value), unit="ratio", verdict="notice" if sure.any() else "ok",
@@ -349,7 +348,7 @@ def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
         return Finding.not_applicable(code, title, reason)
     found = rater_clusters(answers, seed=seed)
     size = np.bincount(found.member)
-    real = found.p <= FALSE_DISCOVERIES and found.stability >= 0.5
+    real = found.p <= THRESHOLDS.false_discoveries and found.stability >= THRESHOLDS.kinds_notice
     return Finding(
         code=code, estimate=found.stability, low=found.low, high=found.high, n=shape[0], unit="ratio", verdict="notice" if real else "ok",
         title=f"Two kinds of raters ({size[0]:,} and {size[1]:,}) are found again from other questions with an adjusted Rand index of "

@@ -96,5 +96,17 @@ class Thresholds:
     """Blocking if the comparison graph of responses without text falls into this many parts: utilities of different parts have
     no common zero (Ford 1957), so their order is undefined."""
 
+    # ---- whose values
+    regret_notice: float = 0.5
+    """Mean regret of a group, in logits a prompt: its own favourite would then win 62% of its judgments against what is chosen."""
+    fuzzy_notice: float = 0.1
+    """How far the share of people whose favourite is chosen may lie below what one choice could reach: one person in ten."""
+    turned_notice: float = 0.1
+    """Share of choices that admissible weights, or another rule, would make otherwise: one in ten is the charter's doing, not the data's."""
+    kinds_notice: float = 0.5
+    """Adjusted Rand index from which kinds of raters are said to be found again: half-way between chance and the same kinds."""
+    false_discoveries: float = 0.05
+    """Expected share of false findings among questions or groups that are named (Benjamini & Hochberg 1995), and the p-value of a conflict."""
+
 
 THRESHOLDS = Thresholds()

@@ -79,6 +79,8 @@ class Report:
     findings: Findings
     charter_toml: str
     charter_signed: bool
+    charter_hash: str = ""
+    """Of every choice of the charter; empty where there is none."""
     valid_until: str = ""
     """Last day on which the reward may be used; empty where it does not expire."""
     fit: dict[str, Any]
