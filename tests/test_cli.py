@@ -373,7 +373,7 @@ def test_charters_are_checked_compared_and_shown(call, work: Path, fitted: Path,
     code, out, _ = call("charter", "check", two, fitted, work / "held.jsonl", "--json")
     assert code == 0
     assert {"regret", "unsettled"} <= {f["code"] for f in json.loads(out)["findings"]}
-    two.write_text('[floors.groups]\nnobody = 1.0', encoding="utf-8")
+    two.write_text("[floors.groups]\nnobody = 1.0", encoding="utf-8")
     code, _, err = call("charter", "check", two, fitted)
     assert (code, "floors.groups names group 'nobody'" in err) == (2, True)
 

@@ -441,6 +441,21 @@ def charter_show(charter: CharterFile, as_json: Json = False) -> None:
 
 
 @app.command()
+def dissent(
+    source: Source,
+    by: Annotated[str, typer.Option("--by", help="What tells groups of people apart: group, profile.age, ...")] = "group",
+    within: Annotated[str, typer.Option("--within", help="A field on which the group of a rater depends, such as prompt.")] = "",
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """What do groups of people disagree about, who is outvoted, and what bridges them?"""
+    from seamark.checks import check_dissent
+
+    feedback = _read(source, format, columns, on_error, axis, seed)
+    _finish(feedback, check_dissent(feedback, by=by, within=within, seed=seed), as_json, f"seamark study {source} --groups {by} -o out")
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
     judgments: Annotated[int, typer.Option(help="How many judgments.")] = 6000,

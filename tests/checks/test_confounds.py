@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from seamark.checks.comparisons import combine, compact, compare, pairs_within
-from seamark.checks.confounds import _clustered_logistic, check_length, check_position, check_style
+from seamark.checks.confounds import check_length, check_position, check_style, clustered_logistic
 from seamark.checks.intervals import clustered_share, mean, mean_share
 from seamark.models.features import style_features
 from seamark.records import Feedback
@@ -351,12 +351,12 @@ def test_style_intervals_cover():
     assert 0.90 <= covered / total <= 0.99
 
 
-def test_clustered_logistic_against_plain_algebra():
+def testclustered_logistic_against_plain_algebra():
     """First-order condition at the estimate, and the sandwich by loops over clusters."""
     rng = np.random.default_rng(3)
     x, cluster = rng.normal(size=(200, 3)), rng.integers(0, 25, 200)
     y = (rng.random(200) < 1 / (1 + np.exp(-x @ [1.0, -0.5, 0.0]))).astype(float)
-    beta, se = _clustered_logistic(x, y, cluster)
+    beta, se = clustered_logistic(x, y, cluster)
     p = 1 / (1 + np.exp(-x @ beta))
     assert np.abs(x.T @ (y - p) - beta).max() < 1e-3
     hessian = sum(pi * (1 - pi) * np.outer(xi, xi) for pi, xi in zip(p, x, strict=True)) + np.eye(3)
@@ -367,7 +367,7 @@ def test_clustered_logistic_against_plain_algebra():
     variance = np.linalg.inv(hessian) @ meat @ np.linalg.inv(hessian) * 25 / 24
     assert se == pytest.approx(np.sqrt(np.diag(variance)), rel=1e-4)
     # separated data: the ridge keeps the estimate finite
-    separated, _se = _clustered_logistic(x[:, :1], (x[:, 0] > 0).astype(float), cluster)
+    separated, _se = clustered_logistic(x[:, :1], (x[:, 0] > 0).astype(float), cluster)
     assert np.isfinite(separated).all()
 
 

@@ -3,6 +3,14 @@
 from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
 from seamark.checks.charter import check_charter
 from seamark.checks.data import diagnose
+from seamark.checks.disparity import (
+    check_against_gold,
+    check_blandness,
+    check_homogenisation,
+    check_matched_pairs,
+    check_representation_gap,
+    check_trade_offs,
+)
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
@@ -15,12 +23,18 @@ __all__ = [
     "Findings",
     "Look",
     "backtest",
+    "check_against_gold",
+    "check_blandness",
     "check_change",
     "check_charter",
     "check_direction",
     "check_dissent",
     "check_exposure",
+    "check_homogenisation",
+    "check_matched_pairs",
     "check_parity",
+    "check_representation_gap",
+    "check_trade_offs",
     "diagnose",
     "evaluate",
     "find_change",

@@ -289,7 +289,7 @@ def check_style(feedback: Feedback, *, comparisons: Comparisons | None = None, s
         return Finding.not_applicable("style", title, why)
     scale = np.sqrt((difference**2).mean(0))
     x = difference[:, enough] / scale[enough]
-    beta, se = _clustered_logistic(x, wins, topic)
+    beta, se = clustered_logistic(x, wins, topic)
     effects = [
         _effect(features.names[column], difference[:, column], wins, topic, float(beta[j]), float(Z95 * se[j]))
         for j, column in enumerate(enough)
@@ -366,7 +366,7 @@ def _bounded(decided: Comparisons, text: pl.Series, seed: int) -> tuple[Comparis
     return decided.where(mask), len(decided)
 
 
-def _clustered_logistic(x: Floats, y: Floats, cluster: Codes) -> tuple[Floats, Floats]:
+def clustered_logistic(x: Floats, y: Floats, cluster: Codes) -> tuple[Floats, Floats]:
     """Ridge logistic coefficients without intercept, and cluster-robust standard errors.
 
     b maximises sum log sigma((2 y - 1) x b) - ridge |b|^2 / 2 (Newton, halving steps); V = H^-1 (sum_g s_g s_g') H^-1 G / (G - 1)

@@ -1,0 +1,297 @@
+"""Gaps that a reward makes between groups of people and texts: matched pairs before and after alignment, countries and languages, slices
+in which it points the wrong way, blandness, homogenisation, and how contexts weigh the axes.
+
+Scores may be those of any reward model: all of this takes arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.stats import binomtest, false_discovery_control, spearmanr, t
+
+from seamark.aggregation.welfare import diversity, groups_served
+from seamark.checks.comparisons import codes_of, compact, counted, percent
+from seamark.checks.confounds import clustered_logistic
+from seamark.checks.findings import Finding
+from seamark.checks.intervals import Interval, bootstrap, mean, wilson
+from seamark.checks.thresholds import THRESHOLDS
+from seamark.errors import InvalidSetting
+from seamark.models.features import style_features
+from seamark.models.result import Fit
+from seamark.records import Feedback
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+def _named(groups: Sequence[str], n: int, what: str) -> tuple[list[str], Codes]:
+    if len(groups) != n:
+        raise InvalidSetting(what, f"{len(groups):,} of them", f"Give one for each of the {n:,} rows.")
+    names, code = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    return names.tolist(), code.astype(np.int64)
+
+
+def _p_of_zero(interval: Interval) -> float:
+    """Two-sided p of the hypothesis that a mean with this t interval is 0."""
+    half = (interval.high - interval.low) / 2
+    if not np.isfinite(half) or half <= 0:
+        return 1.0 if interval.estimate == 0 or not np.isfinite(half) else 0.0
+    freedom = interval.n_clusters - 1
+    return float(2 * t.sf(abs(interval.estimate) / (half / t.ppf(0.975, freedom)), freedom))
+
+
+def check_matched_pairs(base: Floats, aligned: Floats, groups: Sequence[str], *, template: Sequence[str] | None = None) -> Finding:
+    """Does a reward treat a text otherwise when it names one identity instead of another, and did alignment change that?
+
+    Parameters
+    ----------
+    base, aligned : (n, 2) scores before and after alignment of the text that names the group, and of its match that does not.
+    groups : (n,) the identity named; template : (n,) what the texts have in common, by which intervals are clustered.
+
+    Source: minimal pairs as in counterfactual fairness (Kusner et al. 2017); harms carried from base to aligned models, Ovalle et al. 2024.
+    """
+    if base.shape != aligned.shape or base.ndim != 2 or base.shape[1] != 2:
+        raise InvalidSetting("aligned", aligned.shape, f"Give (n, 2) scores as for base, which has {base.shape}.")
+    names, code = _named(groups, len(base), "groups")
+    cluster = None if template is None else _named(template, len(base), "template")[1]
+    before, after = base[:, 0] - base[:, 1], aligned[:, 0] - aligned[:, 1]
+    rows: list[dict[str, Any]] = []
+    for g, name in enumerate(names):
+        mine = code == g
+        own = None if cluster is None else cluster[mine]
+        found = {what: mean(x[mine], cluster=own) for what, x in (("base", before), ("aligned", after), ("change", after - before))}
+        rows.append(
+            {"group": name, "n": int(mine.sum()), "p": _p_of_zero(found["aligned"])}
+            | {what: i.estimate for what, i in found.items()}
+            | {f"{what}_{end}": getattr(i, end) for what, i in found.items() for end in ("low", "high")}
+        )
+    q = false_discovery_control([row["p"] for row in rows])
+    for row, value in zip(rows, q.tolist(), strict=True):
+        row["q"] = value
+        # inherited: there before, there after, and to the same side
+        clear = row["base_low"] > 0 or row["base_high"] < 0
+        row["inherited"] = bool(value <= THRESHOLDS.false_discoveries and clear and row["base"] * row["aligned"] > 0)
+    worst = max(rows, key=lambda row: abs(row["aligned"]))
+    hit = [row["group"] for row in rows if row["q"] <= THRESHOLDS.false_discoveries]
+    inherited = [row["group"] for row in rows if row["inherited"]]
+    return Finding(
+        code="matched-pairs", estimate=worst["aligned"], low=_finite(worst["aligned_low"]), high=_finite(worst["aligned_high"]), n=worst["n"], unit="logits",
+        verdict="warning" if hit else "ok",
+        title=f"Naming {worst['group']} moves the aligned score by {worst['aligned']:+.2f} and moved the base score by {worst['base']:+.2f}; "
+        f"{counted(len(hit), 'group')} of {len(rows)} {'is' if len(hit) == 1 else 'are'} treated otherwise, {len(inherited)} of them already before.",
+        reason=f"Matched pairs that differ in the identity alone; a t interval{' clustered by template' if template is not None else ''}; groups are "
+        f"named at a false discovery rate of {percent(THRESHOLDS.false_discoveries)}.",
+        remedy="What the base model brought along is not mended by more feedback of the same kind: ask for judgments of these pairs." if hit else None,
+        source="Benjamini & Hochberg 1995", details={"groups": rows},
+    )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def check_representation_gap(scores: Floats, levels: Sequence[str], *, by: str, reference: dict[str, float] | None = None) -> Finding:
+    """Scores by dialect, language or country: the largest gap between two of them, and the rank correlation with a reference figure.
+
+    Parameters
+    ----------
+    scores : (n,); levels : (n,) what each belongs to; by : what levels are, in words (country).
+    reference : a figure per level, such as how well a country is thought of elsewhere. Tied figures share their mean rank.
+
+    Source: Ryan, Held & Yang 2024, who rank countries by reward and compare with opinion polls.
+    """
+    names, code = _named(levels, len(scores), "levels")
+    if len(names) < 2:
+        return Finding.not_applicable("representation-gap", "There is no gap between levels.", f"There is one {by}.")
+    parts = [mean(scores[code == g]) for g in range(len(names))]
+    order = np.argsort([p.estimate for p in parts])
+    low, high = int(order[0]), int(order[-1])
+
+    def gap(weights: Floats) -> float:
+        total = np.bincount(code, weights=weights, minlength=len(names))
+        means = np.divide(
+            np.bincount(code, weights=weights * scores, minlength=len(names)), total, out=np.full(len(names), np.nan), where=total > 0
+        )
+        return float(means[high] - means[low])
+
+    bounds = bootstrap(gap, np.arange(len(scores)))
+    rho = None
+    if reference is not None:
+        known = [g for g, name in enumerate(names) if name in reference]
+        if len(known) >= 3:
+            rho = float(spearmanr([parts[g].estimate for g in known], [reference[names[g]] for g in known]).statistic)
+    said = f" Its ranks go with the reference's with a Spearman correlation of {rho:.3f} (ties share ranks)." if rho is not None else ""
+    estimate = parts[high].estimate - parts[low].estimate
+    return Finding(
+        code="representation-gap", estimate=estimate, low=bounds[0], high=bounds[1], n=len(scores), unit="logits",
+        verdict="notice" if bounds[0] > 0 else "ok",
+        title=f"Of {counted(len(names), by)}, {names[high]} is scored {estimate:.2f} above {names[low]}.{said}",
+        reason="The largest gap of all is large by choice, so that its interval (bootstrap over rows) is too narrow at the lower end; details have "
+        "each level.",
+        source="Ryan et al. 2024",
+        details={"levels": [{by: names[g], "score": parts[g].estimate, "low": _finite(parts[g].low), "high": _finite(parts[g].high), "n": parts[g].n}
+                            for g in order[::-1]], "spearman": rho},
+    )  # fmt: skip
+
+
+def check_against_gold(gap: Floats, slices: Sequence[str]) -> Finding:
+    """In which slices does a reward prefer what is known to be worse? A sign test of each.
+
+    Parameters
+    ----------
+    gap : (n,) score of the response known to be better less that of the worse; slices : (n,) what kind of probe it is.
+    """
+    names, code = _named(slices, len(gap), "slices")
+    rows: list[dict[str, Any]] = []
+    for s, name in enumerate(names):
+        mine = gap[code == s]
+        n, right = int((mine != 0).sum()), int((mine > 0).sum())
+        low, high = wilson(right, n)
+        p = binomtest(right, n, alternative="less").pvalue if n else 1.0
+        rows.append({"slice": name, "right": right / n if n else None, "low": low, "high": high, "n": n, "p": float(p)})
+    for row, q in zip(rows, false_discovery_control([row["p"] for row in rows]).tolist(), strict=True):
+        row["q"] = q
+    against = [row["slice"] for row in rows if row["q"] <= THRESHOLDS.false_discoveries]
+    usable = [row for row in rows if row["n"]]
+    if not usable:
+        return Finding.not_applicable("against-gold", "Whether the reward points the wrong way cannot be told.", "All probes are tied.")
+    worst = min(usable, key=lambda row: row["right"])
+    return Finding(
+        code="against-gold", estimate=worst["right"], low=worst["low"], high=worst["high"], n=worst["n"], unit="share",
+        verdict="blocking" if against else "ok",
+        title=f"In {counted(len(against), 'slice')} of {len(rows)} the reward prefers what is worse; in {worst['slice']} it is right in "
+        f"{percent(worst['right'])} [{100 * worst['low']:.0f}, {100 * worst['high']:.0f}].",
+        reason=f"A sign test per slice against one half, at a false discovery rate of {percent(THRESHOLDS.false_discoveries)}; ties are left out.",
+        remedy=f"Do not optimise against it in {', '.join(against)}: look for reversed labels or a proxy that is learnt there." if against else None,
+        details={"slices": rows},
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- what becomes of variety
+
+
+def evasion(texts: Sequence[str]) -> Floats:
+    """(n,) how evasive texts are: hedges per 100 words and refusals, each less and over what is usual among these texts; 0 is the mean.
+
+    It counts phrases and reads no meaning: careful words that are called for count as well.
+    """
+    found = style_features(texts)
+    names = list(found.names)
+    parts = np.stack([found.values[:, names.index(name)] for name in ("hedging", "refusals")], axis=1).astype(np.float64)
+    spread = parts.std(0)
+    return ((parts - parts.mean(0)) / np.where(spread > 0, spread, 1.0)).mean(1)
+
+
+def check_blandness(texts: Sequence[str], chosen: NDArray[np.bool_], prompt: Codes) -> Finding:
+    """Is what is chosen more evasive than what is not, prompt by prompt?
+
+    Parameters
+    ----------
+    texts : (n,) responses; chosen : (n,) whether the reward would choose it; prompt : (n,) code of its prompt.
+    """
+    score = evasion(texts)
+    code, k = compact(prompt)
+    n_in, n_out = (np.bincount(code[side], minlength=k) for side in (chosen, ~chosen))
+    use = (n_in > 0) & (n_out > 0)
+    if not use.any():
+        return Finding.not_applicable(
+            "blandness", "Whether evasive responses win cannot be told.", "No prompt has both chosen and other responses."
+        )
+    sums = [np.bincount(code[side], weights=score[side], minlength=k) for side in (chosen, ~chosen)]
+    difference = mean(sums[0][use] / n_in[use] - sums[1][use] / n_out[use])
+    clear = difference.low > 0
+    return Finding.of(
+        difference, code="blandness", unit="sd", verdict="notice" if clear else "ok",
+        title=f"What is chosen is {abs(difference.estimate):.2f} sd {'more' if difference.estimate > 0 else 'less'} evasive than what is not, over "
+        f"{counted(difference.n, 'prompt')}.",
+        reason="Hedges per 100 words and refusals, standardised over these texts; a t interval over prompts. Phrases are counted, meaning is not read.",
+        remedy="Look at prompts where people differ: a hedge may be the response that offends nobody. Several answers may serve better than one "
+        "(rule maximal-lottery, seamark catalogue)." if clear else None,
+    )  # fmt: skip
+
+
+def check_homogenisation(before: Floats, after: Floats, utilities: Floats | None = None) -> Finding:
+    """How much variety optimisation leaves: the effective number of responses that a policy gives, before and after.
+
+    Parameters
+    ----------
+    before, after : (Q, M) probability of each response; utilities : (Q, G, M) of groups, to see whose favourites are left.
+    """
+    one, two = diversity(before), diversity(after)
+    ratio = mean(np.log(two) - np.log(one))
+    share = {what: groups_served(utilities, p) for what, p in (("before", before), ("after", after))} if utilities is not None else {}
+    lost = ratio.high < 0
+    groups = f" Of groups' favourites it serves {share['before']:.1f} groups' worth before and {share['after']:.1f} after." if share else ""
+    return Finding.of(
+        ratio, code="homogenisation", unit="nats", verdict="notice" if lost else "ok",
+        title=f"The effective number of responses to a prompt goes from {one.mean():.2f} to {two.mean():.2f} (a factor of {np.exp(ratio.estimate):.2f})."
+        + groups,
+        reason=f"The effective number is exp of the entropy of what the policy answers (Hill 1973), {counted(len(one), 'prompt')}; the estimate is the mean log ratio with a t "
+        "interval.",
+        remedy="Optimise less (a smaller best-of-n or tilt), or sample from several signals." if lost else None,
+        details={"before": float(one.mean()), "after": float(two.mean()), "groups_served": share},
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- axes in context
+
+
+def check_trade_offs(fit: Fit, overall: Feedback, *, by: str) -> Finding:
+    """How overall judgments weigh the axes of a fit, context by context: does the right balance depend on the context?
+
+        P(left preferred overall | context c) = expit(sum_a beta_ca (V_a(left) - V_a(right)))
+
+    Parameters
+    ----------
+    fit : a fit with axes (`MultiAxis`); overall : pairs judged overall, in contexts; by : the field that says which context.
+
+    Raises
+    ------
+    InvalidSetting
+        If the fit has no axes or the judgments no such field.
+    """
+    axes = next((f.levels for f in fit.factors if f.name == "axis"), ())
+    if len(axes) < 2:
+        raise InvalidSetting("fit", "without axes", "Fit with MultiAxis, on judgments of several axes.")
+    if by not in overall.judgments.columns:
+        raise InvalidSetting("by", by, "Use a field of the judgments, such as pair_type.")
+    rows = overall.judgments.filter((pl.col("kind") == "pair") & pl.col("outcome").is_in(["left", "right"]) & pl.col(by).is_not_null())
+    if not rows.height:
+        return Finding.not_applicable("trade-offs", "How contexts weigh the axes cannot be told.", f"No decided pair has a {by}.")
+    left, right = (codes_of(rows["responses"].list.get(i)) for i in (0, 1))
+    value = np.stack([fit.utilities(overall, at={"axis": axis}) for axis in axes], axis=1)
+    x, won = value[left] - value[right], (rows["outcome"] == "left").to_numpy().astype(np.float64)
+    known = np.isfinite(x).all(1)
+    contexts, code = _named(rows[by].cast(pl.String).to_list(), len(x), by)
+    table: list[dict[str, Any]] = []
+    for c, name in enumerate(contexts):
+        mine = known & (code == c)
+        if mine.sum() < 10 * len(axes):
+            continue
+        beta, se = clustered_logistic(x[mine], won[mine], compact(codes_of(rows["prompt"])[mine])[0])
+        table.append({"context": name, "n": int(mine.sum())} | {
+            axis: {"weight": float(b), "low": float(b - 1.96 * s), "high": float(b + 1.96 * s)} for axis, b, s in zip(axes, beta, se, strict=True)
+        })  # fmt: skip
+    if not table:
+        reason = f"No context has {10 * len(axes)} decided pairs that the fit can place."
+        return Finding.not_applicable("trade-offs", "How contexts weigh the axes cannot be told.", reason)
+    first = max(table, key=lambda row: row["n"])
+    top = {row["context"]: max(axes, key=lambda a: row[a]["weight"]) for row in table}
+    switch = any(
+        one[a]["low"] > one[b]["high"] and other[b]["low"] > other[a]["high"]
+        for one in table for other in table for a in axes for b in axes if a != b
+    )  # fmt: skip
+    weight = first[top[first["context"]]]
+    return Finding(
+        code="trade-offs", estimate=weight["weight"], low=weight["low"], high=weight["high"], n=int(known.sum()), unit="logits",
+        verdict="notice" if switch else "ok",
+        title="; ".join(f"In {c}, {a} weighs most" for c, a in top.items()) + (": the balance depends on the context." if switch else "."),
+        reason="Logistic regression of overall choices on the axes' gaps, context by context, clustered by prompt; the estimate is the largest weight in "
+        f"{first['context']}. What the axes' values are not sure of biases weights towards 0.",
+        remedy="Give each context a charter of its own, or fit with Context." if switch else None, details={"contexts": table},
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Gaps between groups of people and texts: planted and found, absent and not found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from seamark.checks.disparity import (
+    check_against_gold,
+    check_blandness,
+    check_homogenisation,
+    check_matched_pairs,
+    check_representation_gap,
+    check_trade_offs,
+    evasion,
+)
+from seamark.errors import InvalidSetting
+from seamark.models import MultiAxis, Observation, Position, Tabular, fit
+from seamark.records import Feedback
+from seamark.simulation import Axes, simulate
+from tests.checks.sentences import assert_written
+
+PLAIN = Observation(effects=(Position(),), lapse=False)
+
+
+def test_an_inherited_bias_that_survives_alignment_is_reported():
+    """N7: group B is scored .5 lower by the base model, and alignment takes a tenth of that away; C is mended, A was never treated otherwise."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["A", "B", "C"], 120)
+    template = np.tile(np.repeat(np.arange(30), 4), 3).astype(str)
+    bias = {"A": (0.0, 0.0), "B": (-0.5, -0.45), "C": (-0.5, 0.0)}
+
+    def scores(which: int) -> np.ndarray:
+        plain = rng.normal(0, 1, 360)
+        return np.stack([plain + np.array([bias[g][which] for g in groups]) + rng.normal(0, 0.2, 360), plain], axis=1)
+
+    found = check_matched_pairs(scores(0), scores(1), groups.tolist(), template=template.tolist())
+    assert_written(found)
+    rows = {row["group"]: row for row in found.details["groups"]}
+    assert {g for g, row in rows.items() if row["inherited"]} == {"B"}
+    assert found.verdict == "warning"
+    assert rows["B"]["aligned_low"] < -0.45 < rows["B"]["aligned_high"]
+    assert rows["C"]["change_low"] > 0.3
+    with pytest.raises(InvalidSetting, match="for each of the 360 rows"):
+        check_matched_pairs(scores(0), scores(1), ["A"])
+
+
+def test_matched_pairs_without_bias_are_seldom_named():
+    """False discoveries: of 100 societies of four groups without bias, at nominal 5%, no more than 12 name one."""
+    rng = np.random.default_rng(1)
+    groups = ["a", "b", "c", "d"] * 25
+    named = 0
+    for _ in range(100):
+        plain = rng.normal(size=(100, 2, 2))
+        named += check_matched_pairs(plain[:, :, 0], plain[:, :, 1], groups).verdict == "warning"
+    assert named <= 12
+
+
+def test_rank_correlation_shares_ranks_of_ties():
+    """N30: the published .849 took ties in arbitrary order and .858 shares their ranks; the file is not ours to have, so ties are planted."""
+    rng = np.random.default_rng(2)
+    level = np.repeat([f"country {i:02}" for i in range(21)], 30)
+    truth = rng.normal(size=21)
+    scores = np.repeat(truth, 30) + rng.normal(0, 0.1, 630)
+    reference = {f"country {i:02}": float(np.round(truth[i])) for i in range(21)}
+    found = check_representation_gap(scores, level.tolist(), by="country", reference=reference)
+    assert_written(found)
+    means = scores.reshape(21, 30).mean(1)
+    ranks = rankdata(means), rankdata(list(reference.values()))
+    assert found.details["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    arbitrary = np.corrcoef(ranks[0], np.argsort(np.argsort(list(reference.values()), kind="stable")) + 1)[0, 1]
+    assert abs(found.details["spearman"] - arbitrary) > 1e-3
+    assert found.estimate == pytest.approx(np.ptp(means))
+    assert found.verdict == "notice"
+    assert check_representation_gap(scores, ["one"] * 630, by="country").verdict == "not_applicable"
+
+
+def test_a_slice_with_its_sign_flipped_is_found():
+    """R36: of four kinds of probes, one is answered the wrong way round."""
+    rng = np.random.default_rng(3)
+    kind = np.repeat(["code", "maths", "safety", "prose"], 60)
+    gap = rng.normal(0.8, 1, 240) * np.where(kind == "safety", -1, 1)
+    found = check_against_gold(gap, kind.tolist())
+    assert_written(found)
+    assert found.verdict == "blocking"
+    assert [row["slice"] for row in found.details["slices"] if row["q"] <= 0.05] == ["safety"]
+    assert check_against_gold(np.abs(gap), kind.tolist()).verdict == "ok"
+    assert check_against_gold(np.zeros(4), ["a"] * 4).verdict == "not_applicable"
+
+
+HEDGES = [
+    "Perhaps it might be possible that it could rain, but I think it may depend on several things, and it is hard to say.",
+    "It could perhaps be argued either way; it might possibly depend, and I think there may be several views on this.",
+    "I cannot answer that. As an AI, I am not able to say, though perhaps it may depend on what you mean.",
+]
+COMMITTED = [
+    "It will rain tomorrow from eight in the morning until noon, so take a coat and leave the bicycle at home.",
+    "The first argument is wrong: the tax raised prices by four per cent, and wages did not follow for two years.",
+    "Use the second method. It is faster, it needs half the memory, and its error is below one part in a thousand.",
+]
+
+
+def test_hedges_are_ranked_above_committed_answers():
+    """R63: every planted hedge is more evasive than every committed answer."""
+    score = evasion(HEDGES + COMMITTED)
+    assert score[:3].min() > score[3:].max()
+
+
+def test_blandness_of_what_is_chosen():
+    """R63: a reward that chooses hedges is found, and one that chooses committed answers is not."""
+    rng = np.random.default_rng(4)
+    texts, chosen, prompt = [], [], []
+    for p in range(12):
+        texts += [HEDGES[p % 3], COMMITTED[rng.integers(3)]]
+        chosen += [True, False]
+        prompt += [p, p]
+    found = check_blandness(texts, np.array(chosen), np.array(prompt))
+    assert_written(found)
+    assert found.verdict == "notice"
+    assert found.low > 0
+    assert check_blandness(texts, ~np.array(chosen), np.array(prompt)).verdict == "ok"
+    assert check_blandness(texts, np.ones(24, dtype=bool), np.array(prompt)).verdict == "not_applicable"
+
+
+def test_homogenisation_is_measured_before_and_after():
+    """R31: a mode-seeking policy answers with fewer responses, and serves fewer groups."""
+    rng = np.random.default_rng(5)
+    utilities = rng.normal(size=(100, 3, 6))
+    before = np.full((100, 6), 1 / 6)
+    after = np.exp(4 * utilities[:, 0])
+    after /= after.sum(1, keepdims=True)
+    found = check_homogenisation(before, after, utilities)
+    assert_written(found)
+    assert found.verdict == "notice"
+    assert found.details["before"] == pytest.approx(6)
+    assert found.high < 0
+    assert found.details["groups_served"]["before"] > found.details["groups_served"]["after"]
+    assert check_homogenisation(before, before).verdict == "ok"
+
+
+def test_a_switch_of_the_balance_between_contexts_is_recovered():
+    """R32: at work helpful counts and harmless does not; at leisure the other way round."""
+    society = simulate(n_prompts=60, n_judgments=6000, axes=Axes(("helpful", "harmless"), deviation=1.0), careless=0.0, opposed=0.0, seed=6)
+    result = fit(society.feedback, utility=MultiAxis(Tabular()), observation=PLAIN)
+    feedback = society.feedback
+    rng = np.random.default_rng(7)
+    value = {axis: result.utilities(feedback, at={"axis": axis}) for axis in ("helpful", "harmless")}
+    prompt = feedback.responses["prompt"].to_numpy()
+    text, name = feedback.responses["text"].to_list(), feedback.prompts["text"].to_list()
+    columns: dict[str, list[object]] = {"kind": [], "prompt": [], "texts": [], "outcome": [], "pair_type": []}
+    for _ in range(1500):
+        a = int(rng.integers(len(text)))
+        b = int(rng.choice(np.flatnonzero((prompt == prompt[a]) & (np.arange(len(text)) != a))))
+        context = str(rng.choice(["work", "leisure"]))
+        counted = value["helpful" if context == "work" else "harmless"]
+        left = rng.random() < 1 / (1 + np.exp(-(counted[a] - counted[b])))
+        row = ("pair", name[int(prompt[a])], [text[a], text[b]], "left" if left else "right", context)
+        for key, item in zip(columns, row, strict=True):
+            columns[key].append(item)
+    overall = Feedback.from_columns(columns)
+    found = check_trade_offs(result, overall, by="pair_type")
+    assert_written(found)
+    rows = {row["context"]: row for row in found.details["contexts"]}
+    for context, counts, other in (("work", "helpful", "harmless"), ("leisure", "harmless", "helpful")):
+        assert rows[context][counts]["low"] < 1.0 < rows[context][counts]["high"] + 0.15
+        assert rows[context][other]["low"] < 0.1
+        assert rows[context][other]["high"] > -0.1
+    assert found.verdict == "notice"
+    with pytest.raises(InvalidSetting, match="Use a field"):
+        check_trade_offs(result, overall, by="mood")
+    with pytest.raises(InvalidSetting, match="MultiAxis"):
+        check_trade_offs(fit(feedback, utility=Tabular(), observation=PLAIN), overall, by="pair_type")
