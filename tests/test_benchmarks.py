@@ -267,12 +267,11 @@ def _skills_given_values(made: dict[str, Any]) -> np.ndarray:
     return b[:, 0]
 
 
-def test_the_population_study_adds_a_case_to_those_it_has(tmp_path: Path) -> None:
-    out = tmp_path / "population.json"
+def test_the_population_study_adds_a_case_to_those_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, study = tmp_path / "population.json", _module("population")
     for case in ("few raters", "columns add up"):
-        done = _run("population.py", "--replications", "2", "--cases", case, "--out", out)
-        assert done.returncode == 0, done.stderr
-        assert "| multilevel (MRP) |" in done.stdout
+        assert study.main(["--replications", "2", "--cases", case, "--out", str(out)]) == 0
+        assert "| multilevel (MRP) |" in capsys.readouterr().out
     cases = json.loads(out.read_text(encoding="utf-8"))["cases"]
     assert [case["case"] for case in cases] == ["columns add up", "few raters"]
     assert all(0 <= row["coverage"][0] <= 1 and row["width"] > 0 for case in cases for row in case["rows"].values())
