@@ -267,6 +267,16 @@ def _skills_given_values(made: dict[str, Any]) -> np.ndarray:
     return b[:, 0]
 
 
+def test_the_population_study_adds_a_case_to_those_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, study = tmp_path / "population.json", _module("population")
+    for case in ("few raters", "columns add up"):
+        assert study.main(["--replications", "2", "--cases", case, "--out", str(out)]) == 0
+        assert "| multilevel (MRP) |" in capsys.readouterr().out
+    cases = json.loads(out.read_text(encoding="utf-8"))["cases"]
+    assert [case["case"] for case in cases] == ["columns add up", "few raters"]
+    assert all(0 <= row["coverage"][0] <= 1 and row["width"] > 0 for case in cases for row in case["rows"].values())
+
+
 @pytest.mark.slow
 def test_who_is_reliable_is_ranked_as_if_the_values_were_known() -> None:
     """On the crowd of the benchmarks (2,000 raters, 100,000 judgments; three data sets): Spearman's correlation of fitted and true slopes, over

@@ -118,6 +118,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path):
             Target.read(tmp_path / name)
 
 
+def test_cells_of_one_name_are_refused():
+    target = Target.of(pl.DataFrame({"one": ["a · b", "a"], "two": ["c", "b · c"], "count": [1, 2]}))
+    with pytest.raises(InvalidSetting, match="same name"):
+        target.cell_shares()
+
+
 def test_shares_printed_with_three_digits_are_shares():
     assert sum(Target.of(pl.DataFrame({"age": ["a", "b", "c"], "share": [0.333, 0.333, 0.333]})).cell_shares().values()) == pytest.approx(1)
 
@@ -311,7 +317,7 @@ def _benchmark() -> ModuleType:
 def planted() -> dict[str, Any]:
     """24 replications of 12 pairs in which columns add up, and of the wrong columns."""
     study = _benchmark()
-    cases, methods = {case.name: case for case in study.CASES}, ("raw", "cells", "cells, worst", "raked", "multilevel")
+    cases, methods = {case.name: case for case in study.CASES}, ("raw", "cells", "cells, covered", "cells, worst", "raked", "multilevel")
     return {name: study.run(cases[name], 24, 1000, methods)["rows"] for name in ("columns add up", "the wrong columns")}
 
 
@@ -319,7 +325,7 @@ def test_a_skewed_pool_is_told_right_by_who_adjusts_for_it(planted: dict[str, An
     """R26. 288 intervals, of which the 12 of a replication share its raters: counted as 96 independent ones (a design effect of 3), the
     binomial standard error of a coverage of .9 is .031, and 2.6 of them .08, once in two hundred. The raw share holds the truth half the time."""
     rows = planted["columns add up"]
-    for name in ("cells", "raked", "multilevel"):
+    for name in ("cells", "cells, covered", "raked", "multilevel"):
         assert rows[name]["coverage"][0] > 0.9 - 0.08
         assert abs(rows[name]["bias"][0]) < 0.5 * rows["raw"]["bias"][0]
     assert rows["raw"]["coverage"][0] < 0.75

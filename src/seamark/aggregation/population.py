@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from seamark.aggregation.charter import InvalidCharter
 from seamark.errors import InvalidSetting
-from seamark.models.people import cell_name, labels
+from seamark.models.people import SEPARATOR, cell_name, labels
 from seamark.models.result import Fit
 from seamark.records import Feedback
 
@@ -142,7 +142,7 @@ class Target:
         Raises
         ------
         InvalidSetting
-            If only margins of several columns are known.
+            If only margins of several columns are known, or two cells would have the same name.
         """
         if self.cells is None and len(self.margins) == 1:
             return dict(next(iter(self.margins.values())))
@@ -150,7 +150,12 @@ class Target:
             raise InvalidSetting(
                 "target", self.source, f"It has margins of {', '.join(self.columns)}, and not how they go together: give cells, or rake."
             )
-        return {cell_name(cell): share for *cell, share in self.cells.iter_rows()}
+        named = {cell_name(cell): share for *cell, share in self.cells.iter_rows()}
+        if len(named) < self.cells.height:
+            raise InvalidSetting(
+                "target", self.source, f"Two cells have the same name: a level contains {SEPARATOR!r}, so write it otherwise."
+            )
+        return named
 
 
 def _first(wrong: pl.Series) -> int | None:
@@ -496,9 +501,7 @@ def _placed(raters: pl.DataFrame, target: Target, *, unseen: bool) -> _Placed:
                 f"The nearest is {near[0]!r}; where nobody of it answered, say so (unseen=True)." if near else "Its raters have none.",
             )  # fmt: skip
         codes[:, i] = given.replace_strict(list(margin), range(len(margin)), default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy()
-    whole = raters.select(pl.concat_str([pl.col(c).cast(pl.String) for c in target.columns], separator=cell_name(["", ""])).alias("cell"))[
-        "cell"
-    ]
+    whole = raters.select(pl.concat_str([pl.col(c).cast(pl.String) for c in target.columns], separator=SEPARATOR).alias("cell"))["cell"]
     unknown = whole.is_null()
     inside = pl.Series(codes.min(1) >= 0)
     if target.cells is not None:
