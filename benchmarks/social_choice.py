@@ -379,7 +379,7 @@ def report(found: dict[str, Any]) -> str:
         for rule, seconds in s["seconds"].items():
             theirs_s = s["peer_s_a_question"].get(rule)
             needs = s["seconds"]["margins"] if rule != "instant-runoff" else 0
-            ratio = f"{theirs_s / ((seconds + needs) / s['questions']):,.0f}" if theirs_s else ""
+            ratio = f"{theirs_s / ((seconds + needs) / s['questions']):,.3g}" if theirs_s else ""
             same = {True: "yes", False: "no", None: ""}[s["same_winners"].get(rule)]
             rows.append([rule, f"{seconds:.3f}", f"{theirs_s:.3g}" if theirs_s else "", ratio, same])
         parts.append(f"{said}\n\n{_table(['rule', 'seconds', 'pref_voting, s a question', 'ratio', 'same winners'], rows)}")
