@@ -8,7 +8,8 @@
 Agreement: profiles of 3 to 6 options and 5 to 101 ballots; a quarter each of uniform rankings, of rankings near one of a few (cycles and
 near-ties abound), of those with equal ranks, and of uniform rankings with equal ranks; half with whole weights from 1 to 5. Winners
 must be the same set. pref_voting returns one of several optimal lotteries; where it is another than ours both must lose to nothing in
-its own margins, and ours have the least sum of squares. Every disagreement that is not that is printed.
+its own margins, and ours have the least sum of squares. Every disagreement that is not that is printed. Batches that are done are kept
+in benchmarks/results/social_choice.json and added to: remove it to compare anew.
 
 Speed: utilities in single precision, people in five groups whose tastes differ. Rules run one after the other on one profile, in this
 process; the margins are computed once, by the first that needs them, and are shown apart.
@@ -217,6 +218,23 @@ def agreement(n: int, seed: int = 0, kemeny_options: int = 6) -> dict[str, Any]:
     return {"profiles": n, "seed": seed, "kinds": dict(kinds), "counts": {r: dict(c) for r, c in counts.items()}, "wrong": wrong}
 
 
+BATCH = 250
+"""Profiles of a seed: what is done is kept, so that a long comparison goes on where it was stopped."""
+
+
+def compare(n: int, done: dict[str, Any] | None, keep: Callable[[dict[str, Any]], None]) -> None:
+    """`agreement` in batches up to n profiles, added to what is done; `keep` is called after each."""
+    whole = done or {"profiles": 0, "kinds": {}, "counts": {}, "wrong": []}
+    while whole["profiles"] < n:
+        batch = agreement(min(BATCH, n - whole["profiles"]), seed=whole["profiles"])
+        counts = {r: dict(Counter(whole["counts"].get(r, {})) + Counter(c)) for r, c in batch["counts"].items()}
+        wrong = whole["wrong"] + [{"seed": batch["seed"], **w} for w in batch["wrong"]]
+        kinds = dict(Counter(whole["kinds"]) + Counter(batch["kinds"]))
+        whole = {"profiles": whole["profiles"] + batch["profiles"], "kinds": kinds, "counts": counts, "wrong": wrong}
+        keep(whole)
+        print(f"agreement: {whole['profiles']:,} of {n:,}, {len(wrong)} different", file=sys.stderr, flush=True)
+
+
 # ---------------------------------------------------------------------------------------------- known cases
 
 CASES: dict[str, tuple[dict[str, float], str]] = {
@@ -361,7 +379,7 @@ def report(found: dict[str, Any]) -> str:
         for rule, seconds in s["seconds"].items():
             theirs_s = s["peer_s_a_question"].get(rule)
             needs = s["seconds"]["margins"] if rule != "instant-runoff" else 0
-            ratio = f"{theirs_s / ((seconds + needs) / s['questions']):,.0f}" if theirs_s else ""
+            ratio = f"{theirs_s / ((seconds + needs) / s['questions']):,.3g}" if theirs_s else ""
             same = {True: "yes", False: "no", None: ""}[s["same_winners"].get(rule)]
             rows.append([rule, f"{seconds:.3f}", f"{theirs_s:.3g}" if theirs_s else "", ratio, same])
         parts.append(f"{said}\n\n{_table(['rule', 'seconds', 'pref_voting, s a question', 'ratio', 'same winners'], rows)}")
@@ -415,19 +433,22 @@ def main(arguments: list[str] | None = None) -> int:
     asked = given.parts or parts
     path = given.results / "social_choice.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found["machine"] = machine()
+    given.results.mkdir(parents=True, exist_ok=True)
+
+    def save(part: dict[str, Any]) -> None:
+        found.update(part, machine=machine())
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "cases" in asked:
-            found["cases"] = cases()
+            save({"cases": cases()})
         if "agreement" in asked:
-            found["agreement"] = agreement(given.profiles)
+            compare(given.profiles, found.get("agreement"), lambda whole: save({"agreement": whole}))
         if "axioms" in asked:
-            found["axioms"] = axioms(given.axiom_questions)
+            save({"axioms": axioms(given.axiom_questions)})
         if "speed" in asked:
-            found["speed"] = speed(given.questions, given.people, given.options)
-    given.results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            save({"speed": speed(given.questions, given.people, given.options)})
     print(report({key: found[key] for key in ("machine", *asked)}))
     return 0
 
