@@ -773,25 +773,20 @@ def match_entries(
     axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Which entries a person, or the people of a community, hold the values of: by the pairs they decided, few or many."""
-    import polars as pl
-
-    from seamark.aggregation.matching import match_community
     from seamark.reward.catalogue import Catalogue
 
     found = Catalogue.open(folder)
     judgments = _read(source, format, columns, on_error, axis, seed)
-    raters = judgments.judgments["rater"].drop_nulls().unique(maintain_order=True).to_list()
-    if len(raters) <= 1:
+    if judgments.n_raters <= 1:
         one = found.match(judgments)
         rows = [(name, p, None, None) for name, p in one.weights.items()]
         facts: dict[str, Any] = {"n": one.n, "left_out": one.left_out, "chosen": one.chosen, "follows": one.follows}
         said = f"{one.n} decided pairs of one person; nearest: {one.chosen}; {one.follows:.0%} likely to follow any of the entries"
     else:
-        each = [found.likelihood(judgments.filter(pl.col("rater") == rater)) for rater in raters]
-        many = match_community(each, found.names, share=found.shares, seed=seed)
+        many = found.match_people(judgments, seed=seed)
         rows = list(zip(many.names, many.mean.tolist(), many.low.tolist(), many.high.tolist(), strict=True))
-        facts = {"n": many.n, "people": len(raters), "seed": seed}
-        said = f"{many.n:,} decided pairs of {len(raters)} people"
+        facts = {"n": many.n, "people": len(many.members), "seed": seed}
+        said = f"{many.n:,} decided pairs of {len(many.members)} people"
     if as_json:
         weights = [{"entry": name, "weight": mean, "low": low, "high": high} for name, mean, low, high in rows]
         typer.echo(json.dumps({"weights": weights} | facts, ensure_ascii=False))

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from seamark.aggregation import Charter
-from seamark.aggregation.matching import Likelihood, Match, likelihood_of_choices, match
+from seamark.aggregation.matching import Community, Likelihood, Match, likelihood_of_choices, match, match_community
 from seamark.aggregation.plurality import Figure, charters_for, require_weights, share_figure
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.models.result import Fit
@@ -235,9 +236,9 @@ class Catalogue:
             listed += [found] if found else []
         return Catalogue(folder, terms, probes, tuple(listed), tuple(checks))
 
-    def likelihood(self, judgments: Feedback) -> Likelihood:
-        """How likely somebody's decided pairs are under each entry listed; other answers, and pairs that some entry cannot place, are
-        left out and counted.
+    def likelihoods(self, judgments: Feedback) -> dict[str | None, Likelihood]:
+        """How likely each person's decided pairs are under each entry listed, by rater (None: those of nobody named). Other answers, and
+        pairs that some entry cannot place, are left out and counted.
 
         Raises
         ------
@@ -249,17 +250,25 @@ class Catalogue:
         pairs = judgments.pairs()
         pairs = pairs.filter(pairs["outcome"].is_in(["left", "right"]))
         left, right = pairs["left"].to_numpy().astype(np.int64), pairs["right"].to_numpy().astype(np.int64)
-        first = (pairs["outcome"] == "left").to_numpy()
         found = [
             one.reward.fit.gaps(
                 judgments, left, right, group_weights=one.charter.group_weights(one.reward.fit), without=one.charter.without()
             )
             for one in self.listed
         ]
-        usable = np.logical_and.reduce([g.known for g in found]) if len(left) else np.zeros(0, dtype=bool)
-        gap = np.stack([g.mean for g in found], 1)[usable]
-        sd = np.stack([g.ignorance for g in found], 1)[usable]
-        return likelihood_of_choices(gap, sd, first[usable], left_out=judgments.n_judgments - int(usable.sum()))
+        gap, known = np.stack([g.mean for g in found], 1), np.logical_and.reduce([g.known for g in found])
+        # a reward model that was trained elsewhere does not say how sure it is; it is taken at its word
+        sd = np.stack([g.ignorance if one.reward.fit.knows_ignorance else 0 * g.mean for g, one in zip(found, self.listed, strict=True)], 1)
+        first = (pairs["outcome"] == "left").to_numpy()
+        names, unnamed = judgments.raters["id"].to_list(), judgments.n_raters
+        everybody = judgments.judgments["rater"].cast(pl.Int64).fill_null(unnamed).to_numpy()
+        asked = pairs["rater"].cast(pl.Int64).fill_null(unnamed).to_numpy()
+        out: dict[str | None, Likelihood] = {}
+        for rater in np.unique(everybody).tolist():
+            mine = known & (asked == rater)
+            left_out = int((everybody == rater).sum() - mine.sum())
+            out[names[rater] if rater < unnamed else None] = likelihood_of_choices(gap[mine], sd[mine], first[mine], left_out=left_out)
+        return out
 
     def match(self, judgments: Feedback) -> Match:
         """Where one person stands among the entries listed, by a few of their judgments.
@@ -269,12 +278,23 @@ class Catalogue:
         InvalidSetting
             If the judgments name several raters, or nothing is listed.
         """
-        if judgments.judgments["rater"].n_unique() > 1:
-            named = judgments.judgments["rater"].n_unique()
+        people = self.likelihoods(judgments)
+        if len(people) > 1:
             raise InvalidSetting(
-                "judgments", f"those of {named} raters", "Give those of one person at a time, or match them as a community."
+                "judgments", f"those of {len(people)} raters", "Give those of one person, or place them as a community (match_people)."
             )
-        return match(self.likelihood(judgments), self.names, share=self.shares)
+        return match(next(iter(people.values())), self.names, share=self.shares)
+
+    def match_people(self, judgments: Feedback, *, seed: int = 0) -> Community:
+        """How the people of a community divide among the entries listed; answers of nobody named are left out.
+
+        Raises
+        ------
+        InvalidSetting
+            If nothing is listed, or no rater is named.
+        """
+        people = [one for name, one in self.likelihoods(judgments).items() if name is not None]
+        return match_community(people, self.names, share=self.shares, seed=seed)
 
     def mixture(self, weights: Mapping[str, float]) -> Mixture:
         """One reward from several entries: a point between them to steer a model by."""
@@ -348,6 +368,8 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
         card = (place / "card.md").read_text(encoding="utf-8")
         if entry.name != place.name:
             raise InvalidEntry(str(place), f"its entry.toml is that of {entry.name!r}", "Name the folder after the entry.")
+        if not (place / "signal").is_dir():
+            raise InvalidEntry(str(place), "it has no folder signal", "Put the fit or the reward model there.")
         reward = Reward(place / "signal", charter=charter, allow_expired=True)  # what else is wrong is looked at, too
         first = _probe_scores(reward, probes)
         again = _probe_scores(reward, probes, backwards=True)
@@ -494,17 +516,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _read_toml(path: Path, model: type[Model]) -> Model:
     try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise InvalidEntry(str(path), f"unknown key {key}", f"Use {', '.join(model.model_fields)}.") from None
-        raise InvalidEntry(str(path), f"{key} is {first.get('input')!r}"[:300], f"{first['msg'].removeprefix('Value error, ')}.") from None
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidEntry(
             str(path), f"it cannot be read ({_first_line(error)})", f"It is a TOML file of {', '.join(model.model_fields)}."
         ) from None
+    return _made(model, record, str(path))
+
+
+def _made(model: type[Model], fields: Mapping[str, Any], place: str) -> Model:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        # a key that is misspelt is also missing: the one that is there says more
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        key, known = ".".join(map(str, first["loc"])), f"Use {', '.join(model.model_fields)}."
+        if first["type"] == "extra_forbidden":
+            raise InvalidEntry(place, f"unknown key {key}", known) from None
+        if first["type"] == "missing":
+            raise InvalidEntry(place, f"{key} is missing", known) from None
+        raise InvalidEntry(place, f"{key} is {first.get('input')!r}"[:300], f"{first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _to_toml(record: BaseModel) -> str:
@@ -553,7 +584,9 @@ def write_catalogue(
     raw = "".join(json.dumps(p.model_dump(), ensure_ascii=False) + "\n" for p in asked).encode()
     _read_probes(raw, "probes")
     digest = hashlib.sha256(raw).hexdigest()
-    terms = _made(Terms, version=1, title=title, floor=floor, bound=bound, must_abstain=must_abstain, probes=digest)
+    terms = _made(
+        Terms, {"version": 1, "title": title, "floor": floor, "bound": bound, "must_abstain": must_abstain, "probes": digest}, "terms"
+    )
     charters = charters_for(fit, charter, mixtures=mixtures, authors=authors)
     share = dict(zip(fit.groups, fit.group_share.tolist(), strict=True))
     names = {name: _slug(name) for name in charters}
@@ -597,7 +630,7 @@ def add_entry(
         )
     if elsewhere := _reads_elsewhere(source):
         raise InvalidEntry(str(source), f"it reads {elsewhere}", "Export it as a whole reward model (export_reward_model), and give that.")
-    place = folder / _made(Entry, **_draft(name, values, about, terms.probes)).name
+    place = folder / _made(Entry, _draft(name, values, about, terms.probes), "entry").name
     if place.exists():
         raise InvalidEntry(str(place), "there is an entry of this name", "Give it another, or take the old one out.")
     before = _scores_of(source, charter, probes)
@@ -626,7 +659,7 @@ def _write_entry(
     figure = _accuracy(_scores_of(place / "signal", charter, probes), probes)
     draft = _draft(name, values, about, digest) | {"fingerprint": fingerprint_of(place), "share": share}
     draft["safety"] = {"probes": digest, "n": figure.n, "accuracy": figure.estimate, "low": figure.low, "high": figure.high}
-    (place / "entry.toml").write_text(_to_toml(_made(Entry, **draft)), encoding="utf-8")
+    (place / "entry.toml").write_text(_to_toml(_made(Entry, draft, "entry")), encoding="utf-8")
 
 
 def _draft(name: str, values: str, about: About, digest: str) -> dict[str, Any]:
@@ -635,15 +668,6 @@ def _draft(name: str, values: str, about: About, digest: str) -> dict[str, Any]:
         "version": 1, "name": name, "values": values, "licence": about.licence, "languages": tuple(about.languages), "date": about.date,
         "fingerprint": "0" * 64, "safety": {"probes": digest, "n": 1, "accuracy": 0.0, "low": 0.0, "high": 0.0},
     }  # fmt: skip
-
-
-def _made(model: type[Model], **fields: Any) -> Model:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InvalidEntry(key, f"it is {first.get('input')!r}"[:300], f"{first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _scores_of(signal: Path, charter: Charter, probes: tuple[Probe, ...]) -> Array:
