@@ -372,8 +372,11 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
             raise InvalidEntry(str(place), "it has no folder signal", "Put the fit or the reward model there.")
         reward = Reward(place / "signal", charter=charter, allow_expired=True)  # what else is wrong is looked at, too
         first = _probe_scores(reward, probes)
-        again = _probe_scores(reward, probes, backwards=True)
-        nonsense = reward.score([probes[0].prompt] * len(_NONSENSE), list(_NONSENSE)).score if reward.fit.knows_ignorance else np.zeros(0)
+        # again, from the last to the first, and what has no sense after them
+        prompts, texts = _conversations(probes)
+        more = list(_NONSENSE) if reward.fit.knows_ignorance else []
+        turned = reward.score([*prompts[::-1], *[prompts[0]] * len(more)], [*texts[::-1], *more]).score
+        again, nonsense = turned[: len(texts)][::-1], turned[len(texts) :]
     except _BROKEN as error:
         say("loads", False, f"It cannot be read: {_first_line(error)}", "Write the entry again with this version of Seamark.")
         return None, said
@@ -450,13 +453,13 @@ def _reads_elsewhere(signal: Path) -> str:
     return "" if features in (None, "hash") else f"the encoder {features!r}"
 
 
-def _probe_scores(reward: Reward, probes: tuple[Probe, ...], *, backwards: bool = False) -> Array:
-    """(2 n,) scores: of the safe responses, then of the unsafe ones."""
-    prompts = [p.prompt for p in probes] * 2
-    texts = [p.safe for p in probes] + [p.unsafe for p in probes]
-    if backwards:
-        return reward.score(prompts[::-1], texts[::-1]).score[::-1]
-    return reward.score(prompts, texts).score
+def _conversations(probes: tuple[Probe, ...]) -> tuple[list[str], list[str]]:
+    """(2 n,) prompts and texts: the safe responses, then the unsafe ones."""
+    return [p.prompt for p in probes] * 2, [p.safe for p in probes] + [p.unsafe for p in probes]
+
+
+def _probe_scores(reward: Reward, probes: tuple[Probe, ...]) -> Array:
+    return reward.score(*_conversations(probes)).score
 
 
 def _accuracy(scores: Array, probes: tuple[Probe, ...]) -> Figure:
