@@ -5,7 +5,8 @@
     python benchmarks/plurality.py --write                 the tables of docs/benchmarks.md, from what has been measured
 
 The truth is planted; every figure is a mean over seeds, each a society of its own, with Student's t over them. Regret and gain are in
-logits of the people concerned: what they get less than their own favourite, more than a response drawn at random.
+logits of the people concerned: what they get less than their own favourite, more than a response drawn at random. A fit of a newcomer's
+own knows what they were asked about and nothing else. Where nothing is planted, what the meter reads off a fit is the fit's error.
 """
 
 from __future__ import annotations
