@@ -302,3 +302,32 @@ def test_who_is_reliable_is_ranked_as_if_the_values_were_known() -> None:
     fitted, known = np.mean(ours, 0)
     print(f"Spearman of slopes {fitted:.3f}, with the true values {known:.3f} (mean of 3)")
     assert fitted > known - 0.02
+
+
+# ---------------------------------------------------------------------------------------------- plurality.py
+
+
+def test_plurality_measures_resumes_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    plurality = _module("plurality")
+    monkeypatch.setattr(plurality, "DEVIATIONS", (0.0, 1.2))
+    found = plurality.newcomers(0, people=2, alone=1, labels=(0, 1))
+    assert found["random/entry/0"] == found["active/entry/0"]
+    assert found["best entry"] <= min(found["random entry"], found["active/entry/1"])
+    assert found["own fit/5"] > 0
+    results = tmp_path / "results.jsonl"
+    for _ in range(2):  # the second time there is nothing left to measure
+        assert plurality.main(["--parts", "groups", "bubbles", "--seeds", "1", "--results", str(results)]) == 0
+        out, err = capsys.readouterr()
+    assert err == ""
+    assert "| each their own - single |" in out
+    assert len(results.read_text(encoding="utf-8").splitlines()) == 2
+    (tmp_path / "benchmarks.md").write_text("nothing", encoding="utf-8")
+    with pytest.raises(SystemExit, match="no line"):
+        plurality.main(["--write", "--results", str(results), "--docs", str(tmp_path)])
+    (tmp_path / "benchmarks.md").write_text(f"before\n{plurality.START}\nold\n{plurality.END}\nafter\n", encoding="utf-8")
+    assert plurality.main(["--write", "--results", str(results), "--docs", str(tmp_path)]) == 0
+    text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "### Planted bubbles (1 seeds)" in text

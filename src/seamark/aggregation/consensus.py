@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from seamark.aggregation.welfare import irreconcilable, reach
+from seamark.aggregation.regret import irreconcilable, reach
 from seamark.errors import InvalidSetting
 from seamark.models.people import labels
 from seamark.records import Feedback
@@ -75,7 +75,7 @@ class Tally:
         return np.sign(self._margin(self.weights if weights is None else weights)).astype(np.int64)
 
     def turned(self, within: float = np.inf) -> NDArray[np.bool_]:
-        """(S,) whether some admissible weighting (`welfare.admissible`) of the groups would decide otherwise than their sizes do."""
+        """(S,) whether some admissible weighting (`regret.admissible`) of the groups would decide otherwise than their sizes do."""
         margin = self._margins()
         low, high = reach(margin, self.weights, within)
         own = margin @ self.weights

@@ -16,7 +16,7 @@ from seamark.aggregation.charter import Charter, Rule
 from seamark.aggregation.collective import Collective, lay_out, require_meetable, take
 from seamark.aggregation.profiles import Profile
 from seamark.aggregation.rules import Decision, decide, welfare
-from seamark.aggregation.welfare import irreconcilable, most_favoured, serve, turned
+from seamark.aggregation.regret import irreconcilable, most_favoured, serve, turned
 from seamark.checks.comparisons import codes_of, counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.intervals import mean, share

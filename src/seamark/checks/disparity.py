@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import binomtest, false_discovery_control, spearmanr, t
 
-from seamark.aggregation.welfare import diversity, groups_served
+from seamark.aggregation.regret import diversity, groups_served
 from seamark.checks.comparisons import codes_of, compact, counted, percent
 from seamark.checks.confounds import clustered_logistic
 from seamark.checks.findings import Finding

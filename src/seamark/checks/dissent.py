@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import false_discovery_control
 
 from seamark.aggregation.consensus import tally
-from seamark.aggregation.welfare import one_mode
+from seamark.aggregation.regret import one_mode
 from seamark.checks.comparisons import Codes, codes_of, combine, compact, counted, percent, question_units
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.intervals import bootstrap, clustered_share, share
@@ -630,7 +630,7 @@ class Clusters:
     kept_se: Floats
     """(k,) its sd over splits."""
     p_one_mode: float
-    """Of the hypothesis that raters lie around one point on their first principal component (`welfare.one_mode`)."""
+    """Of the hypothesis that raters lie around one point on their first principal component (`regret.one_mode`)."""
 
 
 def rater_clusters(answers: Answers, *, k: int = 2, centred: bool = True, splits: int = 40, seed: int = 0) -> Clusters:

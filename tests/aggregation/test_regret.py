@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.stats import norm
 
-from seamark.aggregation.welfare import (
+from seamark.aggregation.regret import (
     admissible,
     diversity,
     groups_served,
