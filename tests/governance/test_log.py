@@ -76,6 +76,14 @@ def test_R67_entries_are_there_in_order_each_with_the_hash_of_the_one_before(fiv
     assert naive_verify(five.read_bytes())
 
 
+def test_a_hash_does_not_betray_what_it_is_of(five: Path) -> None:
+    """The same said twice, in one place and time, has another hash: a ballot cannot be guessed from it."""
+    entries = read(five)
+    assert len({e.nonce for e in entries}) == 5
+    assert all(len(e.nonce) == 32 for e in entries)
+    assert entries[1].model_copy(update={"nonce": entries[2].nonce}).digest != entries[1].hash
+
+
 @settings(max_examples=60, deadline=None)
 @given(bodies=st.lists(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), JSON, max_size=3), max_size=4))
 def test_any_json_goes_in_and_comes_back(bodies: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -205,7 +213,7 @@ def chain(n: int) -> bytes:
     content, previous = b"", NO_HASH
     for seq in range(n):
         blank = log.Entry(
-            seq=seq, time="2026-01-02T03:04:05+00:00", kind="note", actor="A. Person", body={"text": f"é{seq}", "n": 1.5}, previous=previous, hash=""
+            seq=seq, time="2026-01-02T03:04:05+00:00", kind="note", actor="A. Person", nonce="00ff", body={"text": f"é{seq}", "n": 1.5}, previous=previous, hash=""
         )  # fmt: skip
         previous = blank.digest
         content += blank.model_copy(update={"hash": previous}).to_line()

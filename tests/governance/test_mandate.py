@@ -21,7 +21,7 @@ CHARTER = Charter(title="Whose", authors=("Ana",))
 def entries(*said: tuple[str, str, dict[str, Any]]) -> list[Entry]:
     """Entries without a file; `log` tests the chain."""
     return [
-        Entry(seq=i, time="2026-01-01T00:00:00+00:00", kind=kind, actor=actor, body=body, previous="", hash="")
+        Entry(seq=i, time="2026-01-01T00:00:00+00:00", kind=kind, actor=actor, nonce="", body=body, previous="", hash="")
         for i, (actor, kind, body) in enumerate(said)
     ]
 

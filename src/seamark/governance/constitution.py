@@ -16,7 +16,7 @@ alike, and intervals are clustered by prompt.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,13 +27,30 @@ from seamark.checks.comparisons import Comparisons, compare
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.intervals import Interval, clustered_mean, clustered_share, wilson
 from seamark.errors import InvalidSetting
-from seamark.governance.registers import Register
+from seamark.governance.access import check_claims
+from seamark.governance.registers import Register, check_clauses, check_questions, check_stakeholders
 from seamark.records import Feedback
 
 OVERALL = "overall"
 """The axis of judgments that name none."""
 _FEW = 10
 """From this many voters on a group's majority is told; below it, a lone voice would be a majority."""
+
+
+def check_register(register: Register, feedback: Feedback, findings: Sequence[Finding] = ()) -> Findings:
+    """The register held against the feedback: stakeholders, open questions, clauses, criteria and their conflicts, principles, and its
+    claims against the findings that there are."""
+    return Findings(
+        (
+            check_stakeholders(register, feedback),
+            check_questions(register),
+            *check_clauses(register, feedback),
+            *check_criteria(register, feedback),
+            *check_conflicts(feedback),
+            *(check_principles(feedback, register) if register.principles else ()),
+            *check_claims(register.claims, findings),
+        )
+    ).with_access("outside-the-box")
 
 
 # ---------------------------------------------------------------------------------------------- criteria

@@ -4,8 +4,10 @@ Conventions
 -----------
 One entry is one line of JSON in its canonical form (sorted keys, no blanks, UTF-8):
 
-    {"actor":..., "body":{...}, "hash":..., "kind":..., "previous":..., "seq":..., "time":...}
+    {"actor":..., "body":{...}, "hash":..., "kind":..., "nonce":..., "previous":..., "seq":..., "time":...}
     hash = SHA-256 of the same line without its hash;   previous = hash of the entry before, 64 zeros for the first
+
+The nonce is random, so that a hash can be published without the entry: who votes for what is soon guessed from a hash of that alone.
 
 What the chain shows, and what it does not
 ------------------------------------------
@@ -21,6 +23,7 @@ import difflib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +87,8 @@ class Entry(BaseModel):
     kind: str
     actor: str
     """Who answers for it, as given."""
+    nonce: str
+    """Random, so that the hash of an entry that is not shown does not betray what it says."""
     body: dict[str, Any]
     previous: str
     hash: str
@@ -223,7 +228,7 @@ def _require_entry(kind: str, body: Mapping[str, Any], actor: str) -> None:
 def _write(file: int, last: Entry | None, kind: str, body: Mapping[str, Any], actor: str) -> Entry:
     """The entry after `last`, written and on the disk."""
     place = {"seq": last.seq + 1 if last else 0, "previous": last.hash if last else NO_HASH}
-    blank = Entry(time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, body=dict(body), hash="", **place)
+    blank = Entry(time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, nonce=secrets.token_hex(16), body=dict(body), hash="", **place)
     entry = blank.model_copy(update={"hash": blank.digest})
     rest = memoryview(entry.to_line())
     while rest:  # a full disk or a signal may stop a write early

@@ -1,7 +1,7 @@
 """Who is concerned, what is open, what is forbidden and what words mean: one file that people keep, and what is wrong with it.
 
 A register is a TOML file (`Register.from_toml`) of stakeholders, answers to the question bank, clauses of the use policy, definitions
-of criteria and principles of a constitution. `check_stakeholders`, `check_questions` and `check_clauses` hold it against the feedback;
+of criteria, principles of a constitution and claims. `check_stakeholders`, `check_questions` and `check_clauses` hold it against the feedback;
 `seamark.governance.constitution` does so for criteria and principles.
 """
 
@@ -19,7 +19,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seamark.checks.comparisons import codes_of
-from seamark.checks.findings import Finding, Findings
+from seamark.checks.findings import Access, Finding, Findings
 from seamark.checks.intervals import clustered_share
 from seamark.errors import SeamarkError
 from seamark.governance.log import hash_of
@@ -118,6 +118,17 @@ class Principle(_Part):
     date: str = ""
 
 
+class Claim(_Part):
+    """Something that is said of the reward or the model, and what it rests on."""
+
+    name: Text
+    text: Text
+    needs: Access
+    """The access without which nobody can know it."""
+    evidence: tuple[Text, ...] = ()
+    """Codes of findings."""
+
+
 class Register(_Part):
     """All of it."""
 
@@ -125,6 +136,7 @@ class Register(_Part):
     clauses: tuple[Clause, ...] = ()
     criteria: tuple[Criterion, ...] = ()
     principles: tuple[Principle, ...] = ()
+    claims: tuple[Claim, ...] = ()
     answers: dict[str, Text] = Field(default_factory=dict)
     """Answers to questions of the bank, by name."""
     disclosures: dict[str, Text] = Field(default_factory=dict)
@@ -137,6 +149,7 @@ class Register(_Part):
             "clauses": [c.id for c in self.clauses],
             "criteria": [(c.axis, c.version) for c in self.criteria],
             "principles": [p.id for p in self.principles],
+            "claims": [c.name for c in self.claims],
         }
         for part, names in keys.items():
             if twice := [name for name, n in Counter(names).items() if n > 1]:
@@ -184,7 +197,9 @@ class Register(_Part):
         return tuple(q for q in QUESTIONS if q.name not in self.answers)
 
 
-_PARTS: dict[str, type[BaseModel]] = {"stakeholders": Stakeholder, "clauses": Clause, "criteria": Criterion, "principles": Principle}
+_PARTS: dict[str, type[BaseModel]] = {
+    "stakeholders": Stakeholder, "clauses": Clause, "criteria": Criterion, "principles": Principle, "claims": Claim,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- stakeholders and questions
