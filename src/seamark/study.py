@@ -474,6 +474,25 @@ def _signal_finding(written: Signal) -> Finding:
     )
 
 
+def read_findings(folder: str | Path) -> Findings:
+    """The findings of a finished study.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder does not hold a study.
+    """
+    try:
+        found = json.loads((Path(folder) / "findings.json").read_text(encoding="utf-8"))["findings"]
+        return Findings(tuple(Finding(**f) for f in found))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _no_study(Path(folder)) from None
+
+
+def _no_study(folder: Path) -> InvalidSetting:
+    return InvalidSetting("folder", str(folder), "It is not a study; make one with seamark study.")
+
+
 def rewrite_report(folder: str | Path) -> Path:
     """Draw report.html and card.md of a finished study again; returns the path of the report.
 
@@ -485,12 +504,11 @@ def rewrite_report(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))["findings"]
         fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
         fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
-        report = Report(findings=Findings(tuple(Finding(**f) for f in found)), **fields)
+        report = Report(findings=read_findings(folder), **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InvalidSetting("folder", str(folder), "It is not a study; make one with seamark study.") from None
+        raise _no_study(folder) from None
     with whole_file(folder / "report.html") as fresh:
         write_report(report, fresh)
     with whole_file(folder / "card.md") as fresh:

@@ -25,7 +25,11 @@ from seamark.aggregation.quantities import (
 )
 from seamark.errors import InvalidSetting
 
-COST, REWARD, PREFERENCE = Costs(np.array([1.0, 2.0]), "minutes"), Rewards(np.array([0.5, -1.0]), "logits"), Preferences(np.array([0.7, 0.2]))
+COST, REWARD, PREFERENCE = (
+    Costs(np.array([1.0, 2.0]), "minutes"),
+    Rewards(np.array([0.5, -1.0]), "logits"),
+    Preferences(np.array([0.7, 0.2])),
+)
 THINGS: dict[str, Any] = {
     "cost": COST, "reward": REWARD, "preference": PREFERENCE, "number": 1.0, "array": np.array([1.0, 2.0]), "scalar": np.float64(1.0),
 }  # fmt: skip
@@ -61,7 +65,10 @@ def test_R111_the_type_checker_refuses_the_same(require: Callable[[str, str], An
     expected = {i for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if re.search(r"# error$", line)}
     assert len(expected) == 9
     done = subprocess.run(
-        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(path)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     found = json.loads(done.stdout[done.stdout.index("{") :])["generalDiagnostics"]
     assert {d["range"]["start"]["line"] + 1 for d in found if d["severity"] == "error"} == expected

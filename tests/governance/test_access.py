@@ -107,7 +107,10 @@ def test_findings_of_before_load_and_keep_to_the_schema(found: dict[str, Finding
     schema = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
     old = {k: v for k, v in found["data"][0].to_dict().items() if k != "access"}
     assert Finding(**old).access is None
-    document: dict[str, Any] = {"version": 1, "data": dict.fromkeys(("n_judgments", "n_responses", "n_prompts", "n_raters"), 1) | {"fingerprint": None}}
+    document: dict[str, Any] = {
+        "version": 1,
+        "data": dict.fromkeys(("n_judgments", "n_responses", "n_prompts", "n_raters"), 1) | {"fingerprint": None},
+    }
     jsonschema.validate(document | {"findings": [old, found["data"][0].to_dict(), Finding(**old).to_dict()]}, schema)
     wrong = old | {"access": "white"}
     assert not jsonschema.Draft202012Validator(schema).is_valid(document | {"findings": [wrong]})

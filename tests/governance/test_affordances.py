@@ -23,7 +23,9 @@ PLAIN = {"careless": 0.0, "opposed": 0.0, "groups": 1, "disagreement": 0.0, "pos
 @pytest.fixture(scope="module")
 def mixed() -> tuple[Society, sm.Fit]:
     """One society asked in three forms, in equal shares."""
-    society = sm.simulate(text=False, n_prompts=40, n_responses=6, n_raters=30, n_judgments=9000, kinds=("pair", "rating", "thumbs"), seed=1, **PLAIN)
+    society = sm.simulate(
+        text=False, n_prompts=40, n_responses=6, n_raters=30, n_judgments=9000, kinds=("pair", "rating", "thumbs"), seed=1, **PLAIN
+    )
     return society, sm.fit(society.feedback)
 
 
@@ -59,7 +61,11 @@ def test_N15_a_sheet_is_read_logged_and_held_against_the_feedback(tmp_path: Path
 
 def test_a_wrong_sheet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "sheet.toml"
-    for text, said in ((SHEET.replace("refuses", "refuse"), "Keys are interface, requests"), ("[", "cannot be read as TOML"), ('interface = ""', "interface")):
+    for text, said in (
+        (SHEET.replace("refuses", "refuse"), "Keys are interface, requests"),
+        ("[", "cannot be read as TOML"),
+        ('interface = ""', "interface"),
+    ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InvalidSetting, match=said):
             Sheet.from_toml(path)
@@ -126,6 +132,7 @@ def test_N15_thumbs_alone_lose_information(mixed: tuple[Society, sm.Fit]) -> Non
     assert "less than one of kind" in of["thumbs"].title
 
 
+@pytest.mark.slow
 def test_N15_as_many_thumbs_recover_less() -> None:
     """The same societies asked by 600 clicks on 30 responses: the squared error of the utilities is larger with thumbs than with ratings
     or pairs, by more than twice the standard error of the paired difference."""
@@ -141,7 +148,9 @@ def test_N15_as_many_thumbs_recover_less() -> None:
 
 
 def test_N15_clicks_that_follow_nothing_tell_nothing() -> None:
-    society = sm.simulate(n_prompts=30, n_responses=3, n_raters=15, n_judgments=1500, kinds=("thumbs",), **(PLAIN | {"careless": 1.0}), seed=3)
+    society = sm.simulate(
+        n_prompts=30, n_responses=3, n_raters=15, n_judgments=1500, kinds=("thumbs",), **(PLAIN | {"careless": 1.0}), seed=3
+    )
     (found,) = information_per_click(sm.fit(society.feedback, utility=sm.Linear(n_columns=16)), society.feedback)
     assert found.bits < 0.02
     assert found.clusters == "30 prompts"

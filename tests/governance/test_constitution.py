@@ -46,7 +46,9 @@ def pairs(*rows: tuple[Any, ...]) -> Feedback:
     """Pairs from (rater, axis, left, right, outcome), one prompt."""
     columns = {name: [row[i] for row in rows] for i, name in enumerate(("rater", "axis", "left", "right", "outcome"))}
     texts = list(zip(columns.pop("left"), columns.pop("right"), strict=True))
-    return Feedback.from_columns({"kind": ["pair"] * len(rows), "prompt": ["Why?"] * len(rows), "texts": [list(t) for t in texts], **columns})
+    return Feedback.from_columns(
+        {"kind": ["pair"] * len(rows), "prompt": ["Why?"] * len(rows), "texts": [list(t) for t in texts], **columns}
+    )
 
 
 # ---------------------------------------------------------------------------------------------- N18: definitions
@@ -121,7 +123,9 @@ def test_N18_conflict_agrees_with_loops_over_the_judgments(seed: int) -> None:
 
 
 def test_N18_one_rater_per_axis_leaves_the_noise_unknown() -> None:
-    (found,) = conflicts(pairs(("1", "x", "a", "b", "left"), ("2", "y", "a", "b", "right"), ("1", "x", "a", "c", "tie"), ("2", "y", "a", "c", "left")))
+    (found,) = conflicts(
+        pairs(("1", "x", "a", "b", "left"), ("2", "y", "a", "b", "right"), ("1", "x", "a", "c", "tie"), ("2", "y", "a", "c", "left"))
+    )
     assert (found.rate.estimate, found.rate.n, found.excess) == (1.0, 1, None)
     finding = check_conflicts(pairs(("1", "x", "a", "b", "left"), ("2", "y", "a", "b", "right")))[0]
     assert "how much of it is noise cannot be told" in finding.title

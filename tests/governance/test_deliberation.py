@@ -109,7 +109,10 @@ def test_R66_rankings_and_choices_are_compared_by_response() -> None:
     }  # fmt: skip
     found = change_of_mind(Feedback.from_columns(rows), before="x", after="y")
     assert found is not None
-    assert dict(zip(found.returns["before"].str.contains(":").to_list(), found.returns["changed"].to_list(), strict=True)) == {True: False, False: True}
+    assert dict(zip(found.returns["before"].str.contains(":").to_list(), found.returns["changed"].to_list(), strict=True)) == {
+        True: False,
+        False: True,
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))

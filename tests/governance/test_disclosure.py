@@ -29,6 +29,7 @@ from seamark.governance.disclosure import (
     require_indicators,
     score_card,
 )
+from seamark.governance.log import KINDS
 from seamark.governance.registers import QUESTIONS
 from seamark.records import Feedback
 from seamark.sources import load
@@ -105,7 +106,7 @@ def test_places_of_raters_are_counted() -> None:
 
 
 def test_an_unknown_indicator_names_the_nearest() -> None:
-    with pytest.raises(InvalidSetting, match="'wage'.*nearest is 'wages'"):
+    with pytest.raises(InvalidSetting, match=r"'wage'.*nearest is 'wages'"):
         require_indicators(["wage"])
 
 
@@ -120,10 +121,14 @@ def test_R112_all_questions_are_listed_and_open_ones_say_so() -> None:
 
 NAMES = st.sampled_from(["a", "b", "c"])
 RULES = st.lists(
-    st.tuples(st.lists(NAMES | st.just("*"), min_size=1, max_size=3), st.booleans()).map(lambda t: ".".join(t[0] + (["**"] if t[1] else []))),
+    st.tuples(st.lists(NAMES | st.just("*"), min_size=1, max_size=3), st.booleans()).map(
+        lambda t: ".".join(t[0] + (["**"] if t[1] else []))
+    ),
     max_size=4,
 )
-RECORDS = st.recursive(st.integers(0, 9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=10)
+RECORDS = st.recursive(
+    st.integers(0, 9), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=10
+)
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -151,14 +156,22 @@ def test_N26_what_a_rule_names_is_shown_and_nothing_else(record: Any, shown: lis
     found = redact(record, rules, "peer")
     left = [(path, value) for path, value in leaves(found) if path[-1:] != ("redacted",)]
     assert left == [(path, value) for path, value in leaves(record) if any(named(path, rule) for rule in shown)]
-    assert redact(record, rules, "public") in ({"redacted": "not shown to the public"}, record if record == {} else {"redacted": "not shown to the public"})
+    assert redact(record, rules, "public") in (
+        {"redacted": "not shown to the public"},
+        record if record == {} else {"redacted": "not shown to the public"},
+    )
 
 
 def test_N26_a_redacted_part_says_so_and_leaves_nothing() -> None:
     rules = Rules.model_validate({"public": {"show": ["a.b", "list.n"]}})
     record = {"a": {"b": 1, "c": "secret"}, "list": [{"n": 1, "who": "r17"}], "raters": {"r17": 1, "r18": 2}, "many": [1, 2, 3]}
     hidden = {"redacted": "not shown to the public"}
-    assert redact(record, rules, "public") == {"a": {"b": 1, "c": hidden}, "list": [{"n": 1, "who": hidden}], "raters": hidden, "many": hidden}
+    assert redact(record, rules, "public") == {
+        "a": {"b": 1, "c": hidden},
+        "list": [{"n": 1, "who": hidden}],
+        "raters": hidden,
+        "many": hidden,
+    }
     assert redact(record, rules, "regulator") == {"redacted": "not shown to a regulator"}
 
 
@@ -173,7 +186,9 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-FOUND = Finding(code="accuracy", title="70%", estimate=0.7, reason="By prompt.", details={"raters": [{"rater": "r17", "text": "my raw words"}]})
+FOUND = Finding(
+    code="accuracy", title="70%", estimate=0.7, reason="By prompt.", details={"raters": [{"rater": "r17", "text": "my raw words"}]}
+)
 
 
 def test_N26_three_recipients_are_told_three_things(log: Path) -> None:
@@ -248,14 +263,17 @@ def test_the_default_rules_are_a_file_to_edit(tmp_path: Path) -> None:
         redact({}, rules, "press")  # type: ignore[arg-type]
 
 
-def test_N26_more_is_never_shown_to_the_public_than_to_a_peer_or_a_regulator(log: Path) -> None:
+def test_N26_more_is_never_shown_to_the_public_than_to_a_peer_or_a_regulator() -> None:
     """The default rules are nested, on records of every kind of entry with random bodies."""
-    from seamark.governance.log import KINDS
-
     rng = random.Random(0)
     rules = Rules.parse(DEFAULT_RULES)
     for kind in KINDS:
         body = {name: f"{name} {rng.random()}" for name in (*KINDS[kind], "extra")}
-        record = {"log": {kind: {"seq": 1, "time": "t", "kind": kind, "actor": "a", "nonce": "x", "body": body, "previous": "p", "hash": "h"}}}
-        seen = [{leaf for leaf in leaves(redact(record, rules, who)) if leaf[0][-1:] != ("redacted",)} for who in ("public", "peer", "regulator")]
+        record = {
+            "log": {kind: {"seq": 1, "time": "t", "kind": kind, "actor": "a", "nonce": "x", "body": body, "previous": "p", "hash": "h"}}
+        }
+        seen = [
+            {leaf for leaf in leaves(redact(record, rules, who)) if leaf[0][-1:] != ("redacted",)}
+            for who in ("public", "peer", "regulator")
+        ]
         assert seen[0] <= seen[1] <= seen[2], kind

@@ -119,7 +119,15 @@ def test_N19_any_other_weight_is_blocking(weights: dict[str, float]) -> None:
 
 def test_N19_what_does_not_count_is_said() -> None:
     said = entries(
-        ballot("1", "A"), POLL, ballot("9", "A"), ballot("1", "C"), ballot("2", "A"), ballot("2", "B"), ballot("3", None), mandate("4", "9"), POLL
+        ballot("1", "A"),
+        POLL,
+        ballot("9", "A"),
+        ballot("1", "C"),
+        ballot("2", "A"),
+        ballot("2", "B"),
+        ballot("3", None),
+        mandate("4", "9"),
+        POLL,
     )
     count = count_ballots(said, "p")
     assert (count.votes, count.n_abstained, count.n_silent) == ({"A": 0, "B": 1}, 1, 2)

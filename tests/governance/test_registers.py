@@ -8,7 +8,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from seamark.governance.registers import QUESTIONS, Clause, InvalidRegister, Register, check_clauses, check_questions, check_stakeholders, refusals
+from seamark.governance.registers import (
+    QUESTIONS,
+    Clause,
+    InvalidRegister,
+    Register,
+    check_clauses,
+    check_questions,
+    check_stakeholders,
+    refusals,
+)
 from seamark.records import Feedback
 
 TOML = """
@@ -49,7 +58,13 @@ def feedback(*judgments: dict[str, Any]) -> Feedback:
 
 def labelled(prompt: str, response: str, label: str | None, act: str | None = None) -> dict[str, Any]:
     said: dict[str, Any] = {"kind": "label", "label": label} if label else {"kind": "thumbs", "thumb": True}
-    return said | {"prompt": f"text of {prompt}", "prompt_id": prompt, "texts": [response], "acts": [act] if act else None, "outcome": "answered"}
+    return said | {
+        "prompt": f"text of {prompt}",
+        "prompt_id": prompt,
+        "texts": [response],
+        "acts": [act] if act else None,
+        "outcome": "answered",
+    }
 
 
 # ---------------------------------------------------------------------------------------------- the file

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seamark.aggregation.quantities import Costs, Preferences, Rewards, rewards_assuming_exchange
+from seamark.aggregation.quantities import Costs, Preferences, Rewards, preferences_assuming_bradley_terry, rewards_assuming_exchange
 
 cost = Costs(np.array([1.0]), "minutes")
 reward = Rewards(np.array([1.0]), "logits")
@@ -22,4 +22,4 @@ def refused() -> None:
     reward - preference  # error
     reward + 1.0  # error
     cost + np.array([1.0])  # error
-    mixed: Rewards = cost  # error
+    preferences_assuming_bradley_terry(reward, cost)  # error

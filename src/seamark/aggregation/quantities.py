@@ -117,7 +117,9 @@ def preferences_assuming_bradley_terry(first: Rewards, second: Rewards) -> Prefe
     """
     _require_same(first.unit, second.unit)
     if first.unit != "logits":
-        raise InvalidSetting("unit", first.unit, "Bradley-Terry's choice is a function of a difference in logits; fit one (seamark.fit) first.")
+        raise InvalidSetting(
+            "unit", first.unit, "Bradley-Terry's choice is a function of a difference in logits; fit one (seamark.fit) first."
+        )
     said = "choices depend on the difference of rewards alone, by the logistic (Bradley & Terry 1952)"
     gap = first.values - second.values
     values = np.where(gap >= 0, 1 / (1 + np.exp(-np.abs(gap))), np.exp(-np.abs(gap)) / (1 + np.exp(-np.abs(gap))))

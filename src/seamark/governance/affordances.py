@@ -82,7 +82,9 @@ class Sheet(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            raise InvalidSetting(f"{path}: {key}", first.get("input"), f"{first['msg']}. Keys are {', '.join(Sheet.model_fields)}.") from None
+            raise InvalidSetting(
+                f"{path}: {key}", first.get("input"), f"{first['msg']}. Keys are {', '.join(Sheet.model_fields)}."
+            ) from None
 
 
 def log_sheet(path: str | Path, sheet: Sheet, *, actor: str) -> None:
@@ -93,7 +95,9 @@ def log_sheet(path: str | Path, sheet: Sheet, *, actor: str) -> None:
 def check_sheets(sheets: Sequence[Sheet], feedback: Feedback) -> Finding:
     """Whether each interface that judgments came through has a sheet that says what it refuses."""
     if not feedback.has("ui_version"):
-        return Finding.not_applicable("interfaces", "Whether interfaces are described", "The judgments do not say which interface they came through (ui_version).")
+        return Finding.not_applicable(
+            "interfaces", "Whether interfaces are described", "The judgments do not say which interface they came through (ui_version)."
+        )
     counts = dict(feedback.judgments["ui_version"].drop_nulls().value_counts().sort("ui_version").rows())
     known = {sheet.interface: sheet for sheet in sheets}
     lacking = [name for name in counts if name not in known]

@@ -66,7 +66,9 @@ def require_defined(register: Register, axes: Iterable[str]) -> None:
     """
     for axis in axes:
         if register.criterion(axis) is None:
-            raise InvalidSetting("axis", axis, "Define it in [[criteria]] of the register before anybody is asked: raters would judge by words of their own.")
+            raise InvalidSetting(
+                "axis", axis, "Define it in [[criteria]] of the register before anybody is asked: raters would judge by words of their own."
+            )
 
 
 def check_criteria(register: Register, feedback: Feedback) -> Findings:
@@ -95,7 +97,9 @@ def check_criteria(register: Register, feedback: Feedback) -> Findings:
 
 def _check_shown(register: Register, feedback: Feedback) -> Finding:
     told = {axis: {g for c in register.criteria if c.axis == axis for g in c.guidelines} for axis in {c.axis for c in register.criteria}}
-    known = feedback.judgments.filter(pl.col("guideline_version").is_not_null()).select(pl.col("axis").fill_null(OVERALL), "guideline_version")
+    known = feedback.judgments.filter(pl.col("guideline_version").is_not_null()).select(
+        pl.col("axis").fill_null(OVERALL), "guideline_version"
+    )
     known = known.filter(pl.col("axis").is_in(list(told)))
     if not known.height:
         reason = "The judgments on defined axes do not say which version of the guideline raters saw (guideline_version)."
@@ -154,7 +158,9 @@ def _votes(found: Comparisons) -> pl.DataFrame:
     """One row per question and rater: how often they ordered it one way (x) and the other (y)."""
     low, high = np.minimum(found.left, found.right), np.maximum(found.left, found.right)
     x = np.where(found.left == low, found.sign, -found.sign) > 0
-    frame = pl.DataFrame({"low": low, "high": high, "topic": found.topic(), "rater": found.rater, "x": x.astype(np.float64), "y": (~x).astype(np.float64)})
+    frame = pl.DataFrame(
+        {"low": low, "high": high, "topic": found.topic(), "rater": found.rater, "x": x.astype(np.float64), "y": (~x).astype(np.float64)}
+    )
     return frame.group_by("low", "high", "topic", "rater").agg(pl.col("x").sum(), pl.col("y").sum())
 
 
@@ -302,7 +308,10 @@ def check_principles(feedback: Feedback, register: Register | None = None) -> Fi
     opposed = sorted((s for s in told if s.opposed), key=lambda s: s.high)
     principles = list(dict.fromkeys(s.principle for s in support))
     against = list(dict.fromkeys(s.principle for s in opposed))
-    shown = "; ".join(f"{s.principle} by {s.group or 'voters of no group'} ({s.share:.0%} [{s.low:.0%}, {s.high:.0%}] agree, n = {s.n:,})" for s in opposed[:3])
+    shown = "; ".join(
+        f"{s.principle} by {s.group or 'voters of no group'} ({s.share:.0%} [{s.low:.0%}, {s.high:.0%}] agree, n = {s.n:,})"
+        for s in opposed[:3]
+    )
     rows = [{"principle": s.principle, "text": s.text, "authors": list(s.authors), "group": s.group, "n": s.n, "passed": s.n_passed,
              "agree": s.share if s.n else None, "low": s.low, "high": s.high, "opposed": s.opposed} for s in support]  # fmt: skip
     anonymous = [s.principle for s in {s.principle: s for s in support}.values() if not s.authors]

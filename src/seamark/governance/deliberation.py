@@ -168,7 +168,12 @@ def _answers(feedback: Feedback, by: str) -> pl.DataFrame:
         .when(pl.col("kind") == "label").then(pl.col("label"))
     )  # fmt: skip
     width = pl.col("scale_high") - pl.col("scale_low")
-    number = pl.when(pl.col("kind") == "thumbs").then(pl.col("thumb").cast(pl.Float64)).when(width > 0).then((pl.col("rating") - pl.col("scale_low")) / width)
+    number = (
+        pl.when(pl.col("kind") == "thumbs")
+        .then(pl.col("thumb").cast(pl.Float64))
+        .when(width > 0)
+        .then((pl.col("rating") - pl.col("scale_low")) / width)
+    )
     found = frame.with_columns(answer.alias("answer"), number.alias("number"))
     order = pl.col("kind") == "ranking"
     if (found["kind"] == "ranking").any():
@@ -193,7 +198,9 @@ def _others_majority(first: pl.DataFrame) -> pl.DataFrame:
 
 def _again(first: pl.DataFrame) -> Interval | None:
     """How often a second answer to the same question in the same stage differs from the first."""
-    several = first.group_by("rater", "question", maintain_order=True).agg(pl.col("answer").first().alias("a"), pl.col("answer").get(1, null_on_oob=True).alias("b"))
+    several = first.group_by("rater", "question", maintain_order=True).agg(
+        pl.col("answer").first().alias("a"), pl.col("answer").get(1, null_on_oob=True).alias("b")
+    )
     several = several.filter(pl.col("b").is_not_null())
     if not several.height:
         return None

@@ -129,7 +129,9 @@ def known_disclosures(feedback: Feedback) -> dict[str, str]:
     if feedback.has("guideline_version"):
         found["instructions"] = "guideline " + ", ".join(frame["guideline_version"].drop_nulls().unique().sort().to_list())
     shapes = frame["kind"].cast(pl.String).value_counts().sort("kind").rows()
-    interface = f" in interface {', '.join(frame['ui_version'].drop_nulls().unique().sort().to_list())}" if feedback.has("ui_version") else ""
+    interface = (
+        f" in interface {', '.join(frame['ui_version'].drop_nulls().unique().sort().to_list())}" if feedback.has("ui_version") else ""
+    )
     found["feedback mechanism"] = f"{', '.join(kind for kind, _ in shapes)}{interface}"
     when = ""
     if feedback.has("time"):
@@ -326,7 +328,9 @@ def _redacted(value: object, rules: Sequence[tuple[str, ...]], hidden: dict[str,
     return value if () in rules else hidden
 
 
-def report_for(recipient: Recipient, entries: Sequence[Entry], findings: Iterable[Finding] = (), *, rules: Rules | None = None) -> dict[str, Any]:
+def report_for(
+    recipient: Recipient, entries: Sequence[Entry], findings: Iterable[Finding] = (), *, rules: Rules | None = None
+) -> dict[str, Any]:
     """The log and the findings as one recipient is shown them.
 
     Returns

@@ -205,7 +205,13 @@ def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str) 
 
 def append_charter(path: str | Path, charter: Charter, *, actor: str) -> Entry:
     """Append a charter, whole and with its hash."""
-    body = {"hash": charter.hash, "title": charter.title, "version": charter.version, "authors": list(charter.authors), "toml": charter.to_toml()}
+    body = {
+        "hash": charter.hash,
+        "title": charter.title,
+        "version": charter.version,
+        "authors": list(charter.authors),
+        "toml": charter.to_toml(),
+    }
     return append(path, "charter", body, actor=actor)
 
 
@@ -228,7 +234,9 @@ def _require_entry(kind: str, body: Mapping[str, Any], actor: str) -> None:
 def _write(file: int, last: Entry | None, kind: str, body: Mapping[str, Any], actor: str) -> Entry:
     """The entry after `last`, written and on the disk."""
     place = {"seq": last.seq + 1 if last else 0, "previous": last.hash if last else NO_HASH}
-    blank = Entry(time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, nonce=secrets.token_hex(16), body=dict(body), hash="", **place)
+    blank = Entry(
+        time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, nonce=secrets.token_hex(16), body=dict(body), hash="", **place
+    )
     entry = blank.model_copy(update={"hash": blank.digest})
     rest = memoryview(entry.to_line())
     while rest:  # a full disk or a signal may stop a write early
@@ -334,12 +342,17 @@ def verify_lines(content: bytes) -> Verification:
         last = entries[-1].hash if entries else NO_HASH
         if entry is None:
             return Verification(
-                tuple(entries), "edited", place, f"entry {place} was edited: the line does not match its hash, or is not written as entries are"
+                tuple(entries),
+                "edited",
+                place,
+                f"entry {place} was edited: the line does not match its hash, or is not written as entries are",
             )
         if entry.seq != place:
             later = (_parse(other + b"\n") for other in lines[place + 1 :])
             if any(other is not None and other.seq == place for other in later):
-                return Verification(tuple(entries), "reordered", place, f"entry {entry.seq} stands where entry {place} should: entries were moved")
+                return Verification(
+                    tuple(entries), "reordered", place, f"entry {entry.seq} stands where entry {place} should: entries were moved"
+                )
             if entry.seq > place:
                 gone = f"entry {place} is" if entry.seq == place + 1 else f"entries {place} to {entry.seq - 1} are"
                 return Verification(tuple(entries), "removed", place, f"{gone} missing: entry {entry.seq} stands there")

@@ -196,7 +196,12 @@ def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
 
 
 def _count(
-    poll: str, options: tuple[str, ...], groups: dict[str, str], ballots: dict[str, str | None], mandates: dict[str, str], left_out: list[str]
+    poll: str,
+    options: tuple[str, ...],
+    groups: dict[str, str],
+    ballots: dict[str, str | None],
+    mandates: dict[str, str],
+    left_out: list[str],
 ) -> Count:
     votes = dict.fromkeys(options, 0)
     by_group = {group: dict.fromkeys(options, 0) for group in sorted(set(groups.values()))}

@@ -174,7 +174,9 @@ class Register(_Part):
         try:
             record = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidRegister(str(path), str(error), "A register is a TOML file with tables such as [[clauses]] and [answers].") from None
+            raise InvalidRegister(
+                str(path), str(error), "A register is a TOML file with tables such as [[clauses]] and [answers]."
+            ) from None
         try:
             return Register.model_validate(record)
         except ValidationError as error:
@@ -306,7 +308,9 @@ def _check_refusals(register: Register, feedback: Feedback) -> Finding:
 
 def _check_tests(register: Register, feedback: Feedback) -> Finding:
     if not register.clauses:
-        return Finding.not_applicable("clauses/tests", "Whether the clauses of the use policy are tested", "The register has no [[clauses]].")
+        return Finding.not_applicable(
+            "clauses/tests", "Whether the clauses of the use policy are tested", "The register has no [[clauses]]."
+        )
     present = set(feedback.prompts["name"].drop_nulls().to_list())
     untested = [c.id for c in register.clauses if not present & set(c.tests)]
     n = len(register.clauses)

@@ -39,7 +39,17 @@ from seamark.outputs import whole_file
 CARD = "card.md"
 SEAL = "Artefacts"
 """Heading of the table of hashes."""
-MANDATORY = ("The data", "Whose values, by what rule", "Intended use", "What was fitted", "Limits", "Access", "Findings", HEADING, "Open questions")
+MANDATORY = (
+    "The data",
+    "Whose values, by what rule",
+    "Intended use",
+    "What was fitted",
+    "Limits",
+    "Access",
+    "Findings",
+    HEADING,
+    "Open questions",
+)
 """Sections without which a card says less than it must."""
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -278,7 +288,9 @@ _WRITTEN = {"electorate": "who counts and how much", "rule": "what is done where
 """Keys that a charter to be released must have in its file: a default would be a decision that nobody took."""
 
 
-def reasons_against(folder: str | Path, entries: Sequence[Entry] = (), *, n_sign_offs: int = 0, overridden: bool = False) -> tuple[str, ...]:
+def reasons_against(
+    folder: str | Path, entries: Sequence[Entry] = (), *, n_sign_offs: int = 0, overridden: bool = False
+) -> tuple[str, ...]:
     """Why a study may not be released, a sentence each; nothing where it may.
 
     Parameters
@@ -336,7 +348,12 @@ def release(folder: str | Path, log: str | Path, *, actor: str, n_sign_offs: int
         append_charter(log, charter, actor=actor)
     if override.strip() and (blocking := [f["code"] for f in findings["findings"] if f["verdict"] == "blocking"]):
         append(log, "override", {"what": f"blocking findings: {', '.join(blocking)}", "reason": override}, actor=actor)
-    body: dict[str, Any] = {"hash": release_hash(folder), "charter": charter.hash, "data": study["data"]["fingerprint"], "artefacts": artefacts(folder)}
+    body: dict[str, Any] = {
+        "hash": release_hash(folder),
+        "charter": charter.hash,
+        "data": study["data"]["fingerprint"],
+        "artefacts": artefacts(folder),
+    }
     if (folder / "fit" / "fit.json").is_file():
         body["manifest"] = Manifest.of(charter, Fit.load(folder / "fit"), body["data"]).model_dump(mode="json")
     return append(log, "release", body, actor=actor)
