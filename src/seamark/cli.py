@@ -493,7 +493,7 @@ def plan(
 audit = typer.Typer(
     name="audit", no_args_is_help=True, help="The record of decisions: append to it, verify it, hand it out, release by it."
 )
-app.add_typer(audit)
+app.add_typer(audit, name="audit")
 
 Log = Annotated[Path, typer.Argument(metavar="LOG", help="The log, a file of JSON lines such as decisions.jsonl.")]
 Actor = Annotated[str, typer.Option("--actor", help="Who answers for it.")]

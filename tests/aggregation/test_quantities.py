@@ -75,7 +75,7 @@ def test_R111_the_type_checker_refuses_the_same(require: Callable[[str, str], An
 
 
 def test_units_must_be_the_same() -> None:
-    with pytest.raises(InvalidSetting, match="unit is 'euros'. The other is in minutes"):
+    with pytest.raises(InvalidSetting, match=r"unit is 'euros'\. The other is in minutes"):
         COST + Costs(np.array([1.0, 1.0]), "euros")
     with pytest.raises(InvalidSetting, match="unit is 'points'"):
         REWARD - Rewards(np.array([1.0, 1.0]), "points")

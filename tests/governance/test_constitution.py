@@ -72,7 +72,7 @@ def test_N18_judgments_that_name_no_axis_need_a_definition_too() -> None:
 
 def test_N18_collection_does_not_begin_with_an_undefined_criterion() -> None:
     require_defined(DEFINED, ["helpful", "harmless"])
-    with pytest.raises(InvalidSetting, match="axis is 'honest'. Define it"):
+    with pytest.raises(InvalidSetting, match=r"axis is 'honest'\. Define it"):
         require_defined(DEFINED, ["helpful", "honest"])
 
 

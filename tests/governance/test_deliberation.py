@@ -146,7 +146,7 @@ def test_R66_nobody_came_back_or_there_is_no_such_stage() -> None:
     two = pairs(("1", "x", "a", "b", "left", None), ("2", "y", "a", "b", "left", None))
     assert change_of_mind(two, before="x", after="y") is None
     assert check_deliberation(two, before="x", after="y")[0].verdict == "not_applicable"
-    with pytest.raises(InvalidSetting, match="after is 'z'. No judgment has it as its session; there are x, y"):
+    with pytest.raises(InvalidSetting, match=r"after is 'z'\. No judgment has it as its session; there are x, y"):
         change_of_mind(two, before="x", after="z")
     with pytest.raises(InvalidSetting, match="Use a text field"):
         change_of_mind(two, before="x", after="y", by="position")
