@@ -574,7 +574,7 @@ def audit_export(
     from seamark.checks.findings import ACCESS
     from seamark.governance import export_audit
 
-    known = [level for level in ACCESS if level in access]
+    known = [level for level in ACCESS if str(level) in access]
     if unknown := [level for level in access if level not in ACCESS]:
         raise InvalidSetting("--access", unknown[0], f"Use {', '.join(ACCESS)}.")
     head = export_audit(log, out, access=known, withheld=withheld or ())

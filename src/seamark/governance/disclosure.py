@@ -293,7 +293,7 @@ class Rules(BaseModel):
             key = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 known = list(Shown.model_fields) if len(first["loc"]) > 1 else list(Rules.model_fields)
-                near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0)
+                near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0)
                 raise InvalidRules(source, f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
             raise InvalidRules(source, f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
 

@@ -233,10 +233,10 @@ def _require_entry(kind: str, body: Mapping[str, Any], actor: str) -> None:
 
 def _write(file: int, last: Entry | None, kind: str, body: Mapping[str, Any], actor: str) -> Entry:
     """The entry after `last`, written and on the disk."""
-    place = {"seq": last.seq + 1 if last else 0, "previous": last.hash if last else NO_HASH}
     blank = Entry(
-        time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, nonce=secrets.token_hex(16), body=dict(body), hash="", **place
-    )
+        seq=last.seq + 1 if last else 0, time=datetime.now(UTC).isoformat(), kind=kind, actor=actor, nonce=secrets.token_hex(16), body=dict(body),
+        previous=last.hash if last else NO_HASH, hash="",
+    )  # fmt: skip
     entry = blank.model_copy(update={"hash": blank.digest})
     rest = memoryview(entry.to_line())
     while rest:  # a full disk or a signal may stop a write early

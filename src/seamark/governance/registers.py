@@ -184,10 +184,10 @@ class Register(_Part):
             key = ".".join(map(str, first["loc"])) or "the file"
             if first["type"] == "extra_forbidden":
                 part = _PARTS.get(str(first["loc"][0]), Register) if len(first["loc"]) > 1 else Register
-                near = difflib.get_close_matches(str(first["loc"][-1]), list(part.model_fields), n=1, cutoff=0)
+                near = difflib.get_close_matches(key.rpartition(".")[2], list(part.model_fields), n=1, cutoff=0)
                 raise InvalidRegister(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
             if first["type"] == "value_error":
-                raise InvalidRegister(str(path), str(first["ctx"]["error"]), "Change one of them.") from None
+                raise InvalidRegister(str(path), first["msg"].removeprefix("Value error, "), "Change one of them.") from None
             raise InvalidRegister(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
 
     def criterion(self, axis: str) -> Criterion | None:
