@@ -574,10 +574,10 @@ def audit_export(
     from seamark.checks.findings import ACCESS
     from seamark.governance import export_audit
 
-    known = [level for level in ACCESS if str(level) in access]
-    if unknown := [level for level in access if level not in ACCESS]:
+    levels = dict(zip(map(str, ACCESS), ACCESS, strict=True))
+    if unknown := [level for level in access if level not in levels]:
         raise InvalidSetting("--access", unknown[0], f"Use {', '.join(ACCESS)}.")
-    head = export_audit(log, out, access=known, withheld=withheld or ())
+    head = export_audit(log, out, access=[levels[level] for level in access], withheld=withheld or ())
     _say(as_json, f"for an auditor: {out}\nhead: {head}\nnext: seamark audit verify {out}", folder=str(out), head=str(head))
 
 
