@@ -26,6 +26,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("aggregation",),
     ("reward",),
     ("checks",),
+    ("governance",),
     ("rendering", "elicit"),
     ("study",),
     ("cli",),

@@ -115,6 +115,9 @@ def study(
     ] = None,
     held_out: Annotated[str | None, typer.Option("--held-out", help="A source of its own to evaluate on.")] = None,
     axis: AxisOption = None,
+    register: Annotated[
+        Path | None, typer.Option("--register", help="A register.toml: stakeholders, criteria, clauses, claims, disclosures, answers.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -126,7 +129,7 @@ def study(
         result = run_study(
             source, out, format=format, columns=_columns(columns), on_error=_on_error(on_error), utility=_differ(differ, _utility(utility)),
             people=_people(groups, personas, tastes), observation=_observation(effect),
-            charter=_chosen(charter, valid_until) if charter or valid_until else None, split=split, held_out=held_out, axis=axis, seed=seed, progress=say,
+            charter=_chosen(charter, valid_until) if charter or valid_until else None, split=split, held_out=held_out, axis=axis, register=register, seed=seed, progress=say,
         )  # fmt: skip
     if as_json:
         typer.echo((result.folder / "findings.json").read_text(encoding="utf-8"), nl=False)
@@ -557,6 +560,142 @@ def plan(
     typer.echo(f"\nnext: collect {what}, then seamark study prefs.jsonl -o out")
 
 
+# ---------------------------------------------------------------------------------------------- the record of decisions
+
+audit = typer.Typer(
+    name="audit", no_args_is_help=True, help="The record of decisions: append to it, verify it, hand it out, release by it."
+)
+app.add_typer(audit, name="audit")
+
+Log = Annotated[Path, typer.Argument(metavar="LOG", help="The log, a file of JSON lines such as decisions.jsonl.")]
+Actor = Annotated[str, typer.Option("--actor", help="Who answers for it.")]
+
+
+@audit.command(name="append")
+def audit_append(
+    log: Log,
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="charter, data, exclusion, override, sign-off, near-miss, incident, ballot, note, ...")
+    ],
+    actor: Actor,
+    said: Annotated[
+        list[str] | None, typer.Option("--say", metavar="NAME=VALUE", help="A field of the entry; a value may be JSON. Repeat it.")
+    ] = None,
+    charter: Annotated[Path | None, typer.Option("--charter", help="For the kind charter, the file; for sign-off, what is signed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Append one entry to the log; it is on the disk when this returns."""
+    from seamark.governance import append, append_charter
+
+    body = _settings(None, said, option="--say", example="reason=duplicate")
+    if charter is not None:
+        from seamark.aggregation import Charter
+
+        signed = Charter.from_toml(charter)
+        if kind not in ("charter", "sign-off", "withdrawal"):
+            raise InvalidSetting("--charter", str(charter), "It goes with the kinds charter, sign-off and withdrawal.")
+        body |= {"subject": signed.hash}
+        entry = append_charter(log, signed, actor=actor) if kind == "charter" else append(log, kind, body, actor=actor)
+    else:
+        entry = append(log, kind, body, actor=actor)
+    _say(as_json, f"entry {entry.seq} of {log}\nhead: {entry.seq + 1}:{entry.hash}", **entry.model_dump())
+
+
+@audit.command(name="head")
+def audit_head(log: Log, as_json: Json = False) -> None:
+    """Print where the log ends: published, it shows a later cut or rewriting."""
+    from seamark.governance import BrokenLog, verify
+
+    found = verify(log)
+    if found.problem not in (None, "torn"):
+        raise BrokenLog(str(log), found.message)
+    _say(as_json, str(found.head), n=found.head.n, hash=found.head.hash)
+
+
+@audit.command(name="verify")
+def audit_verify(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="The log, or a folder that seamark audit export wrote.")],
+    head: Annotated[str | None, typer.Option("--head", help="A head that was published, as seamark audit head prints it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Is the log as it was written? Names the first entry that is not, and exits with 1."""
+    from seamark.governance import Head, verify, verify_export
+
+    of_folder = verify_export(log) if log.is_dir() else ()
+    found = verify(log / "log.jsonl" if log.is_dir() else log, head=Head.parse(head) if head is not None else None)
+    wrong = [*of_folder, *([found.message] if not found.ok and not of_folder else [])]
+    said = "whole" if not wrong else "\n".join(f"broken: {sentence}" for sentence in wrong)
+    _say(
+        as_json, f"{said}\n{len(found.entries):,} entries can be relied on, head {found.head}",
+        ok=not wrong, problem=found.problem, place=found.place, wrong=wrong, n=len(found.entries), head=str(found.head),
+    )  # fmt: skip
+    raise typer.Exit(1 if wrong else 0)
+
+
+@audit.command(name="export")
+def audit_export(
+    log: Log,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the auditor.")],
+    access: Annotated[
+        list[str], typer.Option("--access", help="What comes with it: black-box, grey-box, white-box, outside-the-box. Repeat it.")
+    ],
+    withheld: Annotated[list[str] | None, typer.Option("--withheld", help="What is not given, in words. Repeat it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the log, its charters and their hashes for an auditor, with the access that is given."""
+    from seamark.checks.findings import ACCESS
+    from seamark.governance import export_audit
+
+    levels = dict(zip(map(str, ACCESS), ACCESS, strict=True))
+    if unknown := [level for level in access if level not in levels]:
+        raise InvalidSetting("--access", unknown[0], f"Use {', '.join(ACCESS)}.")
+    head = export_audit(log, out, access=[levels[level] for level in access], withheld=withheld or ())
+    _say(as_json, f"for an auditor: {out}\nhead: {head}\nnext: seamark audit verify {out}", folder=str(out), head=str(head))
+
+
+@audit.command(name="report")
+def audit_report(
+    log: Log,
+    to: Annotated[str, typer.Option("--to", help="public, peer or regulator.")],
+    study: Annotated[Path | None, typer.Option("--study", help="The folder of a study, whose findings go with it.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", help="A TOML file of what each recipient is shown; the usual rules where not given.")
+    ] = None,
+) -> None:
+    """Print the log, and the findings of a study, as one recipient is shown them: JSON with what is redacted marked so."""
+    from seamark.governance import read
+    from seamark.governance.disclosure import Rules, report_for
+    from seamark.study import read_findings
+
+    if to != "public" and to != "peer" and to != "regulator":
+        raise InvalidSetting("--to", to, "Use public, peer or regulator.")
+    found = read_findings(study) if study is not None else ()
+    chosen = Rules.from_toml(rules) if rules is not None else None
+    typer.echo(json.dumps(report_for(to, read(log), found, rules=chosen), ensure_ascii=False, indent=1))
+
+
+@audit.command(name="release")
+def audit_release(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a finished study.")],
+    log: Log,
+    actor: Actor,
+    sign_offs: Annotated[int, typer.Option("--sign-offs", help="How many people beside the proposer must have signed the charter.")] = 0,
+    override: Annotated[str, typer.Option("--override", help="Why it is released although findings are blocking; this is logged.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Release a study: seal its card with the hashes of its files, check what must be, and put it into the log."""
+    from seamark.governance.release import NotReleasable, release
+
+    try:
+        entry = release(study, log, actor=actor, n_sign_offs=sign_offs, override=override)
+    except NotReleasable as refused:
+        _say(
+            as_json, "\n".join(["not releasable:", *(f"  {reason}" for reason in refused.reasons)]), released=False, reasons=refused.reasons
+        )
+        raise typer.Exit(1) from None
+    _say(as_json, f"released: {entry.body['hash']}\nhead: {entry.seq + 1}:{entry.hash}", released=True, **entry.model_dump())
+
+
 # ---------------------------------------------------------------------------------------------- parsing and printing
 
 
@@ -611,8 +750,8 @@ def _on_error(text: str) -> Literal["stop", "skip"]:
     raise InvalidSetting("--on-error", text, "Use stop or skip.")
 
 
-def _settings(config: Path | None, given: list[str] | None) -> dict[str, Any]:
-    """Settings of a file, then those given one by one."""
+def _settings(config: Path | None, given: list[str] | None, *, option: str = "--set", example: str = "weight_decay=0.1") -> dict[str, Any]:
+    """Settings of a file, then those given one by one; a value is JSON, or else text."""
     found: dict[str, Any] = {}
     if config is not None:
         try:
@@ -622,7 +761,7 @@ def _settings(config: Path | None, given: list[str] | None) -> dict[str, Any]:
     for text in given or []:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise InvalidSetting("--set", text, "Write it as NAME=VALUE, as in --set weight_decay=0.1.")
+            raise InvalidSetting(option, text, f"Write it as NAME=VALUE, as in {option} {example}.")
         try:
             found[name.strip()] = json.loads(value)
         except ValueError:

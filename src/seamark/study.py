@@ -26,6 +26,9 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
+from seamark.governance.constitution import check_register
+from seamark.governance.disclosure import known_disclosures, require_indicators
+from seamark.governance.registers import Register
 from seamark.models.fitting import fit
 from seamark.models.observation import Observation
 from seamark.models.people import Groups, People, Same
@@ -91,6 +94,7 @@ def run_study(
     held_out: str | Path | None = None,
     test: float = 0.2,
     axis: str | None = None,
+    register: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Study:
@@ -105,6 +109,7 @@ def run_study(
     test : share of the judgments held out.
     axis : study only the judgments on this axis.
     charter : the written-out default where not given; but an edited charter.toml in `out`, from a study before, is kept and used.
+    register : file of what people say of stakeholders, criteria, clauses, open questions and working conditions (`Register.from_toml`).
 
     Raises
     ------
@@ -114,13 +119,15 @@ def run_study(
     """
     asked = {
         "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "observation": observation, "charter": charter,
-        "split": split, "held_out": held_out, "test": test, "axis": axis, "seed": seed,
+        "split": split, "held_out": held_out, "test": test, "axis": axis, "register": register, "seed": seed,
     }  # fmt: skip
     say = progress or _quietly
     out = Path(out)
     require_folder_place(out, mark=_MARK, owned=_OWNED)
     charter, charter_text = _charter(charter, out)
     charter.require_valid()
+    told = Register.from_toml(register) if register is not None else Register()
+    require_indicators(told.disclosures)
     say("reading", 0.0)
     feedback = read_source(source, format=format, columns=columns, on_error=on_error, axis=axis, seed=seed)
     say("splitting", 0.1)
@@ -141,6 +148,9 @@ def run_study(
         findings = findings + check_charter(fitted, charter, feedback, seed=seed)
         if parts.held_out is not None and held_out is None:  # so that evaluate knows the whole data again
             fitted = replace(fitted, data={**fitted.data, "part_of": feedback.fingerprint})
+    findings = findings.with_access("white-box")
+    if register is not None:
+        findings += check_register(told, feedback, findings)
     report = Report(
         title=Path(str(source)).name if source != DEMO else "Simulated study with known truth",
         source=str(source),
@@ -158,6 +168,8 @@ def run_study(
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,
         notes=(*feedback.report.notes, parts.how, *model.notes),
+        disclosures=known_disclosures(feedback) | told.disclosures,
+        answers=told.answers,
     )
     say("writing", 0.9)
     report = _write(report, fitted, feedback, charter, out)
@@ -299,13 +311,13 @@ def _diagnose(feedback: Feedback, parts: _Parts, seed: int) -> Findings:
     found = diagnose(feedback, seed=seed)
     if parts.held_out is None:
         none = Finding.not_applicable("leakage", "Leakage is not at issue.", f"{parts.how[:1].upper()}{parts.how[1:]}.")
-        return Findings(tuple(none if f.code == "leakage" else f for f in found))
+        return Findings(tuple(none if f.code == "leakage" else f for f in found)).with_access("outside-the-box")
     leakage = (
         [Finding.not_applicable("leakage", "Leakage is not at issue.", parts.shared)]
         if parts.shared
         else check_leakage(parts.train, parts.held_out, seed=seed)
     )
-    return Findings(tuple(f for f in found if not f.code.startswith("leakage"))) + leakage
+    return (Findings(tuple(f for f in found if not f.code.startswith("leakage"))) + leakage).with_access("outside-the-box")
 
 
 def _fit(train: Feedback, model: ModelChoice, seed: int, say: Progress) -> tuple[Fit | None, str]:
@@ -466,7 +478,27 @@ def _signal_finding(written: Signal) -> Finding:
         if written.n_rows
         else "There is nothing to train on: give the responses' texts, and judgments that choose between two.",
         details={"left_out": written.left_out},
+        access="white-box",
     )
+
+
+def read_findings(folder: str | Path) -> Findings:
+    """The findings of a finished study.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder does not hold a study.
+    """
+    try:
+        found = json.loads((Path(folder) / "findings.json").read_text(encoding="utf-8"))["findings"]
+        return Findings(tuple(Finding(**f) for f in found))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _no_study(Path(folder)) from None
+
+
+def _no_study(folder: Path) -> InvalidSetting:
+    return InvalidSetting("folder", str(folder), "It is not a study; make one with seamark study.")
 
 
 def rewrite_report(folder: str | Path) -> Path:
@@ -480,12 +512,11 @@ def rewrite_report(folder: str | Path) -> Path:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))["findings"]
         fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
         fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
-        report = Report(findings=Findings(tuple(Finding(**f) for f in found)), **fields)
+        report = Report(findings=read_findings(folder), **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InvalidSetting("folder", str(folder), "It is not a study; make one with seamark study.") from None
+        raise _no_study(folder) from None
     with whole_file(folder / "report.html") as fresh:
         write_report(report, fresh)
     with whole_file(folder / "card.md") as fresh:

@@ -729,7 +729,7 @@ def check_direction(fit: Fit, current: Feedback, *, by: str, level: float = 0.05
                 estimate=b, low=low, high=high, n=n, unit="factor", verdict=verdict,
                 reason=f"1 where nothing changed; interval clustered by rater ({k:,}) at {1 - level:.0%} over {counted(len(names), 'part')} together.",
                 remedy="Fit current feedback before this fit is used here." if opposite else None,
-                details={"raters": k},
+                details={"raters": k}, access="white-box",
             )
         )  # fmt: skip
     return findings
@@ -775,5 +775,5 @@ def check_exposure(feedback: Feedback, exposed: ArrayLike, propensity: ArrayLike
         estimate=sd, low=low, high=high, n=len(found), unit="logits", verdict="warning" if moved else "ok",
         reason=f"The sd over responses of what exposure changed in common, {words}. The interval leaves out one rater at a time.",
         remedy="This feedback is partly the model's own: fit by_exposure(feedback, exposed, propensity)." if moved else None,
-        source="Liu 1988", details={"p": level},
+        source="Liu 1988", details={"p": level}, access="outside-the-box",
     )  # fmt: skip

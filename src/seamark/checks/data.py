@@ -77,7 +77,7 @@ def diagnose(feedback: Feedback, *, held_out: Feedback | None = None, seed: int 
             check_identical_pairs(feedback, keys=keys),
             *check_leakage(feedback, held_out, seed=seed),
         )
-    )
+    ).with_access("outside-the-box")
 
 
 # ---------------------------------------------------------------------------------------------- coverage

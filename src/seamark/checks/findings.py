@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from seamark.checks.intervals import Interval
@@ -13,6 +13,11 @@ from seamark.checks.intervals import Interval
 Verdict = Literal["ok", "notice", "warning", "blocking", "not_applicable"]
 VERDICTS: tuple[Verdict, ...] = ("blocking", "warning", "notice", "ok", "not_applicable")
 """Most severe first."""
+
+Access = Literal["black-box", "grey-box", "white-box", "outside-the-box"]
+ACCESS: tuple[Access, ...] = ("black-box", "grey-box", "white-box", "outside-the-box")
+"""What whoever found it had access to: answers to queries; also scores and embeddings; also weights and gradients; or what lies outside
+the model: data, method, documents, people (Casper et al. 2024)."""
 
 SCHEMA_VERSION = 1
 
@@ -46,6 +51,8 @@ class Finding:
     """Where the method comes from."""
     details: dict[str, Any] = field(default_factory=dict)
     """Tables and arrays behind the sentence, for charts: JSON-ready values only."""
+    access: Access | None = None
+    """What access the finding rests on; null where nobody said, which supports no claim that needs any."""
 
     @staticmethod
     def of(
@@ -113,6 +120,10 @@ class Findings(Sequence[Finding]):
     @property
     def blocking(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.items if f.verdict == "blocking")
+
+    def with_access(self, access: Access) -> Findings:
+        """The same findings, those that do not say what access they rest on stamped with `access`."""
+        return Findings(tuple(f if f.access else replace(f, access=access) for f in self.items))
 
     def to_json(self) -> str:
         return json.dumps([f.to_dict() for f in self.items], ensure_ascii=False, indent=1)

@@ -51,7 +51,7 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
     findings = Findings(
         (
             check_convergence(fit),
-            *leakage,
+            *Findings(tuple(leakage)).with_access("outside-the-box"),
             check_placed(fit, held_out, predictions),
             *check_numbers(fit, held_out),
             *check_accuracy(fit, predictions, decided),
@@ -63,7 +63,7 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             *check_effects(fit),
             check_doubts(fit, held_out, seed=seed),
         )
-    )
+    ).with_access("white-box")
     return _renamed(findings) if leakage[0].verdict == "blocking" and (leakage[0].estimate or 0) >= _MOSTLY else findings
 
 

@@ -174,7 +174,7 @@ def check_parity(
     if len(conversations) < 2:
         raise InvalidSetting("conversations", len(conversations), "Give at least two: differences are measured by their spread.")
     if described.missing_head is not None:
-        return Findings((*findings, _random_head(checkpoint, described, conversations[:8]), *of_data))
+        return Findings((*findings, _random_head(checkpoint, described, conversations[:8]), *of_data)).with_access("white-box")
     ways = _ways(checkpoint, url)
     say("Seamark", 0.1)
     rows = reference.encode(conversations)
@@ -193,7 +193,7 @@ def check_parity(
     elif judgments is not None:
         why = "No judgment prefers one response to another."
         of_data.append(Finding.not_applicable("swap", "Swapping the labels cannot be tried.", why))
-    return Findings((*findings, *of_data))
+    return Findings((*findings, *of_data)).with_access("white-box")
 
 
 def _ways(checkpoint: str, url: str | None) -> list[_Way]:

@@ -20,11 +20,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seamark.checks.findings import SCHEMA_VERSION, VERDICTS, Finding, Findings
+from seamark.governance.disclosure import disclosure_rows, question_rows
 from seamark.rendering.charts import draw_sections, tables_behind
 from seamark.rendering.words import (
     DOUBTS,
@@ -88,6 +89,10 @@ class Report:
     skipped: tuple[str, ...] = ()
     """What was left out, each with its reason."""
     notes: tuple[str, ...] = ()
+    disclosures: dict[str, str] = field(default_factory=dict)
+    """What is disclosed of data labour, feedback and use, by indicator (`seamark.governance.disclosure.INDICATORS`)."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """Answers to the question bank, by name (`seamark.governance.registers.QUESTIONS`)."""
 
 
 def write_report(report: Report, path: str | Path) -> None:
@@ -183,6 +188,8 @@ def write_card(report: Report, path: str | Path) -> None:
             limits=[f for f in report.findings.by_severity() if f.verdict in ("blocking", "warning")],
             unknown=[f for f in report.findings if f.verdict == "not_applicable"],
             board=_board(report.findings),
+            disclosures=disclosure_rows(report.disclosures),
+            questions=question_rows(report.answers),
             fit=_fit_facts(report.fit),
             fit_reason=_fit_reason(report.fit),
             fence="`" * (3 + max((len(run) for run in re.findall(r"`{3,}", report.charter_toml + report.command)), default=0)),

@@ -1,0 +1,296 @@
+"""By whose authority: sign-offs by named people, and weights that are the ballots of an electorate.
+
+Conventions
+-----------
+Everything is read from the entries of a log, in their order, so that the log alone says who decided.
+
+    sign-off     {"subject": HASH}                      the actor puts their name to a charter or release with this hash
+    withdrawal   {"subject": HASH, "reason": TEXT}      the actor takes it back
+    electorate   {"poll": P, "options": [A, B], "voters": {VOTER: GROUP, ...}}      opens the poll; groups may be null
+    ballot       {"poll": P, "voter": V, "choice": A}   null abstains; the last ballot of a voter counts
+    mandate      {"poll": P, "voter": V, "delegate": D} V lets D vote in V's place; null takes it back
+
+One person, one ballot: it counts once, for one option, and a ballot of one's own comes before a mandate. Voters should be pseudonyms:
+the log keeps them for good. There is no secrecy of the ballot here, and no proof that an actor is who the name says.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from seamark.checks.findings import Finding, Findings
+from seamark.checks.intervals import wilson
+from seamark.errors import InvalidSetting
+from seamark.governance.log import Entry
+
+# ---------------------------------------------------------------------------------------------- sign-offs
+
+
+@dataclass(frozen=True)
+class SignOff:
+    """Who put their name to a hash."""
+
+    subject: str
+    proposed_by: str | None
+    """Who put the charter or release into the log; None where the log does not have it."""
+    signed_by: tuple[str, ...]
+    """Distinct people other than the proposer whose signature stands, in the order of signing."""
+    left_out: tuple[str, ...]
+    """Why other signatures do not count, a sentence each."""
+
+
+def sign_off(entries: Iterable[Entry], subject: str, *, named: Sequence[str] | None = None) -> SignOff:
+    """Whose signatures stand under a charter or release.
+
+    A signature counts once per person, from the moment the subject is in the log, unless the person proposed it, withdrew later, or is
+    not among `named`. Two spellings that differ in case, blanks or Unicode form are one person.
+
+    Parameters
+    ----------
+    subject : hash of a charter (`Charter.hash`) or release.
+    named : who may sign; anybody where not given.
+    """
+    allowed = None if named is None else {_person(name) for name in named}
+    proposed_by: str | None = None
+    signed: dict[str, str] = {}
+    left_out: list[str] = []
+    for entry in entries:
+        person = _person(entry.actor)
+        if entry.kind in ("charter", "release") and entry.body["hash"] == subject and proposed_by is None:
+            proposed_by = entry.actor
+        if entry.kind not in ("sign-off", "withdrawal") or entry.body["subject"] != subject:
+            continue
+        if entry.kind == "withdrawal":
+            if person in signed:
+                left_out.append(f"{signed.pop(person)} withdrew (entry {entry.seq}): {entry.body['reason']}")
+        elif proposed_by is None:
+            left_out.append(f"{entry.actor} signed (entry {entry.seq}) what was not in the log yet")
+        elif person == _person(proposed_by):
+            left_out.append(f"{entry.actor} proposed it, and does not second it (entry {entry.seq})")
+        elif allowed is not None and person not in allowed:
+            left_out.append(f"{entry.actor} (entry {entry.seq}) is not among those named to sign")
+        elif person in signed:
+            left_out.append(f"{entry.actor} signed twice (entry {entry.seq}), which counts once")
+        else:
+            signed[person] = entry.actor
+    return SignOff(subject, proposed_by, tuple(signed.values()), tuple(left_out))
+
+
+def check_sign_off(entries: Iterable[Entry], subject: str, *, n: int = 2, named: Sequence[str] | None = None) -> Finding:
+    """Whether `n` people other than the proposer signed the same hash.
+
+    Raises
+    ------
+    InvalidSetting
+        If fewer people are named than have to sign.
+    """
+    if n < 1 or (named is not None and len({_person(name) for name in named}) < n):
+        raise InvalidSetting("n", n, "Ask for at least one signature, and name at least as many different people as have to sign.")
+    found = sign_off(entries, subject, named=named)
+    have = len(found.signed_by)
+    who = ", ".join(found.signed_by) or "nobody"
+    missing = "it is not in the log" if found.proposed_by is None else f"{n - have} more must sign"
+    return Finding(
+        code="sign-off",
+        title=f"{have} of {n} required people signed {subject[:12]} beside whoever proposed it: {who}" + (f"; {missing}." if have < n else "."),
+        estimate=float(have), n=n, unit="count", verdict="ok" if have >= n else "blocking",
+        reason="A count of facts in the log: no interval. Signatures are names in a hash chain; nothing proves who typed them."
+        + "".join(f" Not counted: {why}." for why in found.left_out),
+        remedy=None if have >= n else "Have another named person read it and sign: seamark audit append LOG sign-off.",
+        details={"subject": subject, "proposed_by": found.proposed_by, "signed_by": list(found.signed_by), "left_out": list(found.left_out)},
+        access="outside-the-box",
+    )  # fmt: skip
+
+
+def _person(name: str) -> str:
+    """A name as far as it tells people apart."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+# ---------------------------------------------------------------------------------------------- ballots
+
+
+@dataclass(frozen=True)
+class Count:
+    """What the ballots of one poll add up to."""
+
+    poll: str
+    options: tuple[str, ...]
+    votes: dict[str, int]
+    """Ballots per option, in the order of the options, those cast by a delegate included."""
+    by_group: dict[str, dict[str, int]]
+    """The same per group of voters; the empty text is the group of those without one."""
+    n_voters: int
+    """Size of the electorate."""
+    n_own: int
+    """Voters whose own ballot names an option."""
+    n_carried: int
+    """Voters whose ballot was cast by a delegate."""
+    n_abstained: int
+    """Voters who cast a ballot for nothing, or whose delegate did."""
+    n_silent: int
+    """Voters from whom there is nothing, nor from whoever votes for them."""
+    carried: dict[str, int] = field(default_factory=dict)
+    """How many others each delegate voted for."""
+    left_out: tuple[str, ...] = ()
+    """Ballots and mandates that do not count, and why, a sentence each."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.votes.values())
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of a charter's electorate: the ballots themselves, so that they can be recounted."""
+        return {option: float(n) for option, n in self.votes.items() if n}
+
+
+def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
+    """Count a poll from the log.
+
+    Raises
+    ------
+    InvalidSetting
+        If the log does not open the poll, or opens it twice with different voters or options.
+    """
+    groups: dict[str, str] | None = None
+    options: tuple[str, ...] = ()
+    ballots: dict[str, str | None] = {}
+    mandates: dict[str, str] = {}
+    left_out: list[str] = []
+    for entry in entries:
+        if entry.body.get("poll") != poll or entry.kind not in ("electorate", "ballot", "mandate"):
+            continue
+        if entry.kind == "electorate":
+            opened = ({str(v): str(g or "") for v, g in entry.body["voters"].items()}, tuple(map(str, entry.body["options"])))
+            if groups is not None and opened != (groups, options):
+                raise InvalidSetting("poll", poll, f"Entry {entry.seq} opens it again with other voters or options; use another name.")
+            groups, options = opened
+            continue
+        voter = str(entry.body["voter"])
+        if groups is None or voter not in groups:
+            why = "the poll was not open yet" if groups is None else "is not in the electorate"
+            left_out.append(f"entry {entry.seq}: {voter} {why}" if groups is not None else f"entry {entry.seq}: {why}")
+        elif entry.kind == "mandate":
+            delegate = entry.body["delegate"]
+            if delegate is None:
+                mandates.pop(voter, None)
+            elif str(delegate) not in groups:
+                left_out.append(f"entry {entry.seq}: the delegate {delegate} is not in the electorate")
+            else:
+                mandates[voter] = str(delegate)
+        elif entry.body["choice"] is not None and entry.body["choice"] not in options:
+            left_out.append(f"entry {entry.seq}: {entry.body['choice']} is not an option")
+        else:
+            if voter in ballots:
+                left_out.append(f"an earlier ballot of {voter}, replaced by entry {entry.seq}")
+            ballots[voter] = entry.body["choice"]
+    if groups is None:
+        raise InvalidSetting("poll", poll, "The log has no electorate for it: append one, with its voters and options, before the ballots.")
+    return _count(poll, options, groups, ballots, mandates, left_out)
+
+
+def _count(
+    poll: str,
+    options: tuple[str, ...],
+    groups: dict[str, str],
+    ballots: dict[str, str | None],
+    mandates: dict[str, str],
+    left_out: list[str],
+) -> Count:
+    votes = dict.fromkeys(options, 0)
+    by_group = {group: dict.fromkeys(options, 0) for group in sorted(set(groups.values()))}
+    carried: dict[str, int] = {}
+    n_own = n_carried = n_abstained = n_silent = 0
+    for voter, group in groups.items():
+        holder, seen = voter, {voter}
+        while holder not in ballots and holder in mandates and mandates[holder] not in seen:
+            holder = mandates[holder]
+            seen.add(holder)
+        if holder not in ballots:
+            n_silent += 1
+            if mandates.get(holder) in seen:
+                left_out.append(f"the mandate of {voter}: it leads in a circle in which nobody votes")
+            continue
+        choice = ballots[holder]
+        if choice is None:
+            n_abstained += 1
+            continue
+        votes[choice] += 1
+        by_group[group][choice] += 1
+        if holder == voter:
+            n_own += 1
+        else:
+            n_carried += 1
+            carried[holder] = carried.get(holder, 0) + 1
+    return Count(poll, options, votes, by_group, len(groups), n_own, n_carried, n_abstained, n_silent, carried, tuple(left_out))
+
+
+def check_ballots(count: Count, weights: Mapping[str, float]) -> Findings:
+    """Whether the weights of a charter's electorate are the ballots, and how many took part.
+
+    Returns `ballots/weights`, blocking unless every weight is exactly the number of ballots for it; `ballots/turnout` with Wilson's
+    interval, of the share of people like these who would take part; `ballots/mandates` where somebody votes for others.
+    """
+    return Findings((_check_weights(count, weights), _check_turnout(count), *_check_mandates(count)))
+
+
+def _check_weights(count: Count, weights: Mapping[str, float]) -> Finding:
+    # exactly: a float that is nearly the number of ballots is not it
+    differ = {
+        name: [float(weights.get(name, 0.0)), count.votes.get(name, 0)]
+        for name in sorted({*weights, *count.votes})
+        if not np.isfinite(weights.get(name, 0.0)) or Fraction(weights.get(name, 0.0)) != count.votes.get(name, 0)
+    }
+    named = "; ".join(f"{name} weighs {weight:g} and has {votes} ballots" for name, (weight, votes) in list(differ.items())[:3])
+    return Finding(
+        code="ballots/weights",
+        title=f"The weights are the {count.total:,} ballots cast in {count.poll}."
+        if not differ
+        else f"The weights are not the ballots cast in {count.poll}: {named}{' ...' if len(differ) > 3 else ''}.",
+        estimate=float(len(differ)), n=len({*weights, *count.votes}), unit="count", verdict="blocking" if differ else "ok",
+        reason="Options whose weight differs from the number of their ballots, exactly; a count of facts: no interval.",
+        remedy="Write the ballots into electorate.weights of the charter, or say in it that the weights are not those of this poll." if differ else None,
+        source="Diallo et al. 2024 (voter feedback)",
+        details={"differ": differ, "votes": count.votes, "by_group": count.by_group, "left_out": list(count.left_out)},
+        access="outside-the-box",
+    )  # fmt: skip
+
+
+def _check_turnout(count: Count) -> Finding:
+    took_part = count.n_voters - count.n_silent
+    low, high = wilson(took_part, count.n_voters)
+    return Finding(
+        code="ballots/turnout",
+        title=f"{took_part:,} of {count.n_voters:,} voters took part in {count.poll}: {count.n_own:,} chose themselves, {count.n_carried:,} through a delegate, {count.n_abstained:,} abstained.",
+        estimate=took_part / count.n_voters if count.n_voters else None,
+        low=low if count.n_voters else None,
+        high=high if count.n_voters else None,
+        n=count.n_voters, unit="share", verdict="notice" if 2 * took_part < count.n_voters or count.left_out else "ok",
+        reason="n is voters; Wilson's interval, for people like these."
+        + (f" {len(count.left_out)} ballots or mandates do not count: {'; '.join(count.left_out[:3])}." if count.left_out else ""),
+        remedy="Say in the charter how few decided." if 2 * took_part < count.n_voters else None,
+        details={"n_silent": count.n_silent, "left_out": list(count.left_out)}, access="outside-the-box",
+    )  # fmt: skip
+
+
+def _check_mandates(count: Count) -> list[Finding]:
+    if not count.carried:
+        return []
+    most = max(count.carried, key=lambda name: (count.carried[name], name))
+    share = (count.carried[most] + 1) / count.total
+    return [
+        Finding(
+            code="ballots/mandates",
+            title=f"{len(count.carried)} delegates vote for {count.n_carried:,} others in {count.poll}; the largest casts {count.carried[most] + 1:,} of {count.total:,} ballots.",
+            estimate=share, n=count.total, unit="share", verdict="warning" if 2 * share > 1 else "ok",
+            reason="Share of the ballots cast by one person, their own included; a count of facts: no interval.",
+            remedy="One person decides alone: cap how many mandates one may hold, and say so in the charter." if 2 * share > 1 else None,
+            details={"carried": count.carried}, access="outside-the-box",
+        )
+    ]  # fmt: skip

@@ -1,0 +1,122 @@
+"""What was looked at bounds what may be claimed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seamark as sm
+from seamark.checks.findings import ACCESS, Access, Finding, Findings
+from seamark.errors import InvalidSetting
+from seamark.governance.access import ALLOWS, check_claims, grants
+from seamark.governance.registers import Claim, InvalidRegister, Register
+
+FINDINGS = Findings(
+    (
+        Finding(code="agreement", title="Raters agree.", estimate=0.6, access="outside-the-box"),
+        Finding(code="accuracy", title="It predicts 70%.", estimate=0.7, access="black-box"),
+        Finding(code="convergence", title="It converged.", estimate=1.0, access="white-box"),
+        Finding(code="old", title="From before.", estimate=1.0),
+        Finding(code="direction", title="Labels are reversed.", verdict="blocking", access="white-box"),
+        Finding.not_applicable("calibration", "Calibration.", "Too little data."),
+    )
+)
+
+
+def test_N33_the_ladder_and_what_stands_beside_it() -> None:
+    order: list[Access] = ["black-box", "grey-box", "white-box"]
+    for had, needed in itertools.product(order, order):
+        assert grants(had, needed) == (order.index(had) >= order.index(needed))
+    for step in order:
+        assert not grants(step, "outside-the-box")
+        assert not grants("outside-the-box", step)
+    assert grants("outside-the-box", "outside-the-box")
+    assert not any(grants(None, needed) for needed in ACCESS)
+    assert set(ALLOWS) == set(ACCESS)
+
+
+@pytest.mark.parametrize(
+    ("needs", "evidence", "verdict", "said"),
+    [
+        ("black-box", ("accuracy",), "ok", "has evidence with black-box access."),
+        ("white-box", ("accuracy",), "blocking", "accuracy had black-box access"),
+        ("grey-box", ("accuracy", "convergence"), "ok", "has evidence"),
+        ("black-box", ("agreement",), "blocking", "agreement had outside-the-box access"),
+        ("outside-the-box", ("agreement",), "ok", "has evidence"),
+        ("outside-the-box", ("convergence",), "blocking", "convergence had white-box access"),
+        ("black-box", ("old",), "blocking", "old had no stated access"),
+        ("black-box", ("calibration",), "blocking", "calibration could not be computed"),
+        ("black-box", ("direction",), "blocking", "direction is blocking itself"),
+        ("black-box", ("absent",), "blocking", "absent was not computed"),
+        ("black-box", (), "blocking", "no finding is named for it"),
+    ],
+)
+def test_N33_a_claim_that_needs_more_access_than_its_evidence_had_is_a_finding(
+    needs: Access, evidence: tuple[str, ...], verdict: str, said: str
+) -> None:
+    (found,) = check_claims([Claim(name="works", text="It works.", needs=needs, evidence=evidence)], FINDINGS)
+    assert (found.code, found.verdict) == ("claim/works", verdict)
+    assert said in found.title
+    assert [row["code"] for row in found.details["evidence"]] == list(evidence)
+
+
+def test_N33_claim_evidence_and_gap_stand_side_by_side() -> None:
+    (found,) = check_claims([Claim(name="a", text="A", needs="white-box", evidence=("accuracy", "convergence"))], FINDINGS)
+    assert found.details["evidence"] == [
+        {"code": "accuracy", "shows": "It predicts 70%.", "access": "black-box", "gap": "had black-box access"},
+        {"code": "convergence", "shows": "It converged.", "access": "white-box", "gap": ""},
+    ]
+
+
+def test_claims_stand_in_the_register(tmp_path: Path) -> None:
+    path = tmp_path / "register.toml"
+    path.write_text('[[claims]]\nname = "a"\ntext = "A"\nneeds = "white-box"\nevidence = ["accuracy"]', encoding="utf-8")
+    assert check_claims(Register.from_toml(path).claims, FINDINGS)[0].verdict == "blocking"
+    path.write_text('[[claims]]\nname = "a"\ntext = "A"\nneeds = "white"', encoding="utf-8")
+    with pytest.raises(InvalidRegister, match=r"claims\.0\.needs is 'white'"):
+        Register.from_toml(path)
+    with pytest.raises(InvalidSetting, match="needs is 'white'"):
+        check_claims([Claim.model_construct(name="a", text="A", needs="white")], FINDINGS)
+
+
+# ---------------------------------------------------------------------------------------------- on every finding
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Findings]:
+    feedback = sm.simulate(n_prompts=20, n_raters=12, n_judgments=500, text=False, n_responses=4, seed=1).feedback
+    train, held = feedback.split(by="judgment", seed=0)
+    return {"data": sm.diagnose(train), "model": sm.evaluate(sm.fit(train), held)}
+
+
+def test_N33_every_finding_says_what_access_it_rests_on(found: dict[str, Findings]) -> None:
+    assert {f.access for f in found["data"]} == {"outside-the-box"}
+    assert {f.access for f in found["model"]} == {"white-box", "outside-the-box"}
+    ceiling = found["model"].get("leakage")
+    assert ceiling is not None
+    assert ceiling.access == "outside-the-box"
+    assert {f.access for f in found["data"] + found["model"]} == {"outside-the-box", "white-box"}
+
+
+def test_findings_of_before_load_and_keep_to_the_schema(found: dict[str, Findings], require: Any) -> None:
+    jsonschema = require("jsonschema", "Install the extra dev.")
+    schema = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
+    old = {k: v for k, v in found["data"][0].to_dict().items() if k != "access"}
+    assert Finding(**old).access is None
+    document: dict[str, Any] = {
+        "version": 1,
+        "data": dict.fromkeys(("n_judgments", "n_responses", "n_prompts", "n_raters"), 1) | {"fingerprint": None},
+    }
+    jsonschema.validate(document | {"findings": [old, found["data"][0].to_dict(), Finding(**old).to_dict()]}, schema)
+    wrong = old | {"access": "white"}
+    assert not jsonschema.Draft202012Validator(schema).is_valid(document | {"findings": [wrong]})
+
+
+def test_stamping_leaves_what_is_stated() -> None:
+    assert [f.access for f in FINDINGS.with_access("grey-box")] == [
+        "outside-the-box", "black-box", "white-box", "grey-box", "white-box", "grey-box",
+    ]  # fmt: skip
