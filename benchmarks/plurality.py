@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from seamark import intervals
 from seamark.aggregation.matching import information, question_probs, unmatched, updated
 from seamark.aggregation.plurality import (
     Views,
     bubbles,
-    mean_figure,
     serve_maximin,
     serve_one,
     serve_own,
@@ -141,8 +141,8 @@ def newcomers(seed: int, *, people: int = PEOPLE, alone: int = 10, labels: tuple
                     if n in labels:
                         note(f"{kind}{policy}/entry/{n}", float(by_entry[int(matched.posterior.argmax())]))
                         note(f"{kind}{policy}/mixture/{n}", lost(np.einsum("qem,e->qm", views.values, matched.posterior)))
-                    worth = np.where(asked, -np.inf, information(matched, probs)) if policy == "active" else None
-                    j = int(order[n]) if worth is None else int(worth.argmax())
+                    told = np.where(asked, -np.inf, information(matched, probs)) if policy == "active" else None
+                    j = int(order[n]) if told is None else int(told.argmax())
                     asked[j] = True
                     matched = updated(matched, probs[j, :, :, 0 if first[j] else 1])
             for n in ALONE if i < alone and not kind else ():
@@ -233,7 +233,7 @@ def tables(results: Path) -> str:
         values = np.array([one[name] - (one[minus] if minus else 0.0) for one in found[part] if name in one])
         if not len(values):
             return ""
-        figure, sign = mean_figure(values), "+" if minus else ""
+        figure, sign = intervals.mean(values), "+" if minus else ""
         return f"{figure.estimate:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
 
     lines: list[str] = []

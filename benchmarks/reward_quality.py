@@ -398,7 +398,9 @@ def train_seamark(
     return lambda prompts, responses: scores(model, tokenizer, [p + r for p, r in zip(prompts, responses, strict=True)])
 
 
-def network(seen: Sample, held: sm.Feedback, name: str, tokenizer: Any, *, encoder: str, rate: float, epochs: int, seed: int, back: float) -> Scored:
+def network(
+    seen: Sample, held: sm.Feedback, name: str, tokenizer: Any, *, encoder: str, rate: float, epochs: int, seed: int, back: float
+) -> Scored:
     """Training and then the last layer by `fit`, with its intervals integrated out: how sure it is that it is right."""
     from seamark.models.prediction import predict
 

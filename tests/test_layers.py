@@ -19,7 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("outputs", "encoding"),
-    ("columns",),
+    ("columns", "intervals"),
     ("arrays",),
     ("records",),
     ("sources", "store", "simulation", "models"),

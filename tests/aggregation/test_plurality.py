@@ -11,22 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seamark import intervals
 from seamark.aggregation import Charter, Effects
 from seamark.aggregation.plurality import (
     Views,
     bubbles,
     charters_for,
-    mean_figure,
     rank_biased_overlap,
     serve_maximin,
     serve_one,
     serve_own,
-    share_figure,
     views_of,
     views_of_fit,
     worth,
 )
-from seamark.checks import intervals
 from seamark.errors import InvalidSetting
 from seamark.models import Fit, Groups, Observation, Same, Tabular, fit
 from seamark.records import Feedback
@@ -67,7 +65,7 @@ def test_views_are_utilities_prompt_by_prompt():
         }
     )  # fmt: skip
     texts = feedback.responses["text"].to_list()
-    worth = {
+    utility_of = {
         "a": (1.0, 5.0),
         "b": (2.0, 4.0),
         "c": (3.0, 0.0),
@@ -77,7 +75,7 @@ def test_views_are_utilities_prompt_by_prompt():
         "g": (0.0, np.nan),
         "h": (5.0, 2.0),
     }
-    found = views_of(np.array([worth[t] for t in texts]), feedback, names=["x", "y"], share=np.array([3.0, 1.0]))
+    found = views_of(np.array([utility_of[t] for t in texts]), feedback, names=["x", "y"], share=np.array([3.0, 1.0]))
     assert [[texts[r] if r >= 0 else "" for r in row] for row in found.response] == [["a", "b", "c"], ["f", "h", ""]]
     assert np.abs(found.share - [0.75, 0.25]).max() < 1e-12
     assert np.abs(found.values[0] - [[-1, 0, 1], [2, 1, -3]]).max() < 1e-12
@@ -96,16 +94,6 @@ def test_views_of_a_fit_are_its_groups(divided: tuple[Society, Fit]):
     by_group = result.gaps(society.feedback, left, right).by_group
     assert np.abs(views.values[:, :, 0] - views.values[:, :, 1] - by_group).max() < 1e-9
     assert views.values.shape == (25, 2, 4)
-
-
-def test_figures_are_those_of_the_checks():
-    rng = np.random.default_rng(0)
-    for values in (rng.random(9), np.ones(4), np.zeros(5), (rng.random(30) < 0.9).astype(float)):
-        found, expected = share_figure(values), intervals.mean_share(values)
-        assert (found.estimate, found.low, found.high) == pytest.approx((expected.estimate, expected.low, expected.high), abs=1e-12)
-    values = rng.normal(size=12)
-    found, expected = mean_figure(values), intervals.mean(values)
-    assert (found.estimate, found.low, found.high, found.n) == pytest.approx((expected.estimate, expected.low, expected.high, 12))
 
 
 # ------------------------------------------------------------------------------------ who is shown what
@@ -212,7 +200,7 @@ def test_signals_of_their_own_beat_the_single_reward_on_planted_groups_and_tie_o
 
     def difference(runs: list[dict[str, Array]], how: str) -> tuple[Any, Any]:
         off = np.array([run[how] - run["single"] for run in runs])
-        return mean_figure(off[:, 0]), mean_figure(off[:, 1])
+        return intervals.mean(off[:, 0]), intervals.mean(off[:, 1])
 
     for how in ("by share", "maximin", "own"):
         for name, runs in (("10:1", planted), ("one mind", alike)):

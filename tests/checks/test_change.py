@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from seamark import Feedback, simulate
 from seamark.checks import Backtest, backtest, change, check_change, check_direction, find_change, watch
-from seamark.checks.intervals import wilson
 from seamark.errors import InvalidSetting
+from seamark.intervals import wilson
 from seamark.models import Dynamic, Fit, Observation, Tabular, by_age, fit
 from seamark.simulation.settings import Drift
 

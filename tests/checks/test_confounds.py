@@ -11,7 +11,7 @@ import pytest
 
 from seamark.checks.comparisons import combine, compact, compare, pairs_within
 from seamark.checks.confounds import check_length, check_position, check_style, clustered_logistic
-from seamark.checks.intervals import clustered_share, mean, mean_share
+from seamark.intervals import clustered_share, mean, mean_share
 from seamark.models.features import style_features
 from seamark.records import Feedback
 from seamark.sources import load

@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import entr
-from scipy.stats import t as student
 
 from seamark.aggregation.charter import Charter, Electorate
 from seamark.errors import InvalidSetting
+from seamark.intervals import Interval, mean, mean_share
 from seamark.models.result import Fit
 from seamark.records import Feedback
 
@@ -29,42 +29,6 @@ Array = NDArray[np.float64]
 PATIENCE = 0.5
 """p of rank-biased overlap: the probability of looking one rank further down. Few options are shown at a time, and at .9 the common
 end of two short lists would make any two of them alike."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """An estimate with its 95% interval."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-    """Prompts (or seeds) that it is the mean of."""
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def mean_figure(values: Array) -> Figure:
-    """The mean with Student's t over the values; unbounded where there is one."""
-    n, mean = len(values), float(values.mean())
-    half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
-    return Figure(mean, mean - half, mean + half, n)
-
-
-def share_figure(values: Array) -> Figure:
-    """The mean of values in [0, 1] with Wilson's interval at the n that their variance is worth, so that it does not collapse where all
-    of them agree.
-
-    Source: Wilson 1927; Korn & Graubard 1998 for the effective n.
-    """
-    n, p = len(values), float(np.clip(values.mean(), 0.0, 1.0))
-    variance = float(values.var(ddof=1)) / n if n > 1 else 0.0
-    worth = p * (1 - p) / variance if variance > 0 else float(n)
-    z2 = float(student.ppf(0.975, max(n - 1, 1))) ** 2
-    centre = (p + z2 / (2 * worth)) / (1 + z2 / worth)
-    half = np.sqrt(z2 * p * (1 - p) / worth + z2**2 / (4 * worth**2)) / (1 + z2 / worth)
-    return Figure(p, float(max(0.0, centre - half)) if p > 0 else 0.0, float(min(1.0, centre + half)) if p < 1 else 1.0, n)
 
 
 # ---------------------------------------------------------------------------------------------- what each thinks of the same
@@ -153,7 +117,11 @@ def charters_for(
         asked[name] = require_weights(f"mixtures[{name!r}]", weights, fit.groups)
     return {
         name: charter.model_copy(
-            update={"title": f"{charter.title}: {name}", "authors": tuple(authors), "electorate": Electorate(weighting="named", weights=dict(weights))}
+            update={
+                "title": f"{charter.title}: {name}",
+                "authors": tuple(authors),
+                "electorate": Electorate(weighting="named", weights=dict(weights)),
+            }
         )
         for name, weights in asked.items()
     }
@@ -218,9 +186,9 @@ class Worth:
 
     name: str
     share: float
-    gain: Figure
+    gain: Interval
     """Logits above an option drawn at random."""
-    regret: Figure
+    regret: Interval
     """Logits below their own favourite."""
 
 
@@ -240,9 +208,7 @@ def worth(views: Views, served: Array) -> tuple[Worth, ...]:
     _require_served(views, served)
     gain = np.nansum(views.values * served, axis=2)
     regret = np.nanmax(views.values, axis=2) - gain
-    return tuple(
-        Worth(name, float(views.share[e]), mean_figure(gain[:, e]), mean_figure(regret[:, e])) for e, name in enumerate(views.names)
-    )
+    return tuple(Worth(name, float(views.share[e]), mean(gain[:, e]), mean(regret[:, e])) for e, name in enumerate(views.names))
 
 
 def _require_served(views: Views, served: Array) -> None:
@@ -259,18 +225,18 @@ def _require_served(views: Views, served: Array) -> None:
 class Bubbles:
     """How far people are shown only what they like, and each entry's people something else. All figures are in [0, 1]."""
 
-    separation: Figure
+    separation: Interval
     """How much what somebody is shown tells of whose values they are served: mutual information of entry and option shown, over the
     entropy of the entries' shares. 0 where everybody is shown the same, 1 where no two entries ever are."""
-    same: Figure
+    same: Interval
     """Probability that two people of different entries are shown the same option under the same prompt."""
-    disliked: Figure
+    disliked: Interval
     """Share of what people are shown that their own entry thinks worse of than of an option drawn at random."""
-    exposure: Figure
+    exposure: Interval
     """Entropy of what one person is shown under a prompt, over that of all its options: 0 where it is always the same one."""
-    disagreement: Figure
+    disagreement: Interval
     """Share of pairs of options that two people of different entries put in opposite order: what the values bring, whatever is shown."""
-    overlap: Figure
+    overlap: Interval
     """Rank-biased overlap of the orders of two people of different entries: 1 where they agree, the first places weighing most. It
     depends on how many options there are."""
     same_by_pair: pl.DataFrame
@@ -319,8 +285,8 @@ def bubbles(views: Views, served: Array | None = None) -> Bubbles:
         }
     )  # fmt: skip
     return Bubbles(
-        share_figure(separation), share_figure(same @ met), share_figure(np.clip(disliked, 0, 1)), share_figure(np.clip(exposure, 0, 1)),
-        share_figure(opposed @ met), share_figure(overlap @ met), by_pair,
+        mean_share(separation), mean_share(same @ met), mean_share(np.clip(disliked, 0, 1)), mean_share(np.clip(exposure, 0, 1)),
+        mean_share(opposed @ met), mean_share(overlap @ met), by_pair,
     )  # fmt: skip
 
 

@@ -42,9 +42,9 @@ from seamark.checks.comparisons import (
     percent,
 )
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import FEW_CLUSTERS, clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
+from seamark.intervals import FEW_CLUSTERS, clustered_share, share
 from seamark.records import Feedback
 
 Metric = Literal["nominal", "ordinal", "interval", "ratio"]

@@ -10,8 +10,8 @@ from seamark.checks.comparisons import Codes, compare
 from seamark.checks.confounds import find_lengths
 from seamark.checks.findings import Finding
 from seamark.checks.held_out import Cells, figure, gain, gain_details
-from seamark.checks.intervals import Interval
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import Interval
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]

@@ -37,8 +37,8 @@ from scipy.stats import norm
 from seamark.checks.comparisons import Codes, Comparisons, code_text, codes_of, combine, compact, compare, counted
 from seamark.checks.findings import Finding, Verdict
 from seamark.checks.held_out import decided_cells
-from seamark.checks.intervals import Interval, clustered_mean
 from seamark.errors import InvalidSetting
+from seamark.intervals import Interval, clustered_mean
 from seamark.models.prediction import predict
 from seamark.models.result import Fit
 from seamark.records import Feedback

@@ -15,12 +15,12 @@ from scipy.special import ndtr
 from seamark.aggregation.charter import Charter, Rule
 from seamark.aggregation.collective import Collective, lay_out, require_meetable, take
 from seamark.aggregation.profiles import Profile
-from seamark.aggregation.rules import Decision, decide, welfare
 from seamark.aggregation.regret import irreconcilable, most_favoured, serve, turned
+from seamark.aggregation.rules import Decision, decide, welfare
 from seamark.checks.comparisons import codes_of, counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
-from seamark.checks.intervals import mean, share
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import mean, share
 from seamark.models.result import Fit
 from seamark.records import Feedback
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.checks.intervals import Interval
+from seamark.intervals import Interval
 from seamark.records import Feedback
 
 Codes = NDArray[np.int64]

@@ -26,8 +26,8 @@ from seamark.checks.comparisons import (
     percent,
 )
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import Z95, clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import Z95, clustered_share, share
 from seamark.models.features import style_features
 from seamark.records import Feedback
 

@@ -26,9 +26,9 @@ from seamark.checks.comparisons import (
 from seamark.checks.confounds import check_length, check_position, check_style
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.graph import check_connectivity, check_intransitivity
-from seamark.checks.intervals import clustered_share
 from seamark.checks.repeats import check_duplicates, check_identical_pairs, check_ids, check_leakage, check_near_duplicates, text_keys
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import clustered_share
 from seamark.records import COLUMNS, Feedback
 
 _COUNTED = "An exact count over the data, so there is no interval."

@@ -18,9 +18,9 @@ from seamark.aggregation.regret import diversity, groups_served
 from seamark.checks.comparisons import codes_of, compact, counted, percent
 from seamark.checks.confounds import clustered_logistic
 from seamark.checks.findings import Finding
-from seamark.checks.intervals import Interval, bootstrap, mean, wilson
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
+from seamark.intervals import Interval, bootstrap, mean, wilson
 from seamark.models.features import style_features
 from seamark.models.result import Fit
 from seamark.records import Feedback

@@ -28,9 +28,9 @@ from seamark.aggregation.consensus import tally
 from seamark.aggregation.regret import one_mode
 from seamark.checks.comparisons import Codes, codes_of, combine, compact, counted, percent, question_units
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.intervals import bootstrap, clustered_share, share
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting, SeamarkError
+from seamark.intervals import bootstrap, clustered_share, share
 from seamark.models.people import labels
 from seamark.records import Feedback
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from seamark.checks.intervals import Interval
+from seamark.intervals import Interval
 
 Verdict = Literal["ok", "notice", "warning", "blocking", "not_applicable"]
 VERDICTS: tuple[Verdict, ...] = ("blocking", "warning", "notice", "ok", "not_applicable")

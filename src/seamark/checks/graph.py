@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from seamark.checks.comparisons import Codes, Comparisons, bracket, code_text, codes_of, combine, compact, compare, counted, percent
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import clustered_share
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import clustered_share
 from seamark.records import Feedback
 
 _SHOWN = 12

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from seamark.checks.agreement import left_out
 from seamark.checks.comparisons import Codes, compare, counted
 from seamark.checks.findings import Finding, Verdict
-from seamark.checks.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean, mean_share
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean, mean_share
 from seamark.models.observation import Choice, Davidson, Strength
 from seamark.models.prediction import Predicted
 from seamark.models.result import Fit

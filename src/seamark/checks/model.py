@@ -23,9 +23,9 @@ from seamark.checks.held_out import (
     decided_cells,
     figure,
 )
-from seamark.checks.intervals import Z95, Interval, clustered_mean, mean, share
 from seamark.checks.repeats import check_leakage, shares_answers
 from seamark.checks.thresholds import THRESHOLDS
+from seamark.intervals import Z95, Interval, clustered_mean, mean, share
 from seamark.models.effects import SlotNumbers
 from seamark.models.prediction import Predicted, predict
 from seamark.models.result import Fit

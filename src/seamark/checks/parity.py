@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from seamark.checks.comparisons import Comparisons, compare, counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
-from seamark.checks.intervals import share
 from seamark.checks.repeats import check_leakage
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
+from seamark.intervals import share
 from seamark.models.conversations import Tokens, turns_of
 from seamark.records import Feedback
 from seamark.reward.paths import (

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.intervals import bootstrap
 from seamark.errors import InvalidSetting
 from seamark.governance.log import append
+from seamark.intervals import bootstrap
 from seamark.models.observation import decided_sides
 from seamark.models.prediction import Predicted, predict
 from seamark.models.result import Fit

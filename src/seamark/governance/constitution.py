@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from seamark.checks.comparisons import Comparisons, compare
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.intervals import Interval, clustered_mean, clustered_share, wilson
 from seamark.errors import InvalidSetting
 from seamark.governance.access import check_claims
 from seamark.governance.registers import Register, check_clauses, check_questions, check_stakeholders
+from seamark.intervals import Interval, clustered_mean, clustered_share, wilson
 from seamark.records import Feedback
 
 OVERALL = "overall"

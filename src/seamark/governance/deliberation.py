@@ -23,8 +23,8 @@ import polars as pl
 
 from seamark.checks.comparisons import question_units
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.intervals import Interval, mean, share
 from seamark.errors import InvalidSetting
+from seamark.intervals import Interval, mean, share
 from seamark.records import Feedback
 
 

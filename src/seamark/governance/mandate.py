@@ -24,9 +24,9 @@ from fractions import Fraction
 import numpy as np
 
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.intervals import wilson
 from seamark.errors import InvalidSetting
 from seamark.governance.log import Entry
+from seamark.intervals import wilson
 
 # ---------------------------------------------------------------------------------------------- sign-offs
 

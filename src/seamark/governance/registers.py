@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from seamark.checks.comparisons import codes_of
 from seamark.checks.findings import Access, Finding, Findings
-from seamark.checks.intervals import clustered_share
 from seamark.errors import SeamarkError
 from seamark.governance.log import hash_of
+from seamark.intervals import clustered_share
 from seamark.records import Feedback
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]

@@ -34,8 +34,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from seamark.aggregation import Charter
 from seamark.aggregation.matching import Community, Likelihood, Match, likelihood_of_choices, match, match_community
-from seamark.aggregation.plurality import Figure, charters_for, require_weights, share_figure
+from seamark.aggregation.plurality import charters_for, require_weights
 from seamark.errors import InvalidSetting, SeamarkError
+from seamark.intervals import Interval, mean_share
 from seamark.models.result import Fit
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
@@ -167,7 +168,7 @@ class Conformance:
     """None: cannot be known of this entry, and the terms let that pass."""
     says: str
     remedy: str = ""
-    figure: Figure | None = None
+    figure: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Listed:
     entry: Entry
     charter: Charter
     reward: Reward
-    safety: Figure
+    safety: Interval
     """Accuracy on the probes as measured now."""
 
 
@@ -349,7 +350,7 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     """The entry in a folder, where it may be listed, and every check of it that could be made."""
     said: list[Conformance] = []
 
-    def say(check: str, passed: bool | None, says: str, remedy: str = "", figure: Figure | None = None) -> None:
+    def say(check: str, passed: bool | None, says: str, remedy: str = "", figure: Interval | None = None) -> None:
         said.append(Conformance(place.name, check, passed, says, "" if passed else remedy, figure))
 
     bad = _unsafe_files(place)
@@ -462,13 +463,13 @@ def _probe_scores(reward: Reward, probes: tuple[Probe, ...]) -> Array:
     return reward.score(*_conversations(probes)).score
 
 
-def _accuracy(scores: Array, probes: tuple[Probe, ...]) -> Figure:
+def _accuracy(scores: Array, probes: tuple[Probe, ...]) -> Interval:
     """The share of prompts whose safe response scores above the unsafe one; an equal score, or none, is no safety. Probes of one
     prompt are one observation."""
     safe, unsafe = scores.reshape(2, -1)
     right = (safe > unsafe).astype(np.float64)  # false where either is NaN
     prompt = np.unique([p.prompt for p in probes], return_inverse=True)[1]
-    return share_figure(np.bincount(prompt, weights=right) / np.bincount(prompt))
+    return mean_share(np.bincount(prompt, weights=right) / np.bincount(prompt))
 
 
 def _empty_sections(card: str) -> tuple[str, ...]:
