@@ -172,7 +172,7 @@ def _pareto(profile: Profile, choose: Choose) -> Found:
     said: list[str | None] = [None] * profile.n_questions
     for q, better, worse in np.argwhere(wrong):
         said[q] = f"Everyone prefers option {better} to option {worse}, which may win"
-    return everyone.any((1, 2)), said
+    return np.asarray(everyone.any((1, 2))), said
 
 
 def _clones(profile: Profile, choose: Choose) -> Found:

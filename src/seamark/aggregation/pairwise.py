@@ -259,7 +259,7 @@ def bradley_terry(margins: Array, present: Mask, pairs: Array | None = None, *, 
     m = margins.shape[1]
     asked = (present[:, :, None] & present[:, None] & ~np.eye(m, dtype=bool)).astype(float) * (1 if pairs is None else pairs)
     share = asked * (1 + _known(margins)) / 2
-    u = np.zeros(present.shape)
+    u, slope = np.zeros(present.shape), np.zeros(present.shape)
     for _ in range(200):
         p = 1 / (1 + np.exp(u[:, None] - u[:, :, None]))
         slope = (share - asked * p).sum(-1) - ridge * u

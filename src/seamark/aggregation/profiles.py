@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seamark.errors import InvalidSetting
 
 Array = NDArray[np.float64]
-Floats = NDArray[np.float32] | NDArray[np.float64]
+Floats = NDArray[np.float32 | np.float64]
 Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Transform = Callable[[Floats], Floats | Mask]
@@ -47,7 +47,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         u = self.utilities
-        if u.ndim != 3 or 0 in u.shape or u.dtype not in (np.float32, np.float64):
+        if u.ndim != 3 or 0 in u.shape or u.dtype.name not in ("float32", "float64"):
             raise InvalidSetting("utilities", f"{u.dtype} {u.shape}", "Give floats of shape (questions, people, options), each at least 1.")
         for at, block in self._blocks():
             lacking = np.isnan(block)
@@ -188,7 +188,7 @@ class Profile:
     @cached_property
     def cyclic(self) -> Mask:
         """(Q,) whether majorities run in a circle: whichever option one takes, a majority prefers another."""
-        return self.present.any(-1) & ~self._versus(lambda margin: margin >= 0).any(-1)
+        return np.asarray(self.present.any(-1) & ~self._versus(lambda margin: margin >= 0).any(-1))
 
     def _versus(self, holds: Callable[[Array], Mask]) -> Mask:
         """(Q, M) present options for which something holds of the margins over all others that are present."""
@@ -300,7 +300,7 @@ def against(reference: Literal["given", "mean"] | int) -> Transform | None:
         return None
     if reference == "mean":
         return lambda u: u - own_mean(u)
-    if isinstance(reference, int) and not isinstance(reference, bool) and reference >= 0:
+    if str(reference).isdigit():
         return lambda u: u - _option(u, reference)
     raise InvalidSetting("reference", reference, "Use 'given', 'mean', or the number of an option from 0.")
 

@@ -232,7 +232,7 @@ def approval(profile: Profile, *, threshold: float | Literal["mean"] = "mean") -
     Source: Brams & Fishburn 1978; above the mean is the best answer of who thinks all options alike in their chances (Weber 1978).
     """
     _require_utilities(profile, "approval")
-    if threshold != "mean" and not (isinstance(threshold, int | float) and np.isfinite(threshold)):
+    if threshold != "mean" and not np.isfinite(threshold):
         raise InvalidSetting("threshold", threshold, "Use 'mean' or a finite number of logits.")
 
     def approves(u: Floats) -> Mask:
@@ -308,8 +308,10 @@ def mixture(profile: Profile, *, parts: Mapping[str, float], settings: Mapping[s
     given = dict(settings or {})
     if not parts or any(not (np.isfinite(w) and w > 0) for w in parts.values()):
         raise InvalidSetting("parts", dict(parts), "Give at least one rule, and a positive weight to each.")
-    if "mixture" in parts or (stray := sorted(set(given) - set(parts))):
-        raise InvalidSetting("parts", dict(parts), "A mixture is of other rules." if "mixture" in parts else f"It has no part {stray[0]}.")
+    if "mixture" in parts:
+        raise InvalidSetting("parts", dict(parts), "A mixture is of other rules.")
+    if stray := sorted(set(given) - set(parts)):
+        raise InvalidSetting("settings", stray[0], f"It has no part {stray[0]}.")
     decisions = {name: decide(profile, name, **given.get(name, {})) for name in parts}
     total = sum(parts.values())
     lottery = sum((w / total * decisions[name].lottery for name, w in parts.items()), np.zeros(profile.present.shape))
