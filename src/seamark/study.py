@@ -22,6 +22,7 @@ import polars as pl
 from seamark.aggregation import Charter
 from seamark.checks.charter import check_charter
 from seamark.checks.data import diagnose
+from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
@@ -138,6 +139,8 @@ def run_study(
         parts = _Parts(feedback, other, f"held out: {held_out}")
     say("diagnosing", 0.15)
     findings = _diagnose(feedback, parts, seed)
+    if feedback.has("group"):
+        findings += check_dissent(feedback, seed=seed).with_access("outside-the-box")
     say("fitting", 0.3)
     model = choose_model(parts.train, utility=utility, people=people, observation=observation)
     fitted, reason = _fit(charter.weigh(parts.train), model, seed, say)

@@ -30,6 +30,8 @@ _DRAWN = {
     "calibration": ("bins",),
     "doubts": ("shares", "logits", "by_gap"),
     "leaderboard": ("board",),
+    "regret": ("groups",),
+    "outvoted": ("groups",),
 }
 """Keys of `Finding.details` that have a chart, and so a table twin there."""
 _RATERS = {
@@ -85,6 +87,13 @@ def draw_sections(findings: Findings) -> list[Section]:
         ("length", "Length and style", "Length and style", ("length", "style"), _draw_length(findings)),
         ("calibration", "Calibration", "Calibration", ("calibration",), _draw_calibration(findings)),
         ("doubts", "The three doubts", "Doubts", ("doubts",), _draw_doubts(findings)),
+        (
+            "whose",
+            "Whose values: what the charter's choices cost whom",
+            "Whose values",
+            ("regret", "unsettled", "outvoted"),
+            _draw_whose(findings),
+        ),
         ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy(findings)),
         ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board(findings)),
         ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking(findings)),
@@ -499,6 +508,39 @@ def _draw_asking(findings: Findings) -> list[Chart | None]:
         share=False,
     )
     return [shares, alphas]
+
+
+def _draw_whose(findings: Findings) -> list[Chart | None]:
+    """What each group loses, what each would get by other rules, and how much of each group's majorities is kept."""
+    loses = [
+        {"label": row["group"], "estimate": row["regret"], "low": row["low"], "high": row["high"], "n": None}
+        for row in _details(findings, "regret").get("groups", [])
+        if finite(row.get("regret"))
+    ]
+    rules = [
+        {"label": row["rule"], "estimate": row["worst_group"], "low": None, "high": None, "n": None}
+        for row in _details(findings, "compromise").get("rules", [])
+        if finite(row.get("worst_group"))
+    ]
+    kept = [
+        {"label": row["group"], "estimate": row["kept"], "low": row["low"], "high": row["high"], "n": row["n"]}
+        for row in _details(findings, "outvoted").get("groups", [])
+        if finite(row.get("kept"))
+    ]
+    return [
+        _draw_intervals(
+            loses, code="regret-groups", title="What each group loses by the charter's choices", axis="logits a prompt", reference=0.0, share=False,
+            text="Mean regret against the group's own favourites, with 95% intervals over prompts; 0 (dashed) is what it would have chosen itself.",
+        ),
+        _draw_intervals(
+            sorted(rules, key=lambda row: -row["estimate"]), code="rules-worst", title="What the worst-off group gets, rule by rule", axis="logits",
+            reference=0.0, share=False, text="Mean over prompts of the utility to the group that is worst off, from its mean over the responses (dashed).",
+        ),
+        _draw_intervals(
+            kept, code="outvoted-groups", title="How much of each group's majorities the majority of everyone keeps", axis="share", reference=1.0,
+            share=True, text="Questions on which the group has a strict majority, with 95% intervals.",
+        ),
+    ]  # fmt: skip
 
 
 def _estimates(found: Iterable[Finding], code: str) -> list[Row]:
