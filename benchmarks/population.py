@@ -31,7 +31,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.aggregation.population import Target, post_stratify, preferences, profiles, rake, unweighted
+from seamark.aggregation.population import Target, post_stratify, preferences, rake, rater_profiles, unweighted
 from seamark.models import Groups, Observation, Tabular, fit
 from seamark.records import Feedback
 
@@ -131,7 +131,7 @@ def plant(case: Case, seed: int) -> World:
 def estimates(world: World, methods: Collection[str]) -> dict[str, tuple[Array, Array, Array]]:
     """Per method (estimate, low, high), each (n_pairs,); those that follow from another come with it."""
     feedback, target = world.feedback, world.target
-    raters = profiles(feedback, target.columns)
+    raters = rater_profiles(feedback, target.columns)
     out: dict[str, tuple[Array, Array, Array]] = {}
     cells = post_stratify(raters, target, unseen=True)
     for name, weights in {"raw": unweighted(raters.height), "cells": cells, "raked": rake(raters, target, unseen=True)}.items():

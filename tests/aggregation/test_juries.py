@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from seamark.aggregation.juries import Jury, counterfactual_juries, jury_sizes, other_pools
-from seamark.aggregation.population import profiles
+from seamark.aggregation.population import rater_profiles
 from seamark.errors import InvalidSetting
 from seamark.models import Observation, Position, Tabular, fit
 from seamark.models.resampling import reweigh
@@ -26,7 +26,7 @@ def asked(seed: int, disagreement: float, n_prompts: int = 15) -> Feedback:
 
 
 def juries(feedback: Feedback, draws: int = 39) -> dict[str, Jury]:
-    pools = other_pools(profiles(feedback, ["group"]), "group")
+    pools = other_pools(rater_profiles(feedback, ["group"]), "group")
     return {jury.pool: jury for jury in counterfactual_juries(feedback, pools, utility=Tabular(), observation=PLAIN, draws=draws)}
 
 

@@ -24,8 +24,8 @@ from seamark.aggregation.population import (
     explained,
     post_stratify,
     preferences,
-    profiles,
     rake,
+    rater_profiles,
     raters_needed,
     representation,
     unweighted,
@@ -442,7 +442,7 @@ def test_cells_without_values_are_named(fitted: tuple[Feedback, Fit]):
 
 def test_weights_of_raters_weigh_the_groups_of_a_fit(fitted: tuple[Feedback, Fit]):
     feedback, result = fitted
-    raters = profiles(feedback, BY)
+    raters = rater_profiles(feedback, BY)
     assert raters["judgments"].to_list() == [8] * 450
     weights: Weights = post_stratify(raters, EVEN)
     assert weights.empty == {"65+ · man": pytest.approx(1 / 6)}
@@ -457,11 +457,11 @@ def test_weights_of_raters_weigh_the_groups_of_a_fit(fitted: tuple[Feedback, Fit
 def test_profiles_that_are_not_there_are_refused(fitted: tuple[Feedback, Fit]):
     feedback, _ = fitted
     with pytest.raises(InvalidSetting, match="not known of any rater"):
-        profiles(feedback, ["profile.income"])
+        rater_profiles(feedback, ["profile.income"])
     said: dict[str, Any] = {"kind": ["thumbs"] * 2, "outcome": ["answered"] * 2, "texts": [["a"], ["b"]], "thumb": [True, False]}
     twice = Feedback.from_columns(said | {"rater": ["x", "x"], "group": ["1", "2"]})
     with pytest.raises(InvalidSetting, match="Rater 'x' has several levels"):
-        profiles(twice, ["group"])
+        rater_profiles(twice, ["group"])
 
 
 # ------------------------------------------------------------------------------------ real people
@@ -520,4 +520,4 @@ def test_dices_says_nothing_of_who_its_raters_are(real_data: Path):
     import seamark as sm
 
     with pytest.raises(InvalidSetting, match=r"profile\.gender.*not known of any rater"):
-        profiles(sm.load(real_data / "dices_350"), ["profile.gender"])
+        rater_profiles(sm.load(real_data / "dices_350"), ["profile.gender"])

@@ -94,8 +94,8 @@ def test_N19_the_ballots_add_up_to_the_weights_exactly() -> None:
     count = count_ballots(entries(POLL, ballot("1", "A"), ballot("2", "B"), ballot("3", "B"), ballot("1", "B", "another")), "p")
     assert (count.votes, count.by_group) == ({"A": 1, "B": 2}, {"": {"A": 0, "B": 0}, "city": {"A": 1, "B": 1}, "land": {"A": 0, "B": 1}})
     assert (count.n_voters, count.n_own, count.n_carried, count.n_abstained, count.n_silent) == (4, 3, 0, 0, 1)
-    charter = Charter(electorate=Electorate(weights=count.weights))
-    assert sum(charter.electorate.weights.values()) == count.total
+    charter = Charter(electorate=Electorate(weighting="named", weights=count.weights))
+    assert sum(w * count.total for w in charter.electorate.weights.values()) == count.total
     found = check_ballots(count, charter.electorate.weights)
     assert [f.verdict for f in found] == ["ok", "ok"]
     turnout = found.get("ballots/turnout")
@@ -107,8 +107,8 @@ def test_N19_the_ballots_add_up_to_the_weights_exactly() -> None:
     assert turnout.high == pytest.approx(0.95441, abs=1e-5)
 
 
-@pytest.mark.parametrize("weights", [{"A": 1.0, "B": 1.0}, {"A": 1.0}, {"A": 2.0, "B": 1.0}, {"A": 1.0, "B": 2.0, "C": 1.0},
-                                     {"A": 1.0, "B": 2.0000000000000004}, {"A": 1.0, "B": float("nan")}, {}])  # fmt: skip
+@pytest.mark.parametrize("weights", [{"A": 0.5, "B": 0.5}, {"A": 1.0}, {"A": 2 / 3, "B": 1 / 3}, {"A": 1 / 3, "B": 1 / 3, "C": 1 / 3},
+                                     {"A": 1 / 3, "B": 0.6667}, {"A": 1 / 3, "B": float("nan")}, {"A": 1.0, "B": 2.0}, {}])  # fmt: skip
 def test_N19_any_other_weight_is_blocking(weights: dict[str, float]) -> None:
     count = count_ballots(entries(POLL, ballot("1", "A"), ballot("2", "B"), ballot("3", "B")), "p")
     found = check_ballots(count, weights).get("ballots/weights")

@@ -103,7 +103,9 @@ def test_R64_a_manifest_states_groups_weights_and_what_is_done_in_conflict(requi
     default = Manifest.of(Charter(), fitted, society.feedback.fingerprint)
     assert default.groups == default.weights == {"group A": 0.75, "group B": 0.25}
     assert (default.conflicts, default.signed) == ("expected-utility", False)
-    weighted = Manifest.of(Charter(authors=("Ana",), electorate=Electorate(weights={"group A": 1.0, "group B": 3.0})), fitted, "f")
+    weighted = Manifest.of(
+        Charter(authors=("Ana",), electorate=Electorate(weighting="named", weights={"group A": 0.25, "group B": 0.75})), fitted, "f"
+    )
     assert (weighted.weights, weighted.signed) == ({"group A": 0.25, "group B": 0.75}, True)
     schema = require("jsonschema", "Install the extra dev.").Draft202012Validator(Manifest.model_json_schema())
     record = default.model_dump(mode="json")

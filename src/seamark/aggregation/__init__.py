@@ -5,7 +5,7 @@ from seamark.aggregation.collective import Collective, collective_gaps
 from seamark.aggregation.juries import counterfactual_juries, jury_sizes, other_pools
 from seamark.aggregation.matching import Community, Match, match, match_community, match_person
 from seamark.aggregation.plurality import Bubbles, Views, bubbles, charters_for, views_of, views_of_fit
-from seamark.aggregation.population import Target, post_stratify, preferences, profiles, rake, raters_needed, representation
+from seamark.aggregation.population import Target, post_stratify, preferences, rake, rater_profiles, raters_needed, representation
 from seamark.aggregation.profiles import Profile
 from seamark.aggregation.rules import Decision, decide
 
@@ -36,7 +36,6 @@ __all__ = [
     "other_pools",
     "post_stratify",
     "preferences",
-    "profiles",
     "rake",
     "raters_needed",
     "representation",

@@ -8,7 +8,7 @@ those who did not. Nothing here says that a pool is representative: where it dif
 
 Conventions
 -----------
-Raters are a frame with a row per rater and a text column per column of the target, null where not known, as `profiles` makes it.
+Raters are a frame with a row per rater and a text column per column of the target, null where not known, as `rater_profiles` makes it.
 Columns are named as `Groups(by=)` names them: profile.age, or a field of the judgments that is a rater's own, such as group. A
 *cell* is a combination of levels. Weights are 0 for raters whose cell is not known or not in the target, and have mean 1 over the
 others. Intervals are 90% unless `level` says otherwise; sampling units are raters.
@@ -187,7 +187,7 @@ def _margins(cells: pl.DataFrame) -> dict[str, dict[str, float]]:
     return {name: dict(cells.group_by(name, maintain_order=True).agg(pl.col("share").sum()).iter_rows()) for name in columns}
 
 
-def profiles(feedback: Feedback, columns: Sequence[str]) -> pl.DataFrame:
+def rater_profiles(feedback: Feedback, columns: Sequence[str]) -> pl.DataFrame:
     """A row per rater: `rater`, how many `judgments` they made, and their level of each column (null where not known).
 
     Raises

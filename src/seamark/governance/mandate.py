@@ -19,10 +19,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
-import numpy as np
-
+from seamark.aggregation.charter import SUM
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidSetting
 from seamark.governance.log import Entry
@@ -146,8 +144,8 @@ class Count:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weights of a charter's electorate: the ballots themselves, so that they can be recounted."""
-        return {option: float(n) for option, n in self.votes.items() if n}
+        """The weights of a charter's electorate: each option's share of the ballots, from which they can be recounted."""
+        return {option: n / self.total for option, n in self.votes.items() if n}
 
 
 def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
@@ -234,28 +232,30 @@ def _count(
 def check_ballots(count: Count, weights: Mapping[str, float]) -> Findings:
     """Whether the weights of a charter's electorate are the ballots, and how many took part.
 
-    Returns `ballots/weights`, blocking unless every weight is exactly the number of ballots for it; `ballots/turnout` with Wilson's
+    Returns `ballots/weights`, blocking unless every weight times all ballots is the number of ballots for it; `ballots/turnout` with Wilson's
     interval, of the share of people like these who would take part; `ballots/mandates` where somebody votes for others.
     """
     return Findings((_check_weights(count, weights), _check_turnout(count), *_check_mandates(count)))
 
 
 def _check_weights(count: Count, weights: Mapping[str, float]) -> Finding:
-    # exactly: a float that is nearly the number of ballots is not it
+    # shares of ballots, as nearly as weights add up to 1; so near that no poll of fewer than a million can be off by a ballot
     differ = {
         name: [float(weights.get(name, 0.0)), count.votes.get(name, 0)]
         for name in sorted({*weights, *count.votes})
-        if not np.isfinite(weights.get(name, 0.0)) or Fraction(weights.get(name, 0.0)) != count.votes.get(name, 0)
+        if not abs(weights.get(name, 0.0) * count.total - count.votes.get(name, 0)) <= SUM * count.total
     }
-    named = "; ".join(f"{name} weighs {weight:g} and has {votes} ballots" for name, (weight, votes) in list(differ.items())[:3])
+    named = "; ".join(
+        f"{name} weighs {weight:g} and has {votes:,} of {count.total:,} ballots" for name, (weight, votes) in list(differ.items())[:3]
+    )
     return Finding(
         code="ballots/weights",
         title=f"The weights are the {count.total:,} ballots cast in {count.poll}."
         if not differ
         else f"The weights are not the ballots cast in {count.poll}: {named}{' ...' if len(differ) > 3 else ''}.",
         estimate=float(len(differ)), n=len({*weights, *count.votes}), unit="count", verdict="blocking" if differ else "ok",
-        reason="Options whose weight differs from the number of their ballots, exactly; a count of facts: no interval.",
-        remedy="Write the ballots into electorate.weights of the charter, or say in it that the weights are not those of this poll." if differ else None,
+        reason="Options whose weight is not their share of the ballots; a count of facts: no interval.",
+        remedy="Write the shares of the ballots into electorate.weights of the charter, or say in it that the weights are not those of this poll." if differ else None,
         source="Diallo et al. 2024 (voter feedback)",
         details={"differ": differ, "votes": count.votes, "by_group": count.by_group, "left_out": list(count.left_out)},
         access="outside-the-box",
