@@ -124,7 +124,7 @@ def run_study(
     }  # fmt: skip
     say = progress or _quietly
     out = Path(out)
-    require_folder_place(out, mark=_MARK, owned=_OWNED)
+    require_folder_place(out, mark=_MARK, owned=_owned(out))
     charter, charter_text = _charter(charter, out)
     charter.require_valid()
     told = Register.from_toml(register) if register is not None else Register()
@@ -180,6 +180,13 @@ def run_study(
     return Study(report, fitted, out)
 
 
+def _owned(out: Path) -> tuple[str, ...]:
+    """The files of a study in `out`, with the population file that its charter brought along."""
+    place = out / _CHARTER
+    target = Charter.from_toml(place).electorate.target if (out / _MARK).is_file() and place.is_file() else ""
+    return (*_OWNED, target) if target else _OWNED
+
+
 def _charter(given: Charter | None, out: Path) -> tuple[Charter, str]:
     """The charter to use, and its text as it is to be written: an edited one in `out` is not lost.
 
@@ -194,7 +201,8 @@ def _charter(given: Charter | None, out: Path) -> tuple[Charter, str]:
         return charter, charter.to_toml()
     there = Charter.from_toml(place)
     if given is None or given == there:
-        return there, place.read_text(encoding="utf-8")
+        # the population file of the one given may have changed
+        return given or there, place.read_text(encoding="utf-8")
     if there != Charter():
         remedy = "It has been edited and is not the charter given, so it is not replaced: give that one, move it, or give a new folder."
         raise InvalidSetting("output", str(place), remedy)
@@ -452,7 +460,7 @@ def _code(name: str, value: Any) -> str:
 
 def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, out: Path) -> Report:
     """Everything into a folder beside `out`, then into its place; returns the report with what became of the signal."""
-    with whole_folder(out, mark=_MARK, owned=_OWNED) as folder:
+    with whole_folder(out, mark=_MARK, owned=_owned(out)) as folder:
         if fitted is not None:
             fitted.save(folder / "fit")
             written = export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
@@ -460,7 +468,7 @@ def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Char
         write_findings(report, folder / "findings.json")
         write_report(report, folder / "report.html")
         write_card(report, folder / "card.md")
-        (folder / _CHARTER).write_text(report.charter_toml, encoding="utf-8")
+        charter.write(folder, text=report.charter_toml)
         manifest = {k: v for k, v in vars(report).items() if k != "findings"}
         text = json.dumps({"seamark": "study", "version": 1, **manifest}, ensure_ascii=False, indent=1)
         (folder / _MARK).write_bytes(text.encode("utf-8", "backslashreplace"))  # undecodable bytes of file names are lone surrogates

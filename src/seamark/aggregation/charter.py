@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import hashlib
+import json
 import tomllib
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -53,6 +55,13 @@ class Electorate(BaseModel):
     """Weight per group; they add up to 1, and groups not named weigh 0."""
     within: float = Field(default=2.0, ge=1)
     """Weights up to so many times larger or smaller are admissible, too: reports list what they would decide otherwise. inf: any."""
+
+    @field_validator("target")
+    @classmethod
+    def _beside(cls, given: str) -> str:
+        if given and (Path(given).name != given or "\\" in given or given in (".", "..")):
+            raise ValueError("Use the name of a file beside the charter, without a folder")
+        return given
 
     @model_validator(mode="after")
     def _agree(self) -> Electorate:
@@ -229,20 +238,45 @@ class Charter(BaseModel):
     @property
     def signed(self) -> bool:
         """Whether as many different people as it takes put their name to it."""
-        return len({author.strip().casefold() for author in self.authors if author.strip()}) >= self.signatures
+        return len({person(author) for author in self.authors} - {""}) >= self.signatures
 
     @property
     def hash(self) -> str:
         """Of every choice, and of the population file where there is one: another file under the same name is another charter."""
-        digest = hashlib.sha256(self.to_toml().encode())
-        if self.electorate.target:
-            try:
-                digest.update((self._folder / self.electorate.target).read_bytes())
-            except OSError as error:
-                raise InvalidCharter(
-                    str(self._folder / self.electorate.target), str(error), "Put the population file beside the charter."
-                ) from None
-        return digest.hexdigest()
+        choices = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(choices.encode() + b"\0" + (self.target_bytes() or b"")).hexdigest()
+
+    @property
+    def target_path(self) -> Path | None:
+        """Where its population file lies, beside the file that it was read from; None where it names none."""
+        return self._folder / self.electorate.target if self.electorate.target else None
+
+    def target_bytes(self) -> bytes | None:
+        """The population file as it is.
+
+        Raises
+        ------
+        InvalidCharter
+            If it is no file, or a link: a charter that somebody else wrote reads nothing but what lies beside it.
+        """
+        path = self.target_path
+        if path is None:
+            return None
+        if path.is_symlink() or not path.is_file():
+            raise InvalidCharter(str(path), "there is no such population file", "Put the file itself beside the charter.")
+        return path.read_bytes()
+
+    def write(self, folder: str | Path, *, text: str | None = None) -> Path:
+        """Write charter.toml, and its population file beside it, so that the charter can be read again there.
+
+        `text` is the charter as its authors wrote it, with their comments; the choices written out where it is None.
+        """
+        folder = Path(folder)
+        place, target = folder / "charter.toml", self.target_bytes()
+        if target is not None:
+            (folder / self.electorate.target).write_bytes(target)
+        place.write_text(self.to_toml() if text is None else text, encoding="utf-8")
+        return place
 
     def without(self) -> tuple[str, ...]:
         """Parts of the utility that do not count."""
@@ -286,6 +320,7 @@ class Charter(BaseModel):
             case "target":
                 from seamark.aggregation.population import Target, cell_weights
 
+                self.target_bytes()
                 weights, _ = cell_weights(fit, Target.read(self._folder / chosen.target))
             case "sizes":
                 if chosen.groups == "all":
@@ -400,10 +435,20 @@ half_life_days = {self.recency.half_life_days}  # of half-life alone: days after
                 model = _TABLES.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
                 near = difflib.get_close_matches(key.rpartition(".")[2], list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
-            remedy = 'Write "all", or a list of groups.' if key == "electorate.groups" else f"{first['msg']}.{_choices(first['loc'])}"
+            remedy = (
+                'Write "all", or a list of groups.'
+                if key == "electorate.groups"
+                else f"{str(first['msg']).removeprefix('Value error, ')}.{_choices(first['loc'])}"
+            )
             raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", remedy) from None
         charter._folder = path.parent  # where its own files are, which no field of it says
         return charter
+
+
+def person(name: str) -> str:
+    """A name by which people are told apart: without what cannot be seen, in one case, with single spaces."""
+    shown = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return " ".join(shown.split()).casefold()
 
 
 _TABLES: dict[str, type[BaseModel]] = {"electorate": Electorate, "effects": Effects, "recency": Recency, "floors": Floors}
