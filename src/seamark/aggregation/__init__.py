@@ -37,6 +37,7 @@ __all__ = [
     "post_stratify",
     "preferences",
     "rake",
+    "rater_profiles",
     "raters_needed",
     "representation",
     "views_of",
