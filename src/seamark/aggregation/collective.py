@@ -8,6 +8,7 @@ prompt: their scores mean something within the prompt alone, so that a response 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ class Collective:
         prompt : (n_responses,) code of each response's prompt. Rules that are not `POINTWISE` score a response among those to its prompt.
         """
         value = self.prudent
-        known = np.isfinite(value).all(0)
+        known = np.all(np.isfinite(value), axis=0)
         out = np.full(value.shape[1], np.nan)
         if known.any() and self.charter.rule in POINTWISE:
             out[known] = self._decide(value[:, known].T[:, :, None]).scores[:, 0]
@@ -109,7 +110,9 @@ class Collective:
         if vetoed is not None and vetoed.any():
             profile = profile.without(vetoed)
         charter = self.charter
-        settings = {"share": charter.share} if charter.share is not None else {"parts": charter.parts} if charter.parts else {}
+        settings: dict[str, Any] = (
+            {"share": charter.share} if charter.share is not None else {"parts": charter.parts} if charter.parts else {}
+        )
         return decide(profile, charter.rule, **settings)
 
     def margins(self, left: Codes, right: Codes, gaps: Gaps) -> Array:
@@ -149,7 +152,7 @@ def require_meetable(found: Collective, prompt: Codes) -> None:
     InvalidCharter
         With the floors.
     """
-    known = np.isfinite(found.by_person).all(0)
+    known = np.all(np.isfinite(found.by_person), axis=0)
     if known.any() and (found.shortfall[known] > 0).all():
         floors = {**found.charter.floors.groups, **found.charter.floors.axes}
         said = ", ".join(f"{name} {least:g}" for name, least in floors.items())

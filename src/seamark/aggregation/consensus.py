@@ -64,7 +64,7 @@ class Tally:
 
     def bridging(self, *, level: float = 0.975) -> NDArray[np.bool_]:
         """(S,) whether surely a majority of every group agrees."""
-        return (self.p_majority >= level).all(1)
+        return np.all(self.p_majority >= level, axis=1)
 
     def irreconcilable(self, *, level: float = 0.975) -> NDArray[np.bool_]:
         """(S,) whether surely a majority of one group agrees and of another disagrees: on these no weighting of groups agrees."""
@@ -135,11 +135,11 @@ def tally(feedback: Feedback, *, by: str = "group", least: int = 5) -> list[Tall
         statement, row = np.unique(part["statement"].to_numpy(), return_inverse=True)
         column = np.searchsorted(names, part["by"].to_numpy().astype(str))
         vote = part["vote"].to_numpy()
-        counts = [
-            np.bincount(row * len(names) + column, weights=vote == value, minlength=len(statement) * len(names)).reshape(len(statement), -1)
-            for value in (1, -1, 0)
-        ]
-        found.append(Tally(statement, tuple(names), *counts, people["n"].to_numpy().astype(float)))
+        cell, size = row * len(names) + column, (len(statement), len(names))
+        agree, disagree, passed = (
+            np.bincount(cell, weights=vote == value, minlength=size[0] * size[1]).reshape(size) for value in (1, -1, 0)
+        )
+        found.append(Tally(statement, tuple(names), agree, disagree, passed, people["n"].to_numpy().astype(float)))
     if not found:
         remedy = f"Yes-or-no judgments of at least {least} known raters in each of two groups are needed."
         raise InvalidSetting("by", by, remedy)

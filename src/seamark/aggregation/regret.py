@@ -126,7 +126,7 @@ def turned(utilities: Array, winner: NDArray[np.int64], weights: Array, within: 
     """
     _, _, M = utilities.shape
     against = utilities - np.take_along_axis(utilities, winner[:, None, None], 2)  # (Q, G, M)
-    there = np.isfinite(utilities).all(1)
+    there = np.all(np.isfinite(utilities), axis=1)
     out = np.zeros(len(utilities), dtype=bool)
     for option in range(M):
         asked = there[:, option] & (winner != option)
@@ -153,14 +153,14 @@ def irreconcilable(p: Array, *, level: float = 0.975) -> NDArray[np.bool_]:
 
     `p` (n, G) is the posterior probability that each group's gap is above 0.
     """
-    return (p >= level).any(1) & (p <= 1 - level).any(1)
+    return np.any(p >= level, axis=1) & np.any(p <= 1 - level, axis=1)
 
 
 def pareto(values: Array) -> NDArray[np.bool_]:
     """(n,) options that no other equals or exceeds on every axis and exceeds on one. values (n, A), higher is better."""
-    at_least = (values[None] >= values[:, None]).all(2)
-    more = (values[None] > values[:, None]).any(2)
-    return ~(at_least & more).any(1)
+    at_least = np.all(values[None] >= values[:, None], axis=2)
+    more = np.any(values[None] > values[:, None], axis=2)
+    return ~np.any(at_least & more, axis=1)
 
 
 # ---------------------------------------------------------------------------------------------- diversity

@@ -53,7 +53,7 @@ def check_charter(fit: Fit, charter: Charter, feedback: Feedback, *, seed: int =
     prompt = codes_of(feedback.responses["prompt"])
     found = Collective.of(fit, charter, feedback)
     require_meetable(found, prompt)
-    laid = lay_out(prompt, np.isfinite(found.by_person).all(0))
+    laid = lay_out(prompt, np.all(np.isfinite(found.by_person), axis=0))
     laid = laid[(laid >= 0).sum(1) > 1] if laid.size else laid
     reason = ""
     if len(found.weights) < 2:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import binomtest, false_discovery_control, spearmanr, t
+from scipy.stats import binomtest, false_discovery_control, rankdata, t
 
 from seamark.aggregation.regret import diversity, groups_served
 from seamark.checks.comparisons import codes_of, compact, counted, percent
@@ -124,7 +124,8 @@ def check_representation_gap(scores: Floats, levels: Sequence[str], *, by: str, 
     if reference is not None:
         known = [g for g, name in enumerate(names) if name in reference]
         if len(known) >= 3:
-            rho = float(spearmanr([parts[g].estimate for g in known], [reference[names[g]] for g in known]).statistic)
+            ours, theirs = (rankdata(x) for x in ([parts[g].estimate for g in known], [reference[names[g]] for g in known]))
+            rho = float(np.corrcoef(ours, theirs)[0, 1])
     said = f" Its ranks go with the reference's with a Spearman correlation of {rho:.3f} (ties share ranks)." if rho is not None else ""
     estimate = parts[high].estimate - parts[low].estimate
     return Finding(

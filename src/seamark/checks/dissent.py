@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -264,7 +265,7 @@ def _outvoted(answers: Answers, by: str) -> Finding:
     if answers.kind == "rating":
         return Finding.not_applicable(code, _NEEDS_GROUPS[code], "Ratings have no majority.")
     everyone, groups = majorities_kept(answers)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for g, name in enumerate(answers.groups):
         decided = groups[:, g] != 0
         if decided.any():
@@ -272,7 +273,8 @@ def _outvoted(answers: Answers, by: str) -> Finding:
             rows.append({"group": name, "kept": kept.estimate, "low": kept.low, "high": kept.high, "n": kept.n})
     if not rows:
         return Finding.not_applicable(code, _NEEDS_GROUPS[code], "No group has a majority on anything.")
-    least, most = (pick(rows, key=lambda row: row["kept"]) for pick in (min, max))
+    rows.sort(key=lambda row: row["kept"])
+    least, most = rows[0], rows[-1]
     return Finding(
         code=code, estimate=least["kept"], low=least["low"], high=least["high"], n=least["n"], unit="share",
         verdict="notice" if least["high"] < most["low"] else "ok",
@@ -505,8 +507,8 @@ def _less_strictness(table: csr_array, *, ridge: float = 0.1, steps: int = 60) -
     Yes and no cannot be added up: a stricter group differs less, in points, where everyone says yes, which is no interaction. `ridge`
     keeps people who always say yes finite.
     """
-    rater, item = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr)), table.indices
-    y, a, b = (table.data + 1) / 2, np.zeros(table.shape[0]), np.zeros(table.shape[1])
+    rater, item, (n_raters, n_items) = _rows(table), table.indices, _shape(table)
+    y, a, b = (table.data + 1) / 2, np.zeros(n_raters), np.zeros(n_items)
     for _ in range(steps):
         for code, part in ((item, b), (rater, a)):
             p = 1 / (1 + np.exp(-a[rater] - b[item]))
@@ -517,13 +519,26 @@ def _less_strictness(table: csr_array, *, ridge: float = 0.1, steps: int = 60) -
 
 def _centre(table: csr_array) -> csr_array:
     """Without the mean of each item, and then without the mean of each block, over what was answered."""
-    out = table.copy()
-    row = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
-    n_item = np.bincount(table.indices, minlength=table.shape[1])
-    out.data = out.data - (np.bincount(table.indices, weights=out.data, minlength=table.shape[1]) / np.maximum(n_item, 1))[table.indices]
-    n_row = np.bincount(row, minlength=table.shape[0])
-    out.data = out.data - (np.bincount(row, weights=out.data, minlength=table.shape[0]) / np.maximum(n_row, 1))[row]
+    out = _centre_items(table)
+    row, n = _rows(table), _shape(table)[0]
+    out.data = out.data - (np.bincount(row, weights=out.data, minlength=n) / np.maximum(np.bincount(row, minlength=n), 1))[row]
     return out
+
+
+def _centre_items(table: csr_array) -> csr_array:
+    out, item, n = table.copy(), table.indices, _shape(table)[1]
+    out.data = out.data - (np.bincount(item, weights=out.data, minlength=n) / np.maximum(np.bincount(item, minlength=n), 1))[item]
+    return out
+
+
+def _shape(table: csr_array) -> tuple[int, int]:
+    assert table.shape is not None
+    return table.shape
+
+
+def _rows(table: csr_array) -> Codes:
+    """(n,) the row of each entry."""
+    return np.repeat(np.arange(_shape(table)[0]), np.diff(table.indptr))
 
 
 # ---------------------------------------------------------------------------------------------- cohesion
@@ -664,13 +679,6 @@ def rater_clusters(answers: Answers, *, k: int = 2, centred: bool = True, splits
     )  # fmt: skip
 
 
-def _centre_items(table: csr_array) -> csr_array:
-    out = table.copy()
-    n_item = np.bincount(table.indices, minlength=table.shape[1])
-    out.data = out.data - (np.bincount(table.indices, weights=out.data, minlength=table.shape[1]) / np.maximum(n_item, 1))[table.indices]
-    return out
-
-
 def _seen(table: csr_array) -> csr_array:
     return csr_array((np.ones_like(table.data), table.indices, table.indptr), shape=table.shape)
 
@@ -682,7 +690,7 @@ def _kinds(table: Floats, k: int, rng: np.random.Generator) -> Codes:
     space = _components(table, k, rng)
     best, least = np.zeros(len(table), dtype=np.int64), np.inf
     for _ in range(8):
-        centre, code = kmeans2(space, k, minit="++", seed=rng)
+        centre, code = kmeans2(space, k, minit="++", rng=rng)
         inertia = float(((space - centre[code]) ** 2).sum())
         if inertia < least:
             best, least = code.astype(np.int64), inertia

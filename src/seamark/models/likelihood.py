@@ -76,7 +76,7 @@ class Nodes:
         """(log marginal likelihood of each rater (R + 1,), posterior over the rater's nodes, of the shape of `joint`)."""
         R = (len(joint) - 1) // self.levels
         known = joint[:-1].reshape(R, self.levels * joint.shape[1])
-        marginal = np.append(logsumexp(known, axis=1), logsumexp(joint[-1]))
+        marginal = np.append(np.asarray(logsumexp(known, axis=1)), np.asarray(logsumexp(joint[-1])))
         each = np.append(np.repeat(marginal[:-1], self.levels), marginal[-1])
         return marginal, np.exp(joint - each[:, None])
 

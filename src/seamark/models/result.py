@@ -285,7 +285,7 @@ class Fit:
         walk, asked = self.basis.walk, at.get("period") if isinstance(at, Mapping) else None
         if walk is not None and asked is not None and not isinstance(asked, str):
             raise InvalidSetting("at['period']", asked, "Values of a table that move are asked about at one date.")
-        return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(asked))
+        return self.basis.rows_for(feedback, None if walk is None or asked is None else walk.period_at(str(asked)))
 
     @property
     def spreads(self) -> tuple[Spread, ...]:

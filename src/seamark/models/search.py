@@ -252,7 +252,7 @@ class Search:
         scaled = scores @ diags_array(1 / np.maximum(scale, 1e-9))
         k = min(latent.loadings.shape[1], min(scaled.shape) - 1)
         left, singular, _ = svds(csr_array(scaled) if not isinstance(scaled, np.ndarray) else scaled, k=k, rng=rng)
-        place = left * singular / np.sqrt(np.maximum(size, 1e-9))[:, None]
+        place = np.asarray(left) * np.asarray(singular) / np.sqrt(np.maximum(size, 1e-9))[:, None]
         place = (place / np.maximum(place.std(0), 1e-12))[:, ::-1]
         best: tuple[float, Array, Array] | None = None
         for attempt in range(_ATTEMPTS):
