@@ -26,6 +26,11 @@ class Interval:
         """Whether there was more than one value (or cluster) to tell the spread from."""
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """(low, high) for JSON, which has no infinity: (None, None) where one value has no spread."""
+        return (self.low, self.high) if self.bounded else (None, None)
+
 
 def wilson(successes: float, n: float, *, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval for a share; sound at 0 and 1 and for small n.

@@ -266,7 +266,7 @@ def test_half_as_much_for_every_half_life():
 
 def test_months_count_alike_and_nobody_more_than_they_did():
     weights = Charter(recency=Recency(rule="stable-core")).weigh(_dated()).judgments["weight"].to_list()
-    assert weights == pytest.approx([1 / 3, 1 / 3, 2 / 3, 1.0])
+    assert weights == pytest.approx([2 / 3, 2 / 3, 4 / 3, 1.0])  # months of three and one judgment: the middle is two
 
 
 def test_recency_without_times_is_refused():

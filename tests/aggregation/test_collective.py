@@ -10,7 +10,7 @@ import pytest
 from seamark.aggregation import Charter, Collective, Electorate, Floors, InvalidCharter, collective_gaps
 from seamark.aggregation.charter import POINTWISE, Rule
 from seamark.aggregation.collective import VETO, lay_out, require_meetable, take, weighted_median
-from seamark.models import Fit, Groups, MultiAxis, Observation, Personas, Position, Tabular, fit
+from seamark.models import Fit, Groups, MultiAxis, Observation, Personas, Position, Tabular, Varying, fit
 from seamark.records import Feedback
 from seamark.simulation import Axes, Society, simulate
 
@@ -74,10 +74,10 @@ def test_pairs_are_decided_as_prompts_of_two(rule: str, divided: tuple[Society, 
     charter = _charter(rule)
     found = Collective.of(result, charter, society.feedback)
     left, right = np.arange(0, 40), np.arange(1, 41)
-    margin = found.margins(left, right, collective_gaps(result, charter, society.feedback, left, right))
+    margin = found.margins(left, right)
     decided = found.decide(np.stack([left, right], axis=1))
     assert (np.sign(margin) == decided.winners[:, 0].astype(int) - decided.winners[:, 1]).all()
-    swapped = found.margins(right, left, collective_gaps(result, charter, society.feedback, right, left))
+    swapped = found.margins(right, left)
     assert swapped == pytest.approx(-margin, abs=1e-9)
 
 
@@ -104,6 +104,26 @@ def test_what_is_below_a_floor_loses_to_what_is_not():
     assert nobody.status == ("no consensus",)
 
 
+@pytest.mark.parametrize("rule", ["copeland", "kemeny", "instant-runoff", "maximal-lottery", "borda", "nash"])
+def test_a_veto_is_below_all_that_is_allowed_and_no_option_for_it(rule: str):
+    """Eight responses of which the best is vetoed: the others score as if it were not there."""
+    rng = np.random.default_rng(1)
+    by_person = rng.normal(size=(3, 8))
+    by_person[:, 0] += 3
+    weights, prompt = np.array([0.5, 0.3, 0.2]), np.zeros(8, dtype=np.int64)
+    scores = by_hand(by_person, weights, _charter(rule), np.array([0.1, *[0.0] * 7])).scores(prompt)
+    alone = by_hand(by_person[:, 1:], weights, _charter(rule)).scores(prompt[1:])
+    assert scores[1:] == pytest.approx(alone)
+    assert scores[0] == pytest.approx(alone.min() - VETO - 0.1)
+
+
+def test_margins_of_rules_that_see_utilities():
+    """Nash may prefer what the majority does not: the margin has the sign of its choice and the size of the mean gap."""
+    by_person = np.array([[8.0, 0.0], [-0.2, 0.0], [-0.2, 0.0]])
+    margin = by_hand(by_person, np.array([0.4, 0.3, 0.3]), _charter("nash")).margins(np.array([0]), np.array([1]))
+    assert margin == pytest.approx([0.4 * 8 - 0.6 * 0.2])
+
+
 def test_floors_of_groups_and_of_pairs(divided: tuple[Society, Fit]):
     society, result = divided
     B = result.groups[1]
@@ -113,10 +133,8 @@ def test_floors_of_groups_and_of_pairs(divided: tuple[Society, Fit]):
     below = result.by_person(society.feedback)[1] < floor
     assert ((found.shortfall > 0) == below).all()
     left, right = np.flatnonzero(below)[:10], np.flatnonzero(~below)[:10]
-    gaps = collective_gaps(result, charter, society.feedback, left, right)
-    assert (found.margins(left, right, gaps) < 0).all()
-    both = collective_gaps(result, charter, society.feedback, left[:5], left[5:])
-    assert (found.margins(left[:5], left[5:], both) == 0).all()
+    assert (found.margins(left, right) < 0).all()
+    assert (found.margins(left[:5], left[5:]) == 0).all()
 
 
 def test_a_floor_that_nobody_meets_is_refused(divided: tuple[Society, Fit]):
@@ -133,7 +151,12 @@ def test_an_electorate_of_some_groups(divided: tuple[Society, Fit]):
     society, result = divided
     charter = _charter("expected-utility", electorate=Electorate(groups=(result.groups[1],)))
     found = Collective.of(result, charter, society.feedback)
-    assert found.names == (result.groups[1],)
+    assert found.weights.tolist() == [0.0, 1.0]
+    left, right = np.arange(0, 40), np.arange(1, 41)
+    gaps = collective_gaps(result, charter, society.feedback, left, right)
+    assert found.margins(left, right) == pytest.approx(gaps.mean)
+    ranked = Collective.of(result, _charter("copeland", electorate=Electorate(groups=(result.groups[1],))), society.feedback)
+    assert ranked.margins(left, right) == pytest.approx(gaps.mean)  # one group is its own majority
     assert found.mean == pytest.approx(result.by_person(society.feedback)[1])
 
 
@@ -180,3 +203,23 @@ def test_weighted_median_is_that_of_a_loop():
     values = rng.normal(size=(20, 4)).round(1)
     naive = [float(np.median(np.repeat(row, [1, 2, 3, 2]))) for row in values]
     assert weighted_median(values, weights) == pytest.approx(naive)
+
+
+def test_points_on_a_scale_of_tastes_have_no_worst_off(divided: tuple[Society, Fit]):
+    society, _ = divided
+    result = fit(society.feedback, utility=Tabular(), people=Varying(1), observation=PLAIN, require_converged=False)
+    with pytest.raises(InvalidCharter, match="points on a scale of tastes"):
+        Collective.of(result, _charter("maximin"), society.feedback)
+    assert np.isfinite(Collective.of(result, _charter("cvar"), society.feedback).scores(_prompts(society.feedback))).all()
+
+
+def test_a_fit_that_was_not_weighed_by_the_charter_is_refused(divided: tuple[Society, Fit]):
+    society, result = divided
+    charter = _charter("expected-utility", recency={"rule": "stable-core"})
+    with pytest.raises(InvalidCharter, match="the judgments of the fit were weighed by 'none'"):
+        Collective.of(result, charter, society.feedback)
+    stamped = charter.stamp(result, society.feedback)
+    assert stamped.fingerprint == society.feedback.fingerprint
+    assert Collective.of(stamped, charter, society.feedback).weights.sum() == pytest.approx(1)
+    with pytest.raises(InvalidCharter, match="recency is 'none'"):
+        Collective.of(stamped, _charter("borda"), society.feedback)

@@ -28,6 +28,7 @@ class InvalidCharter(SeamarkError):
 
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Rule = Literal[
@@ -98,7 +99,7 @@ class Recency(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Literal["none", "half-life", "stable-core"] = "none"
-    """All alike; half as much every `half_life_days` before the last; or the months alike, however many judgments each has."""
+    """All alike; half as much every `half_life_days` before the last; or no month more than the month in the middle, by judgments."""
     half_life_days: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
@@ -132,7 +133,7 @@ class Charter(BaseModel):
     """How the distribution of utilities over people becomes one choice (`seamark.aggregation.rules`)."""
     share: float | None = Field(default=None, gt=0, lt=1)
     """Of the rules quantile and cvar: the share of people that is worst off."""
-    parts: dict[str, Weight] = Field(default_factory=dict)
+    parts: dict[str, Part] = Field(default_factory=dict)
     """Of the rule mixture: the weight of each rule; they add up to 1."""
     ignorance_penalty: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """lambda: a score is the mean minus lambda times the ignorance, in logits. 1 is one posterior standard deviation."""
@@ -180,6 +181,12 @@ class Charter(BaseModel):
                 raise ValueError(f"the weights of {name} add up to {sum(weights.values()):.6g}; they must add up to 1")
         return self
 
+    @field_validator("date", mode="before")
+    @classmethod
+    def _written(cls, given: object) -> object:
+        """A date of TOML as text."""
+        return given.isoformat() if isinstance(given, dt.date) else given
+
     @field_validator("valid_until", mode="before")
     @classmethod
     def _day(cls, given: object) -> object:
@@ -221,7 +228,10 @@ class Charter(BaseModel):
                 out |= flat(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
             return out
 
-        mine, theirs = (flat(one.model_dump(mode="json")) for one in (self, other))
+        mine, theirs = (
+            flat(one.model_dump(mode="json")) | ({"population": hashlib.sha256(data).hexdigest()} if (data := one.target_bytes()) else {})
+            for one in (self, other)
+        )
         return [(k, mine.get(k), theirs.get(k)) for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
 
     def require_valid(self) -> None:
@@ -321,7 +331,14 @@ class Charter(BaseModel):
                 from seamark.aggregation.population import Target, cell_weights
 
                 self.target_bytes()
-                weights, _ = cell_weights(fit, Target.read(self._folder / chosen.target))
+                target = Target.read(self._folder / chosen.target)
+                weights, lost = cell_weights(fit, target)
+                if lost:
+                    named = ", ".join(f"{name!r} ({share:.1%})" for name, share in sorted(lost.items(), key=lambda x: -x[1])[:5])
+                    problem = f"the population has cells that the fit does not know: {named}"
+                    near = difflib.get_close_matches(next(iter(lost)), fit.groups, n=1, cutoff=0)[0]
+                    remedy = f"The nearest known is {near!r}. Ask people of these cells, or leave them out of {chosen.target} and say so."
+                    raise InvalidCharter("charter", problem, remedy)
             case "sizes":
                 if chosen.groups == "all":
                     return None
@@ -332,6 +349,30 @@ class Charter(BaseModel):
         if total <= 0:
             raise InvalidCharter("charter", "the weights of the electorate add up to 0", "Give at least one group a positive weight.")
         return {name: weight / total for name, weight in weights.items()}
+
+    def stamp(self, fit: Fit, train: Feedback) -> Fit:
+        """A fit of `weigh(train)` with what it was weighed by, under the fingerprint of the judgments as they were made."""
+        return replace(fit, trained_on=train, data={**fit.data, "recency": self.recency.model_dump()})
+
+    def require_weighed(self, fit: Fit) -> None:
+        """Refuse a fit whose judgments were not weighed as `recency` says.
+
+        Raises
+        ------
+        InvalidCharter
+            With both.
+        """
+        done = fit.data.get("recency", Recency().model_dump())
+        if done != self.recency.model_dump():
+            problem = f"recency is {self.recency.rule!r}, and the judgments of the fit were weighed by {done['rule']!r}"
+            raise InvalidCharter(
+                "charter", problem, "Fit under this charter: seamark fit --charter, or fit(charter.weigh(train)) and stamp."
+            )
+
+    @property
+    def names_groups(self) -> bool:
+        """Whether it says anything of groups, so that a fit needs them."""
+        return bool(self.electorate.groups != "all" or self.electorate.weights or self.electorate.target or self.floors.groups)
 
     def weigh(self, feedback: Feedback) -> Feedback:
         """The judgments as they are to be fitted: each with the weight that `recency` gives it; none weighs more than it did.
@@ -353,7 +394,8 @@ class Charter(BaseModel):
         else:
             month = time.dt.truncate("1mo")
             size = month.to_frame("month").select(pl.len().over("month").alias("n"))["n"]
-            factor = size.min() / size  # type: ignore[operator]  # not empty
+            middle = float(month.value_counts()["count"].median())  # type: ignore[arg-type]  # of counts, which are numbers
+            factor = (middle / size).clip(upper_bound=1.0)
         weight = feedback.judgments["weight"].cast(pl.Float64).fill_null(1.0) * factor
         return replace(feedback, judgments=feedback.judgments.with_columns(weight.alias("weight")))
 
@@ -419,7 +461,7 @@ half_life_days = {self.recency.half_life_days}  # of half-life alone: days after
         try:
             record = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidCharter(str(path), str(error), "A charter is a TOML file; seamark charter writes the default one.") from None
+            raise InvalidCharter(str(path), str(error), "A charter is a TOML file; seamark charter init writes the default one.") from None
         try:
             charter = Charter.model_validate(record)
         except ValidationError as error:

@@ -7,7 +7,7 @@ prompt: their scores mean something within the prompt alone, so that a response 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class Collective:
 
     charter: Charter
     by_person: Array
-    """(G, n_responses) utility to each group, persona or taste, of what counts, in logits; NaN where not known."""
+    """(G, n_responses) utility to each group, persona or taste of the fit, of what counts, in logits; NaN where not known. Those that the
+    electorate leaves out are there with weight 0: they pay, too."""
     weights: Array
     """(G,) of the electorate; they add up to 1."""
     names: tuple[str, ...]
@@ -52,6 +53,12 @@ class Collective:
         InvalidCharter
             If the charter names groups or axes that the fit does not have.
         """
+        charter.require_weighed(fit)
+        if charter.rule == "maximin" and any(f.name == "taste" for f in fit.factors):
+            problem = (
+                "rule is 'maximin', and the people of the fit are points on a scale of tastes, of which the outermost would decide alone"
+            )
+            raise InvalidCharter("charter", problem, "Use cvar or quantile with a share, or fit groups or personas.")
         asked, without, at = charter.group_weights(fit), charter.without(), charter.at(fit)
         by_person = fit.by_person(feedback, without=without, at=at)
         weights = fit.group_share if asked is None else np.array([asked.get(name, 0.0) for name in fit.groups])
@@ -59,22 +66,27 @@ class Collective:
         ignorance = fit.ignorance(feedback, group_weights=asked, without=without, at=at)
         shortfall = np.zeros(feedback.n_responses)
         for name, least in charter.floors.groups.items():
-            shortfall += np.nan_to_num(np.maximum(least - by_person[fit.groups.index(name)], 0.0))
+            shortfall += _missed(least, by_person[fit.groups.index(name)])
         for name, least in charter.floors.axes.items():
-            value = fit.utilities(feedback, group_weights=asked, without=without, at={"axis": name})
-            shortfall += np.nan_to_num(np.maximum(least - value, 0.0))
-        counts = weights > 0
-        return Collective(
-            charter, by_person[counts], weights[counts], tuple(np.array(fit.groups)[counts].tolist()), mean, ignorance, shortfall
-        )
+            shortfall += _missed(least, fit.utilities(feedback, group_weights=asked, without=without, at={"axis": name}))
+        return Collective(charter, by_person, weights, fit.groups, mean, ignorance, shortfall)
 
     @property
     def prudent(self) -> Array:
-        """(G, n_responses) utilities less the charter's penalty for ignorance."""
-        return self.by_person - self.charter.ignorance_penalty * np.nan_to_num(self.ignorance)
+        """(G, n_responses) utilities less the charter's penalty for ignorance, where there is a posterior to be ignorant by."""
+        known = np.isfinite(self.ignorance)
+        return self.by_person - self.charter.ignorance_penalty * np.where(known, self.ignorance, 0.0)
+
+    @property
+    def vetoed(self) -> NDArray[np.bool_]:
+        """(n_responses,) whether a response is below a floor."""
+        return self.shortfall > 0
 
     def scores(self, prompt: Codes) -> Array:
         """(n_responses,) the reward: the rule's score of prudent utilities; NaN where there is none.
+
+        What is vetoed is no option for the others. It scores `VETO` and its shortfall below what it would have scored by itself, or, of rules
+        that are not `POINTWISE`, below the worst that is allowed.
 
         Parameters
         ----------
@@ -83,27 +95,30 @@ class Collective:
         value = self.prudent
         known = np.all(np.isfinite(value), axis=0)
         out = np.full(value.shape[1], np.nan)
-        if known.any() and self.charter.rule in POINTWISE:
+        if not known.any():
+            return out
+        if self.charter.rule in POINTWISE:
             out[known] = self._decide(value[:, known].T[:, :, None]).scores[:, 0]
-        elif known.any():
-            laid = lay_out(prompt, known)
-            several = (laid >= 0).sum(1) > 1
-            if several.any():
-                laid = laid[several]
-                found = self._decide(take(value, laid))
-                there = laid >= 0
-                out[laid[there]] = found.scores[there]
-        veto = self.shortfall > 0
-        return np.where(veto, out - VETO - self.shortfall, out)
+            return np.where(self.vetoed, out - VETO - self.shortfall, out)
+        laid = lay_out(prompt, known)
+        laid = laid[(laid >= 0).sum(1) > 1]
+        if not len(laid):
+            return out
+        there = laid >= 0
+        veto = there & self.vetoed[laid]
+        found = self._decide(take(value, laid), veto).scores
+        allowed = there & ~veto & np.isfinite(found)
+        worst = np.where(allowed.any(1), np.where(allowed, found, np.inf).min(1), 0.0)[:, None]
+        found = np.where(veto, worst - VETO - self.shortfall[laid], found)
+        out[laid[there]] = found[there]
+        return out
 
     def decide(self, laid: Codes) -> Decision:
         """What the rule chooses in each question. laid (Q, M) holds codes of responses, -1 where a question has fewer.
 
         Responses below a floor are removed first; where nothing is left there is no consensus.
         """
-        utilities = take(self.prudent, laid)
-        vetoed = np.where(laid >= 0, (self.shortfall > 0)[laid], False)
-        return self._decide(utilities, vetoed)
+        return self._decide(take(self.prudent, laid), (laid >= 0) & self.vetoed[laid])
 
     def _decide(self, utilities: Array, vetoed: NDArray[np.bool_] | None = None) -> Decision:
         profile = Profile(utilities, self.weights, np.arange(len(self.weights)))
@@ -115,28 +130,36 @@ class Collective:
         )
         return decide(profile, charter.rule, **settings)
 
-    def margins(self, left: Codes, right: Codes, gaps: Gaps) -> Array:
+    def margins(self, left: Codes, right: Codes) -> Array:
         """(n,) by how much the charter prefers left to right, in logits; 0 where it is tied, or both are below a floor.
 
-        Of a rule that scores responses by themselves, the difference of the scores; of the others, which see who prefers what, the
-        weighted median over people of the gap, which has the sign of the majority.
+        Of a rule that scores responses by themselves, the difference of the scores without penalty. The others decide each pair as a prompt of
+        two; their size is that of the weighted median over people of the gap where they see rankings only, and of the mean gap where they see
+        utilities (nash, mixture).
         """
+        gap = (self.by_person[:, left] - self.by_person[:, right]).T
         if self.charter.rule == "expected-utility":
-            margin = gaps.mean
+            margin = gap @ self.weights
         elif self.charter.rule in POINTWISE:
-            chosen = replace(
-                self, charter=self.charter.model_copy(update={"ignorance_penalty": 0.0}), shortfall=np.zeros_like(self.shortfall)
-            )
-            score = chosen.scores(np.zeros(len(self.mean), dtype=np.int64))
+            known = np.all(np.isfinite(self.by_person), axis=0)
+            score = np.full(len(known), np.nan)
+            score[known] = self._decide(self.by_person[:, known].T[:, :, None]).scores[:, 0]
             margin = score[left] - score[right]
         else:
-            winners = self._decide(take(self.by_person, np.stack([left, right], axis=1))).winners
-            sign = winners[:, 0].astype(float) - winners[:, 1]
-            margin = sign * np.abs(weighted_median(gaps.by_group, self.weights))
-        fails = self.shortfall > 0
-        by_floor = fails[right].astype(float) - fails[left]
+            known = np.all(np.isfinite(gap), axis=1)
+            margin = np.full(len(gap), np.nan)
+            winners = self._decide(take(self.by_person, np.stack([left, right], axis=1)[known])).winners
+            ranks = self.charter.rule not in ("nash", "mixture")
+            size = weighted_median(gap[known], self.weights) if ranks else gap[known] @ self.weights
+            margin[known] = (winners[:, 0].astype(float) - winners[:, 1]) * np.abs(size)
+        by_floor = self.vetoed[right].astype(float) - self.vetoed[left]
         # what is vetoed loses to what is not; of two that are, neither wins
-        return np.where(fails[left] & fails[right], 0.0, np.where(by_floor != 0, by_floor * VETO, margin))
+        return np.where(self.vetoed[left] & self.vetoed[right], 0.0, np.where(by_floor != 0, by_floor * VETO, margin))
+
+
+def _missed(least: float, value: Array) -> Array:
+    """Logits by which values miss a floor; 0 for what is not known."""
+    return np.where(value < least, least - value, 0.0)
 
 
 def collective_gaps(fit: Fit, charter: Charter, feedback: Feedback, left: Codes, right: Codes) -> Gaps:
@@ -153,7 +176,7 @@ def require_meetable(found: Collective, prompt: Codes) -> None:
         With the floors.
     """
     known = np.all(np.isfinite(found.by_person), axis=0)
-    if known.any() and (found.shortfall[known] > 0).all():
+    if known.any() and found.vetoed[known].all():
         floors = {**found.charter.floors.groups, **found.charter.floors.axes}
         said = ", ".join(f"{name} {least:g}" for name, least in floors.items())
         least = float(found.shortfall[known].min())

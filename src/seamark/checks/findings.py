@@ -68,7 +68,7 @@ class Finding:
         details: dict[str, Any] | None = None,
     ) -> Finding:
         """A finding about an estimate with its interval; bounds that are not finite (the mean of one value) are left out."""
-        bounds = (interval.low, interval.high) if interval.bounded else (None, None)
+        bounds = interval.ends
         return Finding(
             code=code, title=title, estimate=interval.estimate, low=bounds[0], high=bounds[1], n=interval.n, unit=unit, verdict=verdict,
             reason=reason if interval.bounded else f"{reason} No interval: one value has no spread.", remedy=remedy, source=source,

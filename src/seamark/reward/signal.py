@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.aggregation import Charter, Collective, collective_gaps
+from seamark.aggregation.collective import require_meetable
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.models.fitting import open_reward_model
 from seamark.models.result import Fit
@@ -58,7 +59,10 @@ class Reward:
     def __init__(self, fit: Fit | str | Path, *, charter: Charter | str | Path | None = None, allow_expired: bool = False) -> None:
         self.fit = fit if isinstance(fit, Fit) else open_fit(fit)
         self.charter = Charter() if charter is None else charter if isinstance(charter, Charter) else Charter.from_toml(charter)
-        self.charter.group_weights(self.fit)  # a charter that names unknown groups fails here, not in training
+        # a charter that names what the fit does not have fails here, not in training
+        self.charter.group_weights(self.fit)
+        self.charter.at(self.fit)
+        self.charter.require_weighed(self.fit)
         self.allow_expired = allow_expired
         self.__name__ = "seamark_reward"
 
@@ -251,7 +255,9 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
         if not len(left):
             return Signal(0, {})
         gaps = collective_gaps(fit, charter, feedback, left, right)
-        margin = Collective.of(fit, charter, feedback).margins(left, right, gaps)
+        found = Collective.of(fit, charter, feedback)
+        require_meetable(found, feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy())
+        margin = found.margins(left, right)
         doubts, digest = fit.doubts(gaps), charter.hash
         texts, prompts = feedback.responses["text"].to_list(), feedback.prompts.to_dicts()
         prompt_of = feedback.responses["prompt"].to_list()
@@ -260,7 +266,7 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
         p, weight, decided = doubts["p"].to_numpy(), pairs["weight"].to_numpy(), pairs["decided"].to_list()
         for i in range(len(left)):
             a, b = left[i], right[i]
-            faults = (texts[a] is None or texts[b] is None, texts[a] == texts[b], not gaps.known[i], not decided[i], margin[i] == 0)
+            faults = (texts[a] is None or texts[b] is None, texts[a] == texts[b], not gaps.known[i], not decided[i], not margin[i])
             if any(faults):
                 left_out[_REASONS[faults.index(True)]] += 1
                 continue
