@@ -162,10 +162,13 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the fit.")],
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
     utility: UtilityOption = None, groups: GroupsOption = None, personas: PersonasOption = None, tastes: TastesOption = None,
-    differ: DifferOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
+    differ: DifferOption = None, effect: EffectOption = None,
+    charter: Annotated[Path | None, typer.Option("--charter", help="A charter.toml by whose recency judgments are weighed.")] = None,
+    axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Fit the feedback model that a study would, to all of the source."""
     import seamark.models
+    from seamark.aggregation import Charter
     from seamark.outputs import require_folder_place
     from seamark.study import choose_model
 
@@ -175,10 +178,12 @@ def fit(
         feedback, utility=_differ(differ, _utility(utility)), people=_people(groups, personas, tastes), observation=_observation(effect)
     )
     with _progress(quiet=as_json) as say:
+        chosen = Charter.from_toml(charter) if charter else Charter()
         fitted = seamark.models.fit(
-            feedback, utility=model.utility, people=model.people, observation=model.observation, seed=seed,
+            chosen.weigh(feedback), utility=model.utility, people=model.people, observation=model.observation, seed=seed,
             progress=lambda i, _: say("fitting", min(0.95, i / 60)),
         )  # fmt: skip
+        fitted = chosen.stamp(fitted, feedback)
     fitted.save(out)
     if as_json:
         typer.echo((out / "fit.json").read_text(encoding="utf-8"))

@@ -142,8 +142,12 @@ def run_study(
     if feedback.has("group"):
         findings += check_dissent(feedback, seed=seed).with_access("outside-the-box")
     say("fitting", 0.3)
+    if people is None and charter.names_groups:
+        people = Groups()
     model = choose_model(parts.train, utility=utility, people=people, observation=observation)
     fitted, reason = _fit(charter.weigh(parts.train), model, seed, say)
+    if fitted is not None:
+        fitted = charter.stamp(fitted, parts.train)
     say("evaluating", 0.75)
     findings = findings + _evaluate(fitted, reason, parts, seed)
     if fitted is not None:

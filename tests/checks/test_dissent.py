@@ -114,8 +114,9 @@ def test_few_raters_are_arranged_in_every_way_and_the_floor_is_said():
     arrangements = arrange(answers.group_of, answers.stratum_of)
     assert arrangements.exact
     assert len(arrangements.labels) == 20
-    assert arrangements.floor == pytest.approx(0.1)
+    assert arrangements.floor == pytest.approx(0.05)
     found = interactions(answers)
+    assert found.floor == pytest.approx(0.1)
     assert found.p.min() >= 0.1
     assert found.p * 20 == pytest.approx(np.round(found.p * 20))
 

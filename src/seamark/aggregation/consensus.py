@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from seamark.aggregation.regret import irreconcilable, reach
+from seamark.aggregation.regret import irreconcilable, reach, shared
 from seamark.errors import InvalidSetting
 from seamark.models.people import labels
 from seamark.records import Feedback
@@ -50,7 +50,7 @@ class Tally:
 
     @property
     def weights(self) -> Array:
-        """(G,) one person, one vote."""
+        """(G,) by how many people of each group voted on anything, whoever voted on a statement."""
         return self.size / self.size.sum()
 
     def consensus(self) -> Array:
@@ -62,21 +62,23 @@ class Tally:
         """
         return ((1 + self.agree) / (2 + self.agree + self.disagree + self.passed)).prod(1)
 
-    def bridging(self, *, level: float = 0.975) -> NDArray[np.bool_]:
-        """(S,) whether surely a majority of every group agrees."""
-        return np.all(self.p_majority >= level, axis=1)
+    def bridging(self, *, rate: float = 0.05) -> NDArray[np.bool_]:
+        """(S,) whether surely a majority of every group agrees, at a false discovery rate over statements."""
+        return shared(self.p_majority, rate=rate)
 
-    def irreconcilable(self, *, level: float = 0.975) -> NDArray[np.bool_]:
+    def irreconcilable(self, *, rate: float = 0.05) -> NDArray[np.bool_]:
         """(S,) whether surely a majority of one group agrees and of another disagrees: on these no weighting of groups agrees."""
-        return irreconcilable(self.p_majority, level=level)
+        return irreconcilable(self.p_majority, rate=rate)
 
     def decision(self, weights: Array | None = None) -> NDArray[np.int64]:
         """(S,) +1 carried, -1 rejected, 0 a tie, where each group's share counts by its weight; groups without a vote are left out."""
         return np.sign(self._margin(self.weights if weights is None else weights)).astype(np.int64)
 
     def turned(self, within: float = np.inf) -> NDArray[np.bool_]:
-        """(S,) whether some admissible weighting (`regret.admissible`) of the groups would decide otherwise than their sizes do."""
-        margin = self._margins()
+        """(S,) whether some admissible weighting (`regret.admissible`) of the groups would decide otherwise than their sizes do, where a group
+        whose majority is not sure (97.5%) counts as split."""
+        sure = np.abs(self.p_majority - 0.5) >= 0.475
+        margin = np.where(sure, self._margins(), 0.0)
         low, high = reach(margin, self.weights, within)
         own = margin @ self.weights
         return np.where(own > 0, low < -1e-12, np.where(own < 0, high > 1e-12, (high > 1e-12) | (low < -1e-12)))
@@ -137,7 +139,7 @@ def tally(feedback: Feedback, *, by: str = "group", least: int = 5) -> list[Tall
         vote = part["vote"].to_numpy()
         cell, size = row * len(names) + column, (len(statement), len(names))
         agree, disagree, passed = (
-            np.bincount(cell, weights=vote == value, minlength=size[0] * size[1]).reshape(size) for value in (1, -1, 0)
+            np.bincount(cell, weights=(vote == value).astype(float), minlength=size[0] * size[1]).reshape(size) for value in (1, -1, 0)
         )
         found.append(Tally(statement, tuple(names), agree, disagree, passed, people["n"].to_numpy().astype(float)))
     if not found:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from seamark.errors import InvalidSetting
 
@@ -148,12 +149,26 @@ def turning_weight(gap: Array, weights: Array) -> Array:
     return np.where((found >= 0) & (found <= 1) & (mean * gap < 0), found, np.nan)
 
 
-def irreconcilable(p: Array, *, level: float = 0.975) -> NDArray[np.bool_]:
+def irreconcilable(p: Array, *, rate: float = 0.05) -> NDArray[np.bool_]:
     """(n,) pairs on which no weighting contents everyone: one group surely prefers the first, and another surely the second.
 
-    `p` (n, G) is the posterior probability that each group's gap is above 0.
+    Both must hold of some group each: the larger of the two smallest tails, times the number of groups, at a false discovery rate.
+
+    Parameters
+    ----------
+    p : (n, G) posterior probability that each group's gap is above 0; rate : expected share of pairs named wrongly.
+
+    Source: Bonferroni over groups, an intersection-union test (Berger 1982) of the two sides, Benjamini & Hochberg 1995 over pairs.
     """
-    return np.any(p >= level, axis=1) & np.any(p <= 1 - level, axis=1)
+    if not len(p):
+        return np.zeros(0, dtype=bool)
+    tail = np.maximum((1 - p).min(1), p.min(1)) * p.shape[1]
+    return false_discovery_control(np.minimum(tail, 1.0)) <= rate
+
+
+def shared(p: Array, *, rate: float = 0.05) -> NDArray[np.bool_]:
+    """(n,) pairs of which every group surely prefers the first: the largest tail of all groups, at a false discovery rate over pairs."""
+    return false_discovery_control((1 - p).max(1)) <= rate if len(p) else np.zeros(0, dtype=bool)
 
 
 def pareto(values: Array) -> NDArray[np.bool_]:

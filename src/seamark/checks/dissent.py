@@ -23,6 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import gammaln
 from scipy.stats import false_discovery_control
 
 from seamark.aggregation.consensus import tally
@@ -88,8 +89,7 @@ def answers_by(feedback: Feedback, *, by: str | None = "group", within: str = ""
         If fewer than two groups have so many raters, or a rater is in several groups and `within` does not tell them apart.
     """
     group_label = pl.Series("by", ["everyone"] * feedback.n_judgments) if by is None else labels(feedback, by).alias("by")
-    frame = feedback.judgments.with_columns(group_label, pl.Series("unit", question_units(feedback)))
-    frame = frame.filter(pl.col("by").is_not_null() & pl.col("rater").is_not_null() & ~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
+    feedback_rows = feedback.judgments.with_columns(group_label, pl.Series("unit", question_units(feedback)))
     low = pl.col("responses").list.min()
     first = pl.col("responses").list.first()
     side = pl.when(pl.col("outcome") == "left").then(1.0).when(pl.col("outcome") == "right").then(-1.0).otherwise(0.0)
@@ -101,8 +101,10 @@ def answers_by(feedback: Feedback, *, by: str | None = "group", within: str = ""
         .when(pl.col("kind") == "rating")
         .then(pl.col("rating"))
     )
-    stratum = pl.col(within).cast(pl.String).fill_null("") if within else pl.lit("")
-    frame = frame.with_columns(value.alias("value"), low.cast(pl.Int64).alias("low"), stratum.alias("stratum")).drop_nulls("value")
+    stratum = labels(feedback, within).cast(pl.String).fill_null("") if within else pl.Series([""] * feedback.n_judgments)
+    frame = feedback_rows.with_columns(stratum.alias("stratum"))
+    frame = frame.filter(pl.col("by").is_not_null() & pl.col("rater").is_not_null() & ~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
+    frame = frame.with_columns(value.alias("value"), low.cast(pl.Int64).alias("low")).drop_nulls("value")
     kinds = frame["kind"].cast(pl.String).value_counts(sort=True)["kind"].to_list()
     if kinds:
         frame = frame.filter(pl.col("kind").cast(pl.String) == kinds[0])
@@ -113,6 +115,11 @@ def answers_by(feedback: Feedback, *, by: str | None = "group", within: str = ""
     names = sorted(frame["by"].unique().to_list())
     rater, group = codes_of(frame["rater"]), np.searchsorted(names, frame["by"].to_numpy().astype(str)).astype(np.int64)
     stratum_code = compact(np.unique(frame["stratum"].to_numpy().astype(str), return_inverse=True)[1])[0]
+    n_raters = int(rater.max(initial=-1)) + 1
+    of_rater = np.bincount(rater * len(names) + group, minlength=n_raters * len(names)).reshape(n_raters, -1).argmax(1)
+    if (of_rater[rater] == group).mean() >= 1 - _STRAY:
+        # a rater's answers depend on each other whatever they are about, so that who is of one group everywhere is permuted whole
+        stratum_code = np.zeros_like(stratum_code)
     block, n_blocks = compact(combine(rater, stratum_code))
     group_of = np.bincount(block * len(names) + group, minlength=n_blocks * len(names)).reshape(n_blocks, -1).argmax(1)
     stratum_of = np.zeros(n_blocks, dtype=np.int64)
@@ -158,6 +165,10 @@ def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", se
         labels(feedback, by)  # a column that is not there is an error, not a finding
         out += [Finding.not_applicable(code, title, str(error)) for code, title in _NEEDS_GROUPS.items()]
     else:
+        reason = _nothing_to_tell(answers)
+        if reason:
+            out += [Finding.not_applicable(code, title, reason) for code, title in _NEEDS_GROUPS.items()]
+            return Findings((*out, *_statements(feedback, by), _kinds_of_raters(feedback, seed)))
         found = interactions(answers, seed=seed)
         out += [
             _conflict(found, answers, by),
@@ -166,6 +177,18 @@ def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", se
             _outvoted(answers, by),
         ]
     return Findings((*out, *_statements(feedback, by), _kinds_of_raters(feedback, seed)))
+
+
+def _nothing_to_tell(answers: Answers) -> str:
+    """Why groups cannot be compared question by question; empty where they can."""
+    met = np.unique(answers.item * len(answers.groups) + answers.group)
+    by_two = np.bincount(met // len(answers.groups), minlength=answers.n_items) > 1
+    if not by_two.any():
+        return "No question was answered by two groups."
+    asked = np.unique(answers.block[by_two[answers.item]] * answers.n_items + answers.item[by_two[answers.item]])
+    if np.bincount(asked // answers.n_items).max() < 2:
+        return "Each rater answered at most one question that another group answered, too, so that taste cannot be told from strictness."
+    return ""
 
 
 _NEEDS_GROUPS = {
@@ -238,7 +261,7 @@ def _cohesion_finding(answers: Answers, by: str, seed: int) -> Finding:
         f"{found.index[top]:.2f} ({answers.groups[top]})." if names
         else f"No group agrees with itself more than with the others beyond chance: by {by} the group association index is at most "
         f"{found.index[top]:.2f} ({answers.groups[top]}, q = {found.q[top]:.2g}); 1 is the baseline.",
-        reason=f"Alpha within a group over agreement across; no interval, but a test by permutation. {_floor(found.floor, exact=False, what='raters')}",
+        reason=f"Alpha within a group over agreement across; no interval, but a test by permutation. {_floor(found.floor, exact=found.exact, what='raters')}",
         source="Prabhakaran et al. 2024 (GRASP)",
         details={"groups": [
             {"group": g, "inside": _number(found.inside[i]), "across": _number(found.across[i]), "index": _number(found.index[i]),
@@ -265,9 +288,11 @@ def _outvoted(answers: Answers, by: str) -> Finding:
     if answers.kind == "rating":
         return Finding.not_applicable(code, _NEEDS_GROUPS[code], "Ratings have no majority.")
     everyone, groups = majorities_kept(answers)
+    # of a question that one group alone answered its majority is everyone's
+    several = (groups != 0).sum(1) > 1
     rows: list[dict[str, Any]] = []
     for g, name in enumerate(answers.groups):
-        decided = groups[:, g] != 0
+        decided = (groups[:, g] != 0) & several
         if decided.any():
             kept = share((everyone == groups[:, g])[decided].astype(float))
             rows.append({"group": name, "kept": kept.estimate, "low": kept.low, "high": kept.high, "n": kept.n})
@@ -280,7 +305,7 @@ def _outvoted(answers: Answers, by: str) -> Finding:
         verdict="notice" if least["high"] < most["low"] else "ok",
         title=f"The majority of everyone keeps {percent(least['kept'])} [{100 * least['low']:.0f}, {100 * least['high']:.0f}] of the majorities of "
         f"{least['group']}, and {percent(most['kept'])} [{100 * most['low']:.0f}, {100 * most['high']:.0f}] of those of {most['group']}.",
-        reason=f"Questions on which the group has a strict majority; a tie of everyone keeps none. Groups are those of {by}; n counts questions, "
+        reason=f"Questions on which the group and another have strict majorities; a tie of everyone keeps none. Groups are those of {by}; n counts questions, "
         "and the interval is over questions. A small group has less of a say in everyone's majority, which is what this shows.",
         remedy="Say in the charter whether a majority may outvote a group everywhere (rule, floors)." if least["high"] < most["low"] else None,
         details={"groups": rows},
@@ -313,7 +338,10 @@ def _statements(feedback: Feedback, by: str) -> list[Finding]:
     apart, apart_hits, _ = count([t.irreconcilable() for t in tallies])
     equal, equal_hits, _ = count([t.decision() != t.decision(np.full(len(t.groups), 1 / len(t.groups))) for t in tallies])
     turned, _, _ = count([t.turned() for t in tallies])
-    how = "A majority is sure from a posterior probability of 97.5% (uniform prior); passes are no votes."
+    how = (
+        f"By the posterior of each group's majority (uniform prior), at a false discovery rate of {percent(THRESHOLDS.false_discoveries)} over the "
+        "statements of a conversation; passes are no votes."
+    )
     widths = [clustered_share(h, {"conversation": conversation})[0] for h in (hits, apart_hits, equal_hits)]
     return [
         Finding.of(
@@ -328,8 +356,10 @@ def _statements(feedback: Feedback, by: str) -> list[Finding]:
         ),
         Finding.of(
             widths[2], code="other-population", unit="share", verdict="notice" if equal else "ok",
-            title=f"A population with groups of equal size would decide {equal:,} of {where} otherwise; some weighting of groups would turn {turned:,}.",
-            reason="Shares that agree, weighted by group, against a half; one person one vote is the decision that others are compared with.",
+            title=f"With groups of equal weight {equal:,} of {where} would be decided otherwise than with weights by size; some weighting would turn "
+            f"{turned:,}.",
+            reason="Each group's share that agrees, weighted by group, against a half; a group's size is the people who voted on anything. For what some "
+            "weighting would turn, a group whose majority is not sure counts as split.",
         ),
     ]  # fmt: skip
 
@@ -341,7 +371,10 @@ def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
     except SeamarkError as error:
         return Finding.not_applicable(code, title, str(error))
     shape = (len(answers.group_of), answers.n_items)
+    told = np.ptp(answers.value) > 0
     filled = len(np.unique(answers.block * shape[1] + answers.item)) / (shape[0] * shape[1])
+    if not told:
+        return Finding.not_applicable(code, title, "Everyone gives the same answer to everything.")
     if shape[0] < 20 or shape[1] < 20 or filled < _FILLED or shape[0] * shape[1] > _CELLS:
         reason = (
             f"It takes 20 raters and 20 questions, a tenth of which each rater answered in the mean, and at most {_CELLS:,} cells; "
@@ -349,7 +382,7 @@ def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
         )
         return Finding.not_applicable(code, title, reason)
     found = rater_clusters(answers, seed=seed)
-    size = np.bincount(found.member)
+    size = np.bincount(found.member, minlength=2)
     real = found.p <= THRESHOLDS.false_discoveries and found.stability >= THRESHOLDS.kinds_notice
     return Finding(
         code=code, estimate=found.stability, low=found.low, high=found.high, n=shape[0], unit="ratio", verdict="notice" if real else "ok",
@@ -390,15 +423,23 @@ def arrange(group_of: Codes, stratum_of: Codes, *, draws: int = _DRAWS, seed: in
         rows = np.full((comb(n, one), n), other, dtype=np.int64)
         for row, chosen in enumerate(combinations(range(n), one)):
             rows[row, list(chosen)] = int(group_of.min())
-        # groups of one size can change names, which no statistic sees
-        return Arrangements(rows, (2 if 2 * one == n else 1) / len(rows), exact=True)
+        return Arrangements(rows, 1 / len(rows), exact=True)
     rng = np.random.default_rng(seed)
     order = np.argsort(stratum_of, kind="stable")
     rows = np.empty((draws, n), dtype=np.int64)
     sorted_groups, sorted_strata = group_of[order], stratum_of[order]
     for b in range(draws):
         rows[b, order] = sorted_groups[np.argsort(sorted_strata + rng.random(n))]
-    return Arrangements(rows, 1 / (draws + 1), exact=False)
+    return Arrangements(rows, max(1 / (draws + 1), 1 / _ways(group_of, stratum_of)), exact=False)
+
+
+def _ways(group_of: Codes, stratum_of: Codes) -> float:
+    """In how many ways labels can be arranged within strata: a product of multinomials."""
+    total = 0.0
+    for stratum in np.unique(stratum_of):
+        sizes = np.unique(group_of[stratum_of == stratum], return_counts=True)[1]
+        total += gammaln(sizes.sum() + 1) - gammaln(sizes + 1).sum()
+    return float(np.exp(min(total, 700.0)))
 
 
 # ---------------------------------------------------------------------------------------------- group by item
@@ -485,8 +526,11 @@ def interactions(answers: Answers, *, draws: int = _DRAWS, seed: int = 0) -> Int
         n = mine @ count
         counts[:, g] = n
         means[:, g] = np.divide(mine @ raw.multiply(count), n, out=np.full(n_items, np.nan), where=n > 0)
+    # two groups of one size can change names, which this statistic does not see
+    sizes = np.bincount(answers.group_of, minlength=G)
+    alike = 2 if arrangements.exact and G == 2 and sizes[0] == sizes[1] else 1
     return Interactions(
-        means, counts, squares, p, false_discovery_control(p), arrangements.floor, arrangements.exact,
+        means, counts, squares, p, false_discovery_control(p), alike * arrangements.floor, arrangements.exact,
         float(arrangements.p(drawn_ratio, float(squares.sum() / max(free.sum(), 1)))), explained(np.ones(n_items)), low, high,
     )  # fmt: skip
 
@@ -555,6 +599,7 @@ class Cohesion:
     p: Floats
     q: Floats
     floor: float
+    exact: bool
 
     @property
     def index(self) -> Floats:
@@ -571,14 +616,14 @@ def cohesion(answers: Answers, *, draws: int = 499, seed: int = 0) -> Cohesion:
     Source: Prabhakaran et al. 2024 (GRASP); Wong, Paritosh & Aroyo 2021 (cross-replication reliability). Theirs tests the ratio; the
     difference orders arrangements alike where both are positive, and is defined where they are not.
     """
-    values, code = np.unique(answers.value, return_inverse=True)
+    # one answer of a block to an item: what people say twice is no agreement with others
+    first = np.unique(answers.block * answers.n_items + answers.item, return_index=True)[1]
+    block, item = answers.block[first], answers.item[first]
+    values, code = np.unique(answers.value[first], return_inverse=True)
     if len(values) > _VALUES:
         raise InvalidSetting("answers", f"{len(values)} different values", f"Cohesion is of at most {_VALUES} different answers.")
     shape = (len(answers.group_of), answers.n_items)
-    one_hot = [
-        csr_array((np.ones(int((code == c).sum())), (answers.block[code == c], answers.item[code == c])), shape=shape)
-        for c in range(len(values))
-    ]
+    one_hot = [csr_array((np.ones(int((code == c).sum())), (block[code == c], item[code == c])), shape=shape) for c in range(len(values))]
     total = np.stack([np.asarray(m.sum(0)).ravel() for m in one_hot], axis=1)  # (items, K)
 
     def measure(rows: Codes, g: int) -> tuple[Floats, Floats]:
@@ -596,7 +641,7 @@ def cohesion(answers: Answers, *, draws: int = 499, seed: int = 0) -> Cohesion:
             [np.subtract(*measure(arrangements.labels[s : s + step], g)) for s in range(0, len(arrangements.labels), step)]
         )
         p[g] = float(arrangements.p(drawn, float(observed[g, 0] - observed[g, 1])))
-    return Cohesion(observed[:, 0], observed[:, 1], p, false_discovery_control(p), arrangements.floor)
+    return Cohesion(observed[:, 0], observed[:, 1], p, false_discovery_control(p), arrangements.floor, arrangements.exact)
 
 
 def _alpha(counts: Floats) -> Floats:
@@ -703,7 +748,7 @@ def _components(table: Floats, k: int, rng: np.random.Generator) -> Floats:
     from scipy.sparse.linalg import svds
 
     u, s, _ = svds(table, k=min(k, *(n - 1 for n in table.shape)), rng=rng)
-    return u * s
+    return np.asarray(u) * np.asarray(s)
 
 
 def _dealt(table: Floats, answered: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
