@@ -25,7 +25,7 @@ from seamark.errors import InvalidSetting, UnreadableSource, UnwritableOutput
 from seamark.study import Study, _command, choose_model, read_source, rewrite_report, run_study
 
 SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
-SIGNAL_KEYS = {
+SIGNAL_KEYS = {"charter", 
     "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
 }  # fmt: skip
 Rows = list[dict[str, Any]]
@@ -482,7 +482,7 @@ REPRODUCED: dict[str, tuple[dict[str, Any], str]] = {
     "groups": (
         {"utility": sm.Linear(n_columns=16), "people": sm.Groups("group", min_judgments=50)},
         "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', utility=sm.Linear(features='hash', style=True, n_columns=16, "
-        "residual=None, seed=0), people=sm.Groups(by='group', min_judgments=50), seed=0)",
+        "residual=None, seed=0), people=sm.Groups(by='group', min_judgments=50, interaction=False), seed=0)",
     ),
 }
 

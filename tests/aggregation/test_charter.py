@@ -207,9 +207,17 @@ def test_weighting_rules(divided: tuple[Society, Fit], tmp_path: Path):
     (tmp_path / "census.csv").write_text(f"group,share\n{A},0.4\n{B},0.6\n", encoding="utf-8")
     charter = _read('[electorate]\nweighting = "target"\ntarget = "census.csv"', tmp_path)
     assert charter.group_weights(result) == pytest.approx({A: 0.4, B: 0.6})
+    other = tmp_path / "other"
+    other.mkdir()
+    charter.write(other)
+    assert Charter.from_toml(other / "charter.toml").hash == charter.hash  # the population goes along
     before = charter.hash
     (tmp_path / "census.csv").write_text(f"group,share\n{A},0.5\n{B},0.5\n", encoding="utf-8")
     assert charter.hash != before  # another population is another charter
+    assert [name for name, *_ in charter.differences(Charter.from_toml(other / "charter.toml"))] == ["population"]
+    (tmp_path / "census.csv").write_text(f"group,share\n{A},0.5\nsomebody else,0.5\n", encoding="utf-8")
+    with pytest.raises(InvalidCharter, match=r"cells that the fit does not know: 'somebody else' \(50\.0%\)"):
+        charter.group_weights(result)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +240,8 @@ def test_weighting_rules(divided: tuple[Society, Fit], tmp_path: Path):
         ('[recency]\nrule = "half-life"', "half_life_days is 0"),
         ("[recency]\nhalf_life_days = 3", "rule is 'none'"),
         ("[floors.groups]\nA = inf", r"floors\.groups\.A is inf"),
+        ('[electorate]\nweighting = "target"\ntarget = "../census.csv"', "without a folder"),
+        ('rule = "mixture"\n[parts]\nborda = 1.0\ncopeland = 0.0', "parts.copeland is 0.0"),
         ("[floors.group]\nA = 1", r"unknown key floors\.group.*groups"),
     ],
 )

@@ -110,7 +110,7 @@ def test_polis_by_an_independent_count(real_data: Path):
     assert len(naive) > 1000
     assert naive == {name: found[name] for name in naive}
     assert sum(row[0] for row in found.values()) == 85
-    assert sum(row[1] for row in found.values()) == 21
+    assert sum(row[1] for row in found.values()) == 20
 
 
 def _named_at(rate: float, p: dict[str, float]) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from seamark.aggregation import Charter, Collective, Electorate, Floors, Invalid
 from seamark.aggregation.collective import lay_out
 from seamark.checks.charter import _CODES, check_charter
 from seamark.models import Fit, Groups, Observation, Position, Tabular, fit
+from seamark.records import Feedback
 from seamark.simulation import Society, simulate
 from tests.checks.sentences import assert_written
 
@@ -107,3 +110,58 @@ def test_floors_leave_prompts_undecided(divided: tuple[Society, Fit]):
     assert found.details["undecided"] > 0
     assert "no consensus" in found.reason
     assert Collective.of(result, charter, society.feedback).shortfall.max() > 0
+
+
+def test_the_group_that_a_charter_leaves_out_is_shown(divided: tuple[Society, Fit]):
+    """R30: who does not count pays, and is named."""
+    society, result = divided
+    A, B = result.groups
+    found = check_charter(result, Charter(electorate=Electorate(groups=(A,))), society.feedback)
+    rows = {row["group"]: row for row in found.get("regret").details["groups"]}
+    assert rows[B]["weight"] == 0
+    assert rows[B]["regret"] > rows[A]["regret"]
+    assert f"{B}, which does not count in the electorate," in found.get("regret").title
+    turn = found.get("weights-turn")
+    assert turn.estimate == 0  # within a factor of two of nothing is nothing
+    assert turn.details["n_any"] > 0
+
+
+def test_figures_are_of_what_the_rule_sees(divided: tuple[Society, Fit], monkeypatch: pytest.MonkeyPatch):
+    """A large penalty chooses what is known best, and every figure is of that: no weights but the charter's would turn it within 1."""
+    society, result = divided
+    rng = np.random.default_rng(0)
+    doubt = rng.uniform(0, 3, society.feedback.n_responses)
+    charter = Charter(ignorance_penalty=1.0, electorate=Electorate(within=1.0))
+    real = Collective.of(result, charter, society.feedback)
+    monkeypatch.setattr(Collective, "of", staticmethod(lambda *_: replace(real, ignorance=doubt)))
+    found = check_charter(result, charter, society.feedback)
+    assert found.get("weights-turn").estimate == 0
+    prudent = result.by_person(society.feedback) - doubt
+    laid = lay_out(society.feedback.responses["prompt"].cast(int).to_numpy().astype(np.int64), np.ones(150, dtype=bool))
+    value = prudent[:, laid]
+    chosen = np.einsum("gqm,g->qm", value, result.group_share).argmax(1)
+    regret = (value.max(2) - np.take_along_axis(value, chosen[None, :, None], 2)[:, :, 0]).mean(1)
+    assert [row["regret"] for row in found.get("regret").details["groups"]] == pytest.approx(regret.tolist())
+
+
+def test_one_prompt_has_no_interval_and_is_written():
+    """JSON has no infinity: a study of one prompt with groups is whole."""
+    society = simulate(
+        text=False, n_prompts=5, n_responses=6, n_raters=40, n_judgments=900, group_shares=(0.6, 0.4), disagreement=1.0, seed=5
+    )
+    rows = society.feedback.judgments
+    names = society.feedback.responses["name"].to_list()
+    feedback = Feedback.from_columns(
+        {
+            "kind": ["pair"] * rows.height,
+            "prompt": ["Which?"] * rows.height,
+            "texts": [[f"{names[a]} says so", f"{names[b]} says so"] for a, b in rows["responses"].to_list()],
+            "outcome": rows["outcome"].cast(str).to_list(),
+            "rater": [f"r{code}" for code in rows["rater"].to_list()],
+            "group": rows["group"].to_list(),
+        }
+    )
+    result = fit(feedback, utility=Tabular(), people=Groups(), observation=PLAIN)
+    found = check_charter(result, Charter(), feedback)
+    assert found.get("regret").low is None
+    json.dumps([f.to_dict() for f in found], allow_nan=False)

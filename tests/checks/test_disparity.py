@@ -171,3 +171,27 @@ def test_a_switch_of_the_balance_between_contexts_is_recovered():
         check_trade_offs(result, overall, by="mood")
     with pytest.raises(InvalidSetting, match="MultiAxis"):
         check_trade_offs(fit(feedback, utility=Tabular(), observation=PLAIN), overall, by="pair_type")
+
+
+def test_scores_that_are_not_there_are_left_out_and_counted():
+    """An abstention prefers nothing: it is no error of the reward."""
+    gap = np.array([np.nan] * 8 + [1.0, 2.0])
+    found = check_against_gold(gap, ["a"] * 10)
+    assert (found.verdict, found.n) == ("ok", 2)
+    assert "8 probes without a finite score" in found.reason
+    assert check_against_gold(np.full(3, np.nan), ["a"] * 3).verdict == "not_applicable"
+    levels = ["x"] * 6 + ["y"] * 6
+    scores = np.array([0.0, 1, 2, 3, 4, np.nan] * 2)
+    assert "2 rows without a finite score" in check_representation_gap(scores, levels, by="language").reason
+    nothing = np.zeros((0, 2))
+    assert check_matched_pairs(nothing, nothing, []).verdict == "not_applicable"
+    few = np.ones((2, 2))
+    assert check_matched_pairs(few, few, ["a", "a"]).verdict == "not_applicable"
+
+
+def test_the_largest_of_many_gaps_is_not_a_notice_by_itself():
+    """Twenty levels of noise: their range is large, and permuting levels says so."""
+    rng = np.random.default_rng(9)
+    levels = [f"l{i}" for i in range(20) for _ in range(20)]
+    noticed = sum(check_representation_gap(rng.normal(size=400), levels, by="level").verdict == "notice" for _ in range(20))
+    assert noticed <= 4

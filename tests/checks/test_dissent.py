@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def test_interactions_are_those_of_loops():
     for i in range(6):
         own, group = value[answers.item == i], answers.group[answers.item == i]
         between = sum((group == g).sum() * (own[group == g].mean() - own.mean()) ** 2 for g in np.unique(group))
-        assert found.statistic[i] == pytest.approx(between / (own**2).mean(), abs=1e-4)
+        alike = np.ptp(answers.value[answers.item == i]) == 0  # where everyone says the same nothing differs
+        assert found.statistic[i] == pytest.approx(0.0 if alike else between / (own**2).mean(), abs=1e-4)
         for g in np.unique(group):
             said = answers.value[(answers.item == i) & (answers.group == g)]
             assert found.means[i, g] == pytest.approx(said.mean())
@@ -273,6 +275,78 @@ def test_a_rater_in_several_groups_is_told_apart_by_stratum():
     found = answers_by(feedback, within="prompt")
     assert len(found.group_of) == 24
     assert len(np.unique(found.stratum_of)) == 2
+
+
+def test_one_answer_per_rater_cannot_tell_taste_from_strictness():
+    """Opposed groups of whom each answered once: no figure, rather than no conflict."""
+    n = 40
+    feedback = Feedback.from_columns(
+        {
+            "kind": ["thumbs"] * n, "prompt": ["p"] * n, "texts": [[f"s{i % 2}"] for i in range(n)], "rater": [f"r{i}" for i in range(n)],
+            "group": ["a" if i < n // 2 else "b" for i in range(n)], "outcome": ["answered"] * n, "thumb": [i < n // 2 for i in range(n)],
+        }
+    )  # fmt: skip
+    found = check_dissent(feedback)
+    for code in ("group-conflict", "group-items", "cohesion", "outvoted"):
+        assert found.get(code).verdict == "not_applicable"
+    assert "at most one question" in found.get("group-conflict").reason
+    alone = Feedback.from_columns(
+        {
+            "kind": ["thumbs"] * n, "prompt": ["p"] * n, "texts": [[f"s{i}"] for i in range(n)], "rater": [f"r{i % 20}" for i in range(n)],
+            "group": ["a" if i % 20 < 10 else "b" for i in range(n)], "outcome": ["answered"] * n, "thumb": [True] * n,
+        }
+    )  # fmt: skip
+    assert "No question was answered by two groups" in check_dissent(alone).get("outvoted").reason
+
+
+def test_unanimous_answers_have_no_kinds_of_raters():
+    answers = society(0, n_raters=25, n_items=25)
+    same = replace(answers, value=np.ones_like(answers.value))
+    found = check_dissent(_feedback(same))
+    assert "same answer to everything" in found.get("rater-kinds").reason
+    assert found.get("group-conflict").estimate == 0
+
+
+def test_a_stratum_that_is_no_column_is_an_error():
+    with pytest.raises(InvalidSetting, match=r"profile\.NAME"):
+        check_dissent(_feedback(society(0)), within="nope")
+
+
+def test_raters_of_one_group_are_permuted_whole_whatever_the_stratum():
+    """Tastes that a rater carries through prompts would be taken for so many people else: 12 raters, 20 prompts, no conflict."""
+    rejected = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        taste, kind = rng.normal(0, 1.5, (12, 2)), rng.normal(size=(40, 2))
+        logit = taste @ kind.T
+        value = rng.random((12, 40)) < 1 / (1 + np.exp(-logit))
+        rater, item = (x.ravel() for x in np.indices(value.shape))
+        group = rng.permutation(["a"] * 6 + ["b"] * 6)
+        feedback = Feedback.from_columns(
+            {
+                "kind": ["thumbs"] * 480, "prompt": [f"p{i // 2}" for i in item], "texts": [[f"s{i}"] for i in item],
+                "rater": [f"r{r}" for r in rater], "group": group[rater].tolist(), "outcome": ["answered"] * 480, "thumb": value.ravel().tolist(),
+            }
+        )  # fmt: skip
+        answers = answers_by(feedback, within="prompt")
+        assert len(answers.group_of) == 12
+        rejected += interactions(answers, draws=99, seed=seed).overall_p <= 0.05
+    assert rejected <= 10
+
+
+def test_saying_a_thing_twice_is_no_agreement_with_others():
+    answers = society(3)
+    twice = replace(
+        answers, value=np.tile(answers.value, 2), item=np.tile(answers.item, 2), block=np.tile(answers.block, 2),
+        rater=np.tile(answers.rater, 2), response=np.tile(answers.response, 2),
+    )  # fmt: skip
+    assert cohesion(twice, draws=19).inside == pytest.approx(cohesion(answers, draws=19).inside)
+
+
+def test_the_floor_counts_strata():
+    """Six strata of one rater on either side: 64 arrangements, so that no p below 1/64 can be reached."""
+    group, stratum = np.tile([0, 1], 6), np.repeat(np.arange(6), 2)
+    assert arrange(group, stratum, draws=4999).floor == pytest.approx(1 / 64)
 
 
 # ------------------------------------------------------------------------------------ real people

@@ -162,7 +162,8 @@ def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", se
     try:
         answers = answers_by(feedback, by=by, within=within)
     except SeamarkError as error:
-        labels(feedback, by)  # a column that is not there is an error, not a finding
+        for column in filter(None, (by, within)):
+            labels(feedback, column)  # a column that is not there is an error, not a finding
         out += [Finding.not_applicable(code, title, str(error)) for code, title in _NEEDS_GROUPS.items()]
     else:
         reason = _nothing_to_tell(answers)
@@ -481,7 +482,9 @@ def interactions(answers: Answers, *, draws: int = _DRAWS, seed: int = 0) -> Int
     centred = _centre(raw if answers.kind == "rating" else _less_strictness(raw))
     seen = csr_array((np.ones_like(centred.data), centred.indices, centred.indptr), shape=centred.shape)
     variance = np.asarray(centred.multiply(centred).sum(0)).ravel() / np.maximum(np.asarray(seen.sum(0)).ravel(), 1)
-    usable = variance > 1e-12
+    # where everyone answers alike nothing differs; what is left there is how often people were asked
+    spread = _centre_items(raw)
+    usable = (np.bincount(raw.indices, weights=spread.data**2, minlength=n_items) > 1e-9) & (variance > 1e-12)
     arrangements = arrange(answers.group_of, answers.stratum_of, draws=draws, seed=seed)
 
     by_item, seen_by_item = centred.T.tocsr(), seen.T.tocsr()
