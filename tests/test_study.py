@@ -25,8 +25,8 @@ from seamark.errors import InvalidSetting, UnreadableSource, UnwritableOutput
 from seamark.study import Study, _command, choose_model, read_source, rewrite_report, run_study
 
 SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
-SIGNAL_KEYS = {"charter", 
-    "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
+SIGNAL_KEYS = {
+    "charter", "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
 }  # fmt: skip
 Rows = list[dict[str, Any]]
 

@@ -21,7 +21,6 @@ from seamark.aggregation.regret import (
     serve,
     shared,
     turned,
-    turning_weight,
 )
 from seamark.errors import InvalidSetting
 
@@ -138,19 +137,6 @@ def test_turned_is_what_a_search_of_weights_finds(seed: int):
     any_weights = turned(utilities, winner, weights)
     own = utilities.argmax(2) != winner[:, None]
     assert (any_weights >= own.any(1)).all()
-
-
-def test_turning_weight_is_where_the_mean_gap_is_nothing():
-    weights = np.array([0.7, 0.2, 0.1])
-    gap = np.array([[1.0, -2.0, -1.0], [1.0, 1.0, 2.0]])
-    found = turning_weight(gap, weights)
-    assert np.isnan(found[1]).all()
-    for g in range(3):
-        if np.isfinite(found[0, g]):
-            rest = weights * (1 - found[0, g]) / (1 - weights[g])
-            rest[g] = found[0, g]
-            assert rest @ gap[0] == pytest.approx(0.0, abs=1e-12)
-    assert np.isfinite(found[0]).any()
 
 
 def test_what_no_weighting_settles():

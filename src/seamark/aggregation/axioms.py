@@ -1,8 +1,8 @@
 """Axioms: does a rule respect majorities, unanimity, clones and its own voters, on these profiles; and does a fitted reward, out of sample?
 
-Condorcet, Pareto and clones are decided: none violated means none can be, on these profiles. Monotonicity and participation speak of
-what would happen if some people voted otherwise, and so many could that they are searched: a violation found is proof, and none found
-is not. A witness is always a profile on which the rule itself was run, before and after.
+Condorcet and Pareto are decided: none violated means none is, on these profiles. Clones, monotonicity and participation speak of what
+would happen if an option had a copy, or some people voted otherwise; so many could that they are searched: a violation found is proof, and
+none found is not. A witness is always a profile on which the rule itself was run, before and after.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ AXIOMS: dict[str, Callable[[Profile, Choose], Found]] = {
     "monotonicity": _monotonicity,
     "participation": _participation,
 }
-SEARCHED = ("monotonicity", "participation")
+SEARCHED = ("clones", "monotonicity", "participation")
 """Axioms of which violations are searched for."""
 
 

@@ -136,19 +136,6 @@ def turned(utilities: Array, winner: NDArray[np.int64], weights: Array, within: 
     return out
 
 
-def turning_weight(gap: Array, weights: Array) -> Array:
-    """(n, G) the weight at which each group, the others keeping their proportions, would turn the sign of the mean gap; NaN where none would.
-
-    With m the mean gap of the others, w gap_g + (1 - w) m = 0 at w = m / (m - gap_g).
-    """
-    rest = 1 - weights
-    others = (gap @ weights)[:, None] - gap * weights
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = others / rest
-        found = mean / (mean - gap)
-    return np.where((found >= 0) & (found <= 1) & (mean * gap < 0), found, np.nan)
-
-
 def irreconcilable(p: Array, *, rate: float = 0.05) -> NDArray[np.bool_]:
     """(n,) pairs on which no weighting contents everyone: one group surely prefers the first, and another surely the second.
 
