@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from seamark.reward.catalogue import (
     About,
     Catalogue,
     InvalidEntry,
+    Listed,
     Mixture,
     Probe,
     add_entry,
@@ -522,20 +523,19 @@ def test_the_axes_of_a_charter_count_in_a_match():
     names = np.where(np.arange(feedback.n_judgments) % 2 == 0, "helpful", "kind")
     feedback = replace(feedback, judgments=feedback.judgments.with_columns(pl.Series("axis", names).cast(feedback.judgments["axis"].dtype)))
     result = fit(feedback, utility=MultiAxis(Linear(n_columns=32)), observation=PLAIN)
-    found = {}
+    found: dict[str, Any] = {}
+    absent: Any = (None,)  # neither terms, nor what an entry says of itself, nor its safety
     for name, axes in (("all", {}), ("helpful", {"helpful": 1.0}), ("kind", {"kind": 1.0})):
         charter = Charter(axes=axes, authors=("Ada",))
-        listed = tuple(_Listed(name, charter, Reward(result, charter=charter)) for _ in range(2))
-        found[name] = Catalogue(Path(), None, (), listed, ()).likelihoods(feedback)  # type: ignore[arg-type]  # no terms are asked
+        listed: Any = (Listed(*absent, charter, Reward(result, charter=charter), *absent),) * 2
+        found[name] = Catalogue(Path(), *absent, (), listed, ()).likelihoods(feedback)
     pairs = feedback.pairs().filter(pl.col("outcome").is_in(["left", "right"]))
     left, right = pairs["left"].to_numpy().astype(np.int64), pairs["right"].to_numpy().astype(np.int64)
     mine = pairs["rater"].to_numpy() == 0
     first = (pairs["outcome"] == "left").to_numpy()[mine]
     for name, likelihoods in found.items():
         gaps = result.gaps(feedback, left, right, at=None if name == "all" else {"axis": {name: 1.0}})
-        by_hand = likelihood_of_choices(
-            np.stack([gaps.mean[mine]] * 2, 1), np.stack([gaps.ignorance[mine]] * 2, 1), first, left_out=0
-        )
+        by_hand = likelihood_of_choices(np.stack([gaps.mean[mine]] * 2, 1), np.stack([gaps.ignorance[mine]] * 2, 1), first, left_out=0)
         assert np.abs(by_hand.log - likelihoods[feedback.raters["id"][0]].log).max() < 1e-9, name
     rater = feedback.raters["id"][0]
     assert np.abs(found["helpful"][rater].log - found["kind"][rater].log).max() > 1e-3
@@ -555,7 +555,7 @@ def test_a_charter_takes_its_population_file_into_a_catalogue(divided: tuple[Soc
     assert one.charter.hash == charter.hash
     assert one.charter.group_weights(result) == pytest.approx({"group A": 0.2, "group B": 0.8})
     (copy / "census" / "population.csv").write_text("group,share\ngroup A,0.9\ngroup B,0.1\n", encoding="utf-8")
-    assert _failed(Catalogue.open(copy), "census") == ["fingerprint"]
+    assert _failed(Catalogue.open(copy), "census")[0] == "fingerprint"
 
 
 def test_groups_without_latin_names_are_numbered(divided: tuple[Society, Fit], tmp_path: Path):
