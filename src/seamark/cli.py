@@ -599,6 +599,8 @@ def audit_append(
         signed = Charter.from_toml(charter)
         if kind not in ("charter", "sign-off", "withdrawal"):
             raise InvalidSetting("--charter", str(charter), "It goes with the kinds charter, sign-off and withdrawal.")
+        if kind == "charter" and said:
+            raise InvalidSetting("--say", said[0], "A charter is appended as it is; say more in an entry of its own, of the kind note.")
         body |= {"subject": signed.hash}
         entry = append_charter(log, signed, actor=actor) if kind == "charter" else append(log, kind, body, actor=actor)
     else:
@@ -677,6 +679,43 @@ def audit_report(
     found = read_findings(study) if study is not None else ()
     chosen = Rules.from_toml(rules) if rules is not None else None
     typer.echo(json.dumps(report_for(to, read(log), found, rules=chosen), ensure_ascii=False, indent=1))
+
+
+@audit.command(name="ballots")
+def audit_ballots(
+    log: Log,
+    poll: Annotated[str, typer.Argument(metavar="POLL", help="Name of the poll.")],
+    charter: Annotated[
+        Path | None, typer.Option("--charter", help="A charter whose weights are to be those ballots; the turnout alone where not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the ballots of a poll, and hold the weights of a charter against them. Exit status 1 where they are others."""
+    from seamark.aggregation import Charter
+    from seamark.checks import Findings
+    from seamark.governance import read
+    from seamark.governance.mandate import check_ballots, count_ballots
+
+    counted = count_ballots(read(log), poll)
+    weights = Charter.from_toml(charter).electorate.weights if charter is not None else counted.weights
+    found = check_ballots(counted, weights)
+    kept = found if charter is not None else Findings(tuple(f for f in found if f.code != "ballots/weights"))
+    if not as_json:
+        typer.echo("\n".join(f"  {option:<24} {n:,}" for option, n in counted.votes.items()))
+    _finish(None, kept, as_json, None)
+
+
+@audit.command(name="card")
+def audit_card(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.")],
+    log: Annotated[Path | None, typer.Argument(metavar="[LOG]", help="The log that it was released in.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Does a sealed card say what the files say, and are both as they were released? Exit status 1 where not."""
+    from seamark.governance import read
+    from seamark.governance.release import check_card, check_release
+
+    _finish(None, check_card(study) if log is None else check_release(study, read(log)), as_json, None)
 
 
 @audit.command(name="release")

@@ -27,6 +27,7 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
+from seamark.governance.access import check_claims
 from seamark.governance.constitution import check_register
 from seamark.governance.disclosure import known_disclosures, require_indicators
 from seamark.governance.registers import Register
@@ -157,7 +158,7 @@ def run_study(
             fitted = replace(fitted, data={**fitted.data, "part_of": feedback.fingerprint})
     findings = findings.with_access("white-box")
     if register is not None:
-        findings += check_register(told, feedback, findings)
+        findings += check_register(told.model_copy(update={"claims": ()}), feedback, findings)  # the claims wait for the signal
     report = Report(
         title=Path(str(source)).name if source != DEMO else "Simulated study with known truth",
         source=str(source),
@@ -175,11 +176,11 @@ def run_study(
         fit=_describe(fitted) if fitted else {"reason": reason},
         skipped=feedback.report.skipped,
         notes=(*feedback.report.notes, parts.how, *model.notes),
-        disclosures=known_disclosures(feedback) | told.disclosures,
+        disclosures=_disclosures(known_disclosures(feedback), told.disclosures),
         answers=told.answers,
     )
     say("writing", 0.9)
-    report = _write(report, fitted, feedback, charter, out)
+    report = _write(report, fitted, feedback, charter, told, out)
     say("done", 1.0)
     return Study(report, fitted, out)
 
@@ -462,13 +463,20 @@ def _code(name: str, value: Any) -> str:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, out: Path) -> Report:
-    """Everything into a folder beside `out`, then into its place; returns the report with what became of the signal."""
+def _disclosures(measured: dict[str, str], stated: Mapping[str, str]) -> dict[str, str]:
+    """What the feedback tells of each indicator, and what people say beside it: neither takes the other's place."""
+    both = {name: f"{measured[name]}; stated: {text}" for name, text in stated.items() if name in measured}
+    return {**measured, **stated, **both}
+
+
+def _write(report: Report, fitted: Fit | None, feedback: Feedback, charter: Charter, told: Register, out: Path) -> Report:
+    """Everything into a folder beside `out`, then into its place; returns the report with what became of the signal, and of the claims."""
     with whole_folder(out, mark=_MARK, owned=_owned(out)) as folder:
         if fitted is not None:
             fitted.save(folder / "fit")
             written = export_signal(fitted, feedback, folder / "signal" / "train.jsonl", charter=charter)
             report = replace(report, findings=Findings((*report.findings, _signal_finding(written))))
+        report = replace(report, findings=Findings((*report.findings, *check_claims(told.claims, report.findings))))
         write_findings(report, folder / "findings.json")
         write_report(report, folder / "report.html")
         write_card(report, folder / "card.md")

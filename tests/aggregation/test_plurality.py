@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from seamark import intervals
-from seamark.aggregation import Charter, Effects
+from seamark.aggregation import Charter, Effects, Electorate
 from seamark.aggregation.plurality import (
     Views,
     bubbles,
@@ -354,3 +354,15 @@ def test_nobody_has_signed_other_weights(divided: tuple[Society, Fit]):
 def test_bad_mixtures(divided: tuple[Society, Fit], mixtures: dict[str, dict[str, float]], said: str):
     with pytest.raises(InvalidSetting, match=said):
         charters_for(divided[1], Charter(), mixtures=mixtures)
+
+
+def test_what_a_charter_says_of_the_electorate_is_kept(divided: tuple[Society, Fit]):
+    """How far weights may be off, and who counts: a group that does not has no signal, and a part in no mixture."""
+    _, result = divided
+    kept = charters_for(result, Charter(electorate=Electorate(within=5.0, weighting="equal")))
+    assert {c.electorate.within for c in kept.values()} == {5.0}
+    one = Charter(electorate=Electorate(groups=("group B",)))
+    assert list(charters_for(result, one)) == ["group B"]
+    assert charters_for(result, one)["group B"].electorate.groups == ("group B",)
+    with pytest.raises(InvalidSetting, match="Use group B"):
+        charters_for(result, one, mixtures={"x": {"group A": 1.0}})

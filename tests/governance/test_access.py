@@ -51,6 +51,7 @@ def test_N33_the_ladder_and_what_stands_beside_it() -> None:
         ("black-box", ("old",), "blocking", "old had no stated access"),
         ("black-box", ("calibration",), "blocking", "calibration could not be computed"),
         ("black-box", ("direction",), "blocking", "direction is blocking itself"),
+        ("black-box", ("accuracy", "direction"), "blocking", "direction is blocking itself"),
         ("black-box", ("absent",), "blocking", "absent was not computed"),
         ("black-box", (), "blocking", "no finding is named for it"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seamark.aggregation import Charter
+from seamark.aggregation import Charter, Electorate
 from seamark.cli import main
 from seamark.governance import read, verify
 
@@ -86,10 +86,10 @@ def test_R67_an_export_is_verified_as_a_folder(log: Path, call: Call, tmp_path: 
     assert status == 0
     assert "next: seamark audit verify" in out
     assert call("verify", tmp_path / "audit")[0] == 0
-    (tmp_path / "audit" / "charters" / "000000.toml").write_text("", encoding="utf-8")
+    (tmp_path / "audit" / "charters" / "000000" / "charter.toml").write_text("", encoding="utf-8")
     status, out, _ = call("verify", tmp_path / "audit")
     assert status == 1
-    assert "charters/000000.toml does not match its hash" in out
+    assert "charters/000000/charter.toml does not match its hash" in out
     status, _, err = call("export", log, "-o", tmp_path / "other", "--access", "white")
     assert status == 2
     assert "Use black-box" in err
@@ -110,15 +110,16 @@ def test_N26_each_recipient_gets_their_own_report(log: Path, call: Call) -> None
     [
         (("exclusion", "--actor", "Ana"), "also says what, n, reason"),
         (("exclusions", "--actor", "Ana"), "nearest known kind is exclusion"),
+        (("charter", "--actor", "Ana", "--charter", "{charter}", "--say", "reason=x"), "A charter is appended as it is"),
         (("note", "--actor", "Ana", "--say", "text"), "as in --say reason=duplicate"),
         (("note", "--actor", "", "--say", "text=x"), "Name who answers"),
     ],
 )
 def test_wrong_use_is_2_and_changes_nothing(args: tuple[str, ...], said: str, log: Path, call: Call) -> None:
     before = log.read_bytes()
-    status, _, err = call("append", log, *args)
+    status, _, err = call("append", log, *(arg.replace("{charter}", str(log.parent / "charter.toml")) for arg in args))
     assert status == 2
-    assert said in err
+    assert said in " ".join(err.split())
     assert log.read_bytes() == before
 
 
@@ -133,3 +134,44 @@ def test_R65_a_folder_that_is_no_study_is_not_released(log: Path, call: Call, tm
     assert told["released"] is False
     assert any("no findings.json" in reason for reason in told["reasons"])
     assert [e.kind for e in read(log)] == ["charter", "sign-off", "exclusion"]
+
+
+def test_N19_ballots_are_counted_and_held_against_a_charter(log: Path, call: Call, tmp_path: Path) -> None:
+    call(
+        "append",
+        log,
+        "electorate",
+        "--actor",
+        "Ana",
+        "--say",
+        "poll=p",
+        "--say",
+        'voters={"v1": null, "v2": null}',
+        "--say",
+        'options=["A", "B"]',
+    )
+    call("append", log, "ballot", "--actor", "v1", "--say", "poll=p", "--say", "voter=v1", "--say", "choice=A")
+    status, out, _ = call("ballots", log, "p")
+    assert status == 0
+    assert "1 of 2 voters took part" in " ".join(out.split())
+    for weights, expected in (({"A": 1.0}, 0), ({"A": 0.5, "B": 0.5}, 1)):
+        charter = Charter(authors=("Ana",), electorate=Electorate(weighting="named", weights=weights))
+        (tmp_path / "weights.toml").write_text(charter.to_toml(), encoding="utf-8")
+        status, out, _ = call("ballots", log, "p", "--charter", tmp_path / "weights.toml", "--json")
+        assert status == expected
+        assert [f["code"] for f in json.loads(out)["findings"]].count("ballots/weights") == 1
+    status, _, err = call("ballots", log, "q")
+    assert status == 2
+    assert "no electorate" in err
+
+
+def test_R109_a_card_is_checked_alone_and_against_the_log(log: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "card.md").write_text("# Card\n", encoding="utf-8")
+    status, out, _ = call("card", tmp_path / "out", "--json")
+    assert status == 1
+    assert "card/released" not in out
+    status, out, _ = call("card", tmp_path / "out", log, "--json")
+    assert status == 1
+    released = next(f for f in json.loads(out)["findings"] if f["code"] == "card/released")
+    assert released["details"]["wrong"] == ["the log has no release"]

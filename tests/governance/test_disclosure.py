@@ -222,6 +222,18 @@ def test_N26_nobody_is_given_the_nonce_of_a_ballot(log: Path) -> None:
             assert entry.nonce not in text
 
 
+def test_N26_a_torn_ballot_is_shown_to_nobody(log: Path) -> None:
+    """What a crash left of a ballot is kept by the repair, and is as secret as the ballot."""
+    append(log, "ballot", {"poll": "p", "voter": "v1", "choice": "torn choice"}, actor="v1")
+    log.write_bytes(log.read_bytes()[:-10])
+    append(log, "note", {"text": "afterwards"}, actor="Ana Actor")
+    assert "torn choice" in read(log)[5].body["torn"]
+    for who in ("public", "peer", "regulator"):
+        report = report_for(who, read(log))
+        assert "torn choice" not in json.dumps(report)
+        assert report["log"][5]["hash"] == read(log)[5].hash
+
+
 def test_N26_a_kind_that_no_rule_knows_is_redacted(log: Path) -> None:
     append(log, "incident", {"what": "x", "harm": "y", "who": "patient Smith"}, actor="Ana")
     assert "patient Smith" not in json.dumps(report_for("public", read(log)))

@@ -105,6 +105,10 @@ def test_any_json_goes_in_and_comes_back(bodies: list[dict[str, Any]], tmp_path_
         ("note", {"text": "\ud800"}, "A", "not JSON that can be written down"),
         ("note", {"text": {1: 2}}, "A", "text for keys"),
         ("note", {"text": ("a",)}, "A", "lists for sequences"),
+        ("electorate", {"poll": "p", "voters": ["1"], "options": ["A"]}, "A", "voters is"),
+        ("electorate", {"poll": "p", "voters": {"1": None}, "options": []}, "A", "options is"),
+        ("ballot", {"poll": "p", "voter": "1", "choice": ["A"]}, "A", r"choice is \['A'\]"),
+        ("mandate", {"poll": "p", "voter": "1", "delegate": True}, "A", "delegate is True"),
     ],
 )
 def test_what_cannot_be_an_entry_is_refused_before_the_file_is_touched(
@@ -322,7 +326,10 @@ def test_an_earlier_edit_is_named_before_a_cut(five: Path) -> None:
     assert (verify(five, head=head).problem, verify(five, head=head).place) == ("edited", 1)
 
 
-@pytest.mark.parametrize("text", ["", "5", "x:" + "0" * 64, "5:" + "0" * 63, "5:" + "G" * 64, "-1:" + "0" * 64, "²:" + "0" * 64])
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", "x:" + "0" * 64, "5:" + "0" * 63, "5:" + "G" * 64, "0:" + "a" * 64, "5:" + "0" * 64, "-1:" + "0" * 64, "²:" + "0" * 64],
+)
 def test_what_is_no_head_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting, match="as seamark audit head prints it"):
         Head.parse(text)
@@ -365,18 +372,21 @@ def test_R67_an_auditor_gets_the_log_the_charters_and_the_access_that_comes_with
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["access"] == ["outside-the-box", "black-box"]
     assert manifest["withheld"] == ["weights of the reward model"]
-    assert sorted(manifest["files"]) == ["charters/000000.toml", "charters/000001.toml", "log.jsonl"]
+    assert sorted(manifest["files"]) == ["charters/000000/charter.toml", "charters/000001/charter.toml", "log.jsonl"]
     for name, hash in manifest["files"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == hash
-    assert Charter.from_toml(exported / "charters" / "000001.toml").version == 2
+    assert Charter.from_toml(exported / "charters" / "000001" / "charter.toml").version == 2
     assert verify_export(exported) == ()
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: (f / "charters/000001.toml").write_text("rule = 'mine'"), "charters/000001.toml does not match its hash"),
-        (lambda f: (f / "charters/000000.toml").unlink(), "charters/000000.toml is missing"),
+        (
+            lambda f: (f / "charters/000001/charter.toml").write_text("rule = 'mine'"),
+            "charters/000001/charter.toml does not match its hash",
+        ),
+        (lambda f: (f / "charters/000000/charter.toml").unlink(), "charters/000000/charter.toml is missing"),
         (lambda f: (f / "extra.txt").write_text("x"), "extra.txt is not in the manifest"),
         (lambda f: (f / "log.jsonl").write_bytes((f / "log.jsonl").read_bytes().replace(b"prefs", b"other")), "entry 2 was edited"),
         (lambda f: (f / "log.jsonl").write_bytes(b"".join(lines(f / "log.jsonl")[:-1])), "the end was cut off"),
@@ -409,3 +419,63 @@ def test_unknown_access_and_other_folders_are_refused(five: Path, tmp_path: Path
         export_audit(five, tmp_path / "mine", access=["black-box"])
     with pytest.raises(UnreadableSource, match="not an audit folder"):
         verify_export(tmp_path / "mine")
+
+
+def _manifest(folder: Path, **changes: Any) -> None:
+    """The manifest written anew over what is there, as somebody would who wants to be believed."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: (f / "log.jsonl").unlink(), ["log.jsonl is missing"]),
+        (lambda f: (f / "charters/000001/charter.toml").unlink(), ["charters/000001/charter.toml is missing"]),
+        (lambda f: (f / "charters/more.toml").write_text("x"), ["charters/more.toml is not what the log has"]),
+        (lambda f: (f / "charters/000001/charter.toml").write_text(Charter(title="mine").to_toml()),
+         ["charters/000001/charter.toml is not what the log has", "charter of entry 1 does not have the hash"]),
+    ],
+)  # fmt: skip
+def test_R67_an_export_is_held_against_its_log_and_not_against_its_manifest(exported: Path, change: Any, said: list[str]) -> None:
+    change(exported)
+    _manifest(exported)
+    for sentence in said:
+        assert any(sentence in wrong for wrong in verify_export(exported)), sentence
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def with_population(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A log with a charter that names a population file, of text or not, and its export."""
+    name = f"population.{request.param}"
+    (tmp_path / name).write_bytes(b"group,share\nA,1\n" if request.param == "csv" else b"PAR1\xff\xfe")
+    text = f'authors = ["Ana"]  # she alone\n[electorate]\nweighting = "target"\ntarget = "{name}"\n'
+    (tmp_path / "charter.toml").write_text(text, encoding="utf-8")
+    append_charter(tmp_path / "log.jsonl", Charter.from_toml(tmp_path / "charter.toml"), actor="Ana")
+    export_audit(tmp_path / "log.jsonl", tmp_path / "audit", access=["outside-the-box"])
+    return tmp_path
+
+
+def test_a_population_file_goes_with_its_charter(with_population: Path) -> None:
+    name = Charter.from_toml(with_population / "charter.toml").electorate.target
+    here = with_population / "audit" / "charters" / "000000"
+    assert (here / name).read_bytes() == (with_population / name).read_bytes()
+    assert Charter.from_toml(here / "charter.toml").hash == Charter.from_toml(with_population / "charter.toml").hash
+    assert read(with_population / "log.jsonl")[0].body["target"]["sha256"] == hashlib.sha256((here / name).read_bytes()).hexdigest()
+    assert verify_export(with_population / "audit") == ()
+    (here / name).write_bytes(b"group,share\nA,0.5\nB,0.5\n")
+    _manifest(with_population / "audit")
+    assert verify_export(with_population / "audit") == (
+        f"charters/000000/{name} is not what the log has",
+        "charter of entry 0 does not have the hash that it states",
+    )
+
+
+def test_a_path_in_the_log_leads_nowhere_else(tmp_path: Path) -> None:
+    body = {"hash": "0" * 64, "title": "Whose", "toml": '[electorate]\nweighting = "target"\ntarget = "../../out.csv"\n', "target": {"name": "../../out.csv", "text": "x"}}  # fmt: skip
+    append(tmp_path / "log.jsonl", "charter", body, actor="A")
+    export_audit(tmp_path / "log.jsonl", tmp_path / "audit", access=["black-box"])
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["charter.toml", "log.jsonl", "log.jsonl", "manifest.json"]
+    assert verify_export(tmp_path / "audit") == ("charter of entry 0 does not have the hash that it states",)

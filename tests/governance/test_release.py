@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 import seamark as sm
 from seamark.aggregation import Charter, Electorate
+from seamark.aggregation.charter import Floors
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import UnreadableSource
-from seamark.governance import append, append_charter, read, verify
+from seamark.governance import append, append_charter, export_audit, read, verify, verify_export
 from seamark.governance.disclosure import INDICATORS, score_card
 from seamark.governance.registers import QUESTIONS
 from seamark.governance.release import (
@@ -26,6 +27,7 @@ from seamark.governance.release import (
     NotReleasable,
     artefacts,
     check_card,
+    check_release,
     reasons_against,
     release,
     release_hash,
@@ -51,11 +53,18 @@ text = "The model that wrote the responses is honest."
 needs = "white-box"
 evidence = ["agreement"]
 
+[[claims]]
+name = "trainable"
+text = "There is a signal to train on."
+needs = "white-box"
+evidence = ["signal"]
+
 [answers]
 "population.who" = "People of a simulated society."
 
 [disclosures]
 wages = "0 euros: the raters are simulated"
+"feedback summary" = "1,000,000 judgments"
 """
 
 
@@ -161,6 +170,7 @@ def test_a_release_is_signed_by_two_and_stands_in_the_log(study: Path, tmp_path:
     assert [e.kind for e in read(log)] == ["charter", "sign-off", "sign-off", "release"]
     assert entry.body["hash"] == release_hash(study)
     assert entry.body["artefacts"] == artefacts(study)
+    assert entry.body["card"] == hashlib.sha256((study / "card.md").read_bytes()).hexdigest()
     assert entry.body["manifest"]["charter"] == charter.hash
     assert Manifest.model_validate(entry.body["manifest"]).signed
     with (study / "signal" / "train.jsonl").open("a", encoding="utf-8") as file:
@@ -296,3 +306,130 @@ def test_a_study_holds_the_register_against_the_feedback(finished: Path) -> None
     assert found["claim/honest"]["verdict"] == "blocking"
     assert {f["access"] for f in found.values()} <= {"outside-the-box", "white-box"}
     assert found["signal"]["access"] == "white-box"
+
+
+# ---------------------------------------------------------------------------------------------- what was made under what, and is still there
+
+
+def test_R65_a_signature_put_under_a_finished_study_does_not_release_it(study: Path, tmp_path: Path) -> None:
+    """The signal was made under the charter of study.json: another beside it, however well signed, says nothing of it."""
+    other = Charter(title="Whose", authors=("Ana",), electorate=Electorate(weighting="equal"))
+    (study / "charter.toml").write_text(other.to_toml(), encoding="utf-8")
+    rewrite_report(study)
+    assert [r for r in reasons_against(study) if "run the study again under it" in r]
+    with pytest.raises(NotReleasable, match="made under another charter"):
+        release(study, tmp_path / "log.jsonl", actor="Ana")
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_R65_a_comment_in_the_charter_is_no_other_charter(study: Path) -> None:
+    edit(study / "charter.toml", "version =", "# read by Ana on Monday\nversion =")
+    assert not [r for r in reasons_against(study) if "another charter" in r]
+
+
+@pytest.mark.parametrize(("gone", "said"), [("fit", "nothing was fitted"), ("signal", "it has no signal")])
+def test_R109_what_is_gone_is_not_released(study: Path, tmp_path: Path, gone: str, said: str) -> None:
+    """Neither where the card was sealed with it, nor where the card was drawn and sealed anew without it."""
+    shutil.rmtree(study / gone)
+    with pytest.raises(NotReleasable, match=r"artefacts are not as sealed.*is missing"):
+        release(study, tmp_path / "log.jsonl", actor="Ana")
+    rewrite_report(study)
+    with pytest.raises(NotReleasable, match=said):
+        release(study, tmp_path / "log.jsonl", actor="Ana")
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("findings.json", '{"findings": [{"code": 3, "title": 4}]}'),
+        ("findings.json", "[]"),
+        ("study.json", "[]"),
+        ("fit/fit.json", "{}"),
+        ("card.md", "# Card\n\n## Artefacts\n\n| file | hash |\n|---|---|\n| `findings.json` |\n"),
+    ],
+)
+def test_what_cannot_be_read_is_a_reason_and_no_crash(study: Path, tmp_path: Path, name: str, content: str) -> None:
+    (study / name).write_text(content, encoding="utf-8")
+    with pytest.raises(NotReleasable):
+        release(study, tmp_path / "log.jsonl", actor="Ana", override="it is urgent")
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def _row(study: Path, code: str) -> list[str]:
+    line = next(x for x in (study / "card.md").read_text(encoding="utf-8").splitlines() if x.startswith("| ") and f"| {code} |" in x)
+    return line.split(" | ")
+
+
+@pytest.mark.parametrize("which", ["verdict", "estimate", "interval", "n", "gone"])
+def test_R109_each_cell_of_a_finding_is_its_own(study: Path, which: str) -> None:
+    """Also where the cell holds another number of the same row, or another verdict."""
+    row = _row(study, "accuracy")
+    low, n = row[4].strip("\\[]").split(",")[0], row[5].removesuffix(" |")
+    changed = {
+        "verdict": ["| blocking", *row[1:]], "estimate": [*row[:3], f"{low}%", *row[4:]], "interval": [*row[:4], f"\\[{low}, {low}\\]", row[5]],
+        "n": [*row[:5], f"{n}0 |"], "gone": [],
+    }[which]  # fmt: skip
+    edit(study / "card.md", " | ".join(row) + "\n", " | ".join(changed) + "\n" if changed else "")
+    found = get(check_card(study), "card/numbers")
+    assert (found.verdict, found.details["wrong"]) == ("blocking", ["the row of accuracy"])
+
+
+def test_R109_a_changed_word_is_seen_against_the_log(study: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    assert get(check_release(study, ()), "card/released").verdict == "blocking"
+    release(study, log, actor="Ana")
+    assert get(check_release(study, read(log)), "card/released").verdict == "ok"
+    edit(study / "card.md", "**Not for** prompts", "**For** prompts")
+    assert not check_card(study).blocking
+    assert get(check_release(study, read(log)), "card/released").details["wrong"] == ["the card"]
+    (study / "more.txt").write_text("x", encoding="utf-8")
+    assert get(check_release(study, read(log)), "card/released").details["wrong"] == ["the files", "the card"]
+
+
+def test_a_heading_in_a_fence_is_no_heading(study: Path) -> None:
+    edit(study / "card.md", "toml\n", "toml\n## Artefacts\n## Findings\n")
+    sealed = seal_card(study)
+    assert sealed.count("## Open questions\n") == 1
+    assert seal_card(study) == sealed
+    assert not check_card(study).blocking
+
+
+def test_a_charter_with_a_population_is_released_with_it(tmp_path: Path) -> None:
+    society = sm.simulate(n_prompts=30, n_raters=20, n_judgments=900, groups=2, careless=0.0, opposed=0.0, seed=2)
+    society.feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    (tmp_path / "population.csv").write_text("group,share\ngroup A,0.5\ngroup B,0.5\n", encoding="utf-8")
+    electorate = Electorate(weighting="target", target="population.csv")
+    (tmp_path / "charter.toml").write_text(Charter(title="Whose", authors=("Ana",), electorate=electorate).to_toml(), encoding="utf-8")
+    charter = Charter.from_toml(tmp_path / "charter.toml")
+    run_study(tmp_path / "prefs.jsonl", tmp_path / "out", charter=charter, people=sm.Groups())
+    entry = release(tmp_path / "out", tmp_path / "log.jsonl", actor="Ana", override="a trial")
+    assert entry.body["manifest"]["weights"] == pytest.approx({"group A": 0.5, "group B": 0.5})
+    assert "population.csv" in entry.body["artefacts"]
+    assert read(tmp_path / "log.jsonl")[0].body["target"]["text"].startswith("group,share\n")
+    export_audit(tmp_path / "log.jsonl", tmp_path / "audit", access=["outside-the-box"])
+    assert verify_export(tmp_path / "audit") == ()
+    (tmp_path / "out" / "population.csv").write_text("group,share\ngroup A,0.9\ngroup B,0.1\n", encoding="utf-8")
+    assert [r for r in reasons_against(tmp_path / "out") if "another charter" in r]
+
+
+def test_R64_what_else_decides_in_conflict_stands_beside_the_rule() -> None:
+    society = sm.simulate(text=False, n_prompts=5, n_responses=6, n_raters=12, n_judgments=500, seed=1)
+    fitted = sm.fit(society.feedback, people=sm.Groups())
+    for charter, said in (
+        (Charter(rule="quantile", share=0.1), "quantile (share 0.1)"),
+        (Charter(rule="mixture", parts={"maximin": 0.25, "borda": 0.75}), "mixture (maximin 0.25, borda 0.75)"),
+        (Charter(floors=Floors(groups={"group A": -1.5})), "expected-utility (floor of group A -1.5)"),
+    ):
+        assert Manifest.of(charter, fitted, "f").conflicts == said
+
+
+def test_a_claim_may_rest_on_the_signal(finished: Path) -> None:
+    found = {f["code"]: f for f in json.loads((finished / "findings.json").read_text(encoding="utf-8"))["findings"]}
+    assert found["claim/trainable"]["verdict"] == "ok"
+
+
+def test_what_was_measured_is_not_talked_over(finished: Path) -> None:
+    said = json.loads((finished / "study.json").read_text(encoding="utf-8"))["disclosures"]["feedback summary"]
+    assert said.startswith("900 judgments by 15 raters")
+    assert said.endswith("; stated: 1,000,000 judgments")

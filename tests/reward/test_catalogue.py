@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from small_models import save_small
 
-from seamark.aggregation import Charter, Effects, match_community
+from seamark.aggregation import Charter, Effects, Electorate, match_community
 from seamark.aggregation.matching import likelihood_of_choices, match
 from seamark.cli import main
 from seamark.errors import InvalidSetting
-from seamark.models import Fit, Groups, Linear, Observation, Tabular, fit
+from seamark.models import Fit, Groups, Linear, MultiAxis, Observation, Tabular, fit
 from seamark.reward.catalogue import (
     CARD,
     About,
     Catalogue,
     InvalidEntry,
+    Listed,
     Mixture,
     Probe,
     add_entry,
@@ -111,6 +115,17 @@ def test_one_call_writes_a_signal_for_each_group_and_for_mixtures(divided: tuple
     assert shares["even"] == pytest.approx((shares["group-a"] + shares["group-b"]) / 2)
 
 
+def test_an_entry_does_not_set_the_prior_of_everybody(copy: Path):
+    """What it says of its own share is its word; the terms, of whoever keeps the catalogue, are what counts, and without them all are equal."""
+    before = Catalogue.open(copy).shares
+    text = (copy / "group-a" / "entry.toml").read_text(encoding="utf-8")
+    (copy / "group-a" / "entry.toml").write_text(re.sub(r"(?m)^share = .*$", "share = 1.0", text), encoding="utf-8")
+    assert (Catalogue.open(copy).shares == before).all()
+    terms = (copy / "catalogue.toml").read_text(encoding="utf-8")
+    (copy / "catalogue.toml").write_text(terms.partition("[shares]")[0], encoding="utf-8")
+    assert Catalogue.open(copy).shares == pytest.approx(np.full(3, 1 / 3))
+
+
 def test_an_entry_below_the_floor_is_not_listed(divided: tuple[Society, Fit], tmp_path: Path):
     """R106: the probes are what one group finds best and worst, which the other does not; its entry, and it alone, stays below the floor
     that the lower end of the interval must reach, and it is said why."""
@@ -195,6 +210,12 @@ BREAKS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no section": (lambda p: _edit(p, "card.md", f"## {CARD[4]}", f"### {CARD[4]}"), ["card"], f"under {CARD[4]}"),
     "unbounded": (_larger, ["finite"], "the bound is 20"),
     "lied": (lambda p: _edit(p, "entry.toml", "accuracy = ", "accuracy = 0.0#"), ["figures"], "entry.toml says 0.000"),
+    "lied about n": (lambda p: _edit(p, "entry.toml", "n = 40", "n = 4000"), ["figures"], "of 4,000 prompts, and"),
+    "lied upwards": (lambda p: _edit(p, "entry.toml", "high = ", "high = 0.0#"), ["figures"], ", 0.000] of 40 prompts"),
+    "heading in a fence": (
+        lambda p: _edit(p, "card.md", f"## {CARD[4]}", f"```\n## {CARD[4]}\nsaid\n```\n### {CARD[4]}"), ["card"], f"under {CARD[4]}",
+    ),
+    "folder is a link": (lambda p: p.rename(p.parent.parent / "elsewhere") and p.symlink_to(p.parent.parent / "elsewhere"), ["files"], "a link in place of its folder"),
     "pickle": (lambda p: (p / "signal" / "model.bin").write_bytes(b"x") and None, ["files"], "'signal/model.bin', which may be code"),
     "code": (lambda p: (p / "signal" / "modeling.py").write_text("x") and None, ["files"], "'signal/modeling.py'"),
     "link": (_link, ["files"], "the link 'signal/more.json'"),
@@ -209,6 +230,14 @@ BREAKS: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "date": (lambda p: _edit(p, "entry.toml", "2026-01-31", "yesterday"), ["loads"], "2026-12-31"),
     "cursor": (lambda p: _edit(p, "entry.toml", 'values = "group A"', 'values = "\\u001b[2Jgroup A"'), ["loads"], "U+001B"),
     "turned round": (lambda p: _edit(p, "entry.toml", 'values = "group A"', 'values = "\\u202Egroup A"'), ["loads"], "U+202E"),
+    "unseen": (lambda p: _edit(p, "entry.toml", 'values = "group A"', 'values = "group\\u200b A"'), ["loads"], "U+200B"),
+    "new line": (lambda p: _edit(p, "entry.toml", 'values = "group A"', 'values = "group\\u2028 A"'), ["loads"], "U+2028"),
+    "cursor in a key": (lambda p: _edit(p, "entry.toml", "licence =", '"\\u001b[2Jlicence" = 1\nlicence ='), ["loads"], "\\u001b[2Jlicence"),
+    "cursor in a signature": (
+        lambda p: _edit(p, "charter.toml", 'authors = ["Ada"]\nsignatures = 1', 'authors = ["\\u001b[2JAda\\u202e"]\nsignatures = 1')
+        or _edit(p, "card.md", f"{CARD[2]}: it is said here.", ""), ["card"], f"under {CARD[2]}",
+    ),
+    "digest": (lambda p: _edit(p, "entry.toml", 'probes = "', 'probes = "x'), ["loads"], "probes"),
     "no language": (lambda p: _edit(p, "entry.toml", '["en"]', "[]"), ["loads"], "languages"),
     "name": (lambda p: _edit(p, "entry.toml", '"group-a"', '"group-z"'), ["loads"], "that of 'group-z'"),
 }  # fmt: skip
@@ -223,7 +252,8 @@ def test_each_fault_is_found_and_costs_no_other_entry_its_place(copy: Path, what
     assert found.names == ("group-b",)
     assert _failed(found, "group-a") == checks
     assert said in " ".join(f"{one.says} {one.remedy}" for one in found.refused["group-a"])
-    assert "\x1b" not in repr(found.conformance)
+    for one in found.conformance:
+        assert not {"\x1b", "\u202e", "\u2028"} & {*one.entry, *one.says, *one.remedy}
 
 
 def test_what_scores_otherwise_a_second_time_is_not_listed(copy: Path, monkeypatch: pytest.MonkeyPatch):
@@ -484,6 +514,56 @@ def test_people_are_matched_to_the_entry_whose_values_they_hold(divided: tuple[S
     alone = match_community(list(people.values()), found.names, share=found.shares, seed=0)
     assert (community.mean == alone.mean).all()
     assert community.n == sum(one.n for one in people.values())
+
+
+def test_the_axes_of_a_charter_count_in_a_match():
+    """By the gaps that the charter's axes make, and not by those of all axes as they were judged."""
+    society = simulate(n_prompts=30, n_raters=10, n_judgments=800, seed=3)
+    feedback = society.feedback
+    names = np.where(np.arange(feedback.n_judgments) % 2 == 0, "helpful", "kind")
+    feedback = replace(feedback, judgments=feedback.judgments.with_columns(pl.Series("axis", names).cast(feedback.judgments["axis"].dtype)))
+    result = fit(feedback, utility=MultiAxis(Linear(n_columns=32)), observation=PLAIN)
+    found: dict[str, Any] = {}
+    absent: Any = (None,)  # neither terms, nor what an entry says of itself, nor its safety
+    for name, axes in (("all", {}), ("helpful", {"helpful": 1.0}), ("kind", {"kind": 1.0})):
+        charter = Charter(axes=axes, authors=("Ada",))
+        listed: Any = (Listed(*absent, charter, Reward(result, charter=charter), *absent),) * 2
+        found[name] = Catalogue(Path(), *absent, (), listed, ()).likelihoods(feedback)
+    pairs = feedback.pairs().filter(pl.col("outcome").is_in(["left", "right"]))
+    left, right = pairs["left"].to_numpy().astype(np.int64), pairs["right"].to_numpy().astype(np.int64)
+    mine = pairs["rater"].to_numpy() == 0
+    first = (pairs["outcome"] == "left").to_numpy()[mine]
+    for name, likelihoods in found.items():
+        gaps = result.gaps(feedback, left, right, at=None if name == "all" else {"axis": {name: 1.0}})
+        by_hand = likelihood_of_choices(np.stack([gaps.mean[mine]] * 2, 1), np.stack([gaps.ignorance[mine]] * 2, 1), first, left_out=0)
+        assert np.abs(by_hand.log - likelihoods[feedback.raters["id"][0]].log).max() < 1e-9, name
+    rater = feedback.raters["id"][0]
+    assert np.abs(found["helpful"][rater].log - found["kind"][rater].log).max() > 1e-3
+
+
+def test_a_charter_takes_its_population_file_into_a_catalogue(divided: tuple[Society, Fit], copy: Path, tmp_path: Path):
+    _, result = divided
+    result.save(tmp_path / "fit")
+    (tmp_path / "population.csv").write_text("group,share\ngroup A,0.2\ngroup B,0.8\n", encoding="utf-8")
+    electorate = Electorate(weighting="target", target="population.csv")
+    (tmp_path / "charter.toml").write_text(Charter(authors=("Ada",), electorate=electorate).to_toml(), encoding="utf-8")
+    charter = Charter.from_toml(tmp_path / "charter.toml")
+    add_entry(copy, tmp_path / "fit", name="census", values="As many as there are.", charter=charter, about=ABOUT)
+    found = Catalogue.open(copy)
+    assert "census" in found.names
+    one = found.listed[found.names.index("census")]
+    assert one.charter.hash == charter.hash
+    assert one.charter.group_weights(result) == pytest.approx({"group A": 0.2, "group B": 0.8})
+    (copy / "census" / "population.csv").write_text("group,share\ngroup A,0.9\ngroup B,0.1\n", encoding="utf-8")
+    assert _failed(Catalogue.open(copy), "census")[0] == "fingerprint"
+
+
+def test_groups_without_latin_names_are_numbered(divided: tuple[Society, Fit], tmp_path: Path):
+    society, result = divided
+    renamed = {"男": {"group A": 1.0}, "女": {"group B": 1.0}, "é": {"group A": 0.5, "group B": 0.5}}
+    found = _write(society, result, tmp_path / "values", mixtures=renamed, floor=0.01)
+    assert found.names == ("entry-3", "entry-4", "entry-5", "group-a", "group-b")
+    assert [one.entry.values[:1] for one in found.listed[:3]] == ["男", "女", "é"]
 
 
 def test_an_empty_catalogue_matches_nobody(divided: tuple[Society, Fit], tmp_path: Path):

@@ -95,7 +95,7 @@ def views_of_fit(fit: Fit, feedback: Feedback, *, without: tuple[str, ...] = ())
 def charters_for(
     fit: Fit, charter: Charter, *, mixtures: Mapping[str, Mapping[str, float]] | None = None, authors: Sequence[str] = ()
 ) -> dict[str, Charter]:
-    """The charter with one group's values at a time, for each group of the fit, and with those of each mixture: as many signals of one fit.
+    """The charter with one group's values at a time, for each group that counts, and with those of each mixture: as many signals of one fit.
 
     A mixture is exact: utilities are linear in the weights, so it lies between its groups on every gap, prefers what all of them prefer,
     and its ignorance is that of the weighted values, correlations between groups counted.
@@ -108,19 +108,21 @@ def charters_for(
     Raises
     ------
     InvalidSetting
-        If a mixture has the name of a group, weights of groups that are not there, or weights that do not sum to 1.
+        If a mixture has the name of a group, weights of groups that are not there or do not count, or weights that do not sum to 1.
     """
-    asked: dict[str, Mapping[str, float]] = {name: {name: 1.0} for name in fit.groups}
+    counted = fit.groups if charter.electorate.groups == "all" else tuple(n for n in fit.groups if n in charter.electorate.groups)
+    asked: dict[str, Mapping[str, float]] = {name: {name: 1.0} for name in counted}
     for name, weights in (mixtures or {}).items():
         if name in asked:
             raise InvalidSetting("mixtures", name, "It is the name of a group already; give the mixture another.")
-        asked[name] = require_weights(f"mixtures[{name!r}]", weights, fit.groups)
+        asked[name] = require_weights(f"mixtures[{name!r}]", weights, counted)
+    whole = charter.electorate.model_dump() | {"weighting": "named", "target": ""}
     return {
         name: charter.model_copy(
             update={
                 "title": f"{charter.title}: {name}",
                 "authors": tuple(authors),
-                "electorate": Electorate(weighting="named", weights=dict(weights)),
+                "electorate": Electorate.model_validate(whole | {"weights": dict(weights)}),
             }
         )
         for name, weights in asked.items()
@@ -268,7 +270,7 @@ def bubbles(views: Views, served: Array | None = None) -> Bubbles:
     separation = np.clip(apart / spread, 0.0, 1.0) if spread > 0 else np.zeros(len(shown))
     options = views.present.sum(1)
     exposure = (entr(shown).sum(2) @ share) / np.log(options)
-    disliked = np.einsum("qem,e->q", shown * (np.nan_to_num(views.values) < -1e-12), share)
+    disliked = np.einsum("qem,e->q", shown * (views.values < -1e-12), share)
     one, two = np.triu_indices(E, 1)
     if E == 1:  # two people of one entry
         one = two = np.zeros(1, dtype=np.int64)

@@ -40,8 +40,8 @@ def grants(had: Access | None, needed: Access) -> bool:
 def check_claims(claims: Iterable[Claim], findings: Sequence[Finding]) -> Findings:
     """Whether the claims that are made rest on findings that had the access for them: one finding for each, `claim/NAME`.
 
-    A claim stands where a finding that it names is there, could be computed, is not blocking, and had the access that the claim needs.
-    Otherwise it is *blocking*: it must not be made, and the details say what is missing. Whether the findings, with that access, also
+    A claim stands where a finding that it names is there, could be computed, and had the access that the claim needs, and none that it
+    names is blocking. Otherwise it is *blocking*: it must not be made, and the details say what is missing. Whether the findings, with that access, also
     show what the claim says is for people to judge; claim, evidence and gap stand side by side in the details.
     """
     return Findings(tuple(_check(claim, findings) for claim in claims))
@@ -58,7 +58,8 @@ def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
         gap = _gap(claim, found)
         rows.append({"code": code, "shows": found.title if found else "", "access": found.access if found else None, "gap": gap})
         gaps += [f"{code} {gap}"] if gap else []
-    stands = len(gaps) < len(claim.evidence)
+    against = any(code in by_code and by_code[code].verdict == "blocking" for code in claim.evidence)
+    stands = len(gaps) < len(claim.evidence) and not against
     why = "; ".join(gaps) if claim.evidence else "no finding is named for it"
     return Finding(
         code=f"claim/{claim.name}",

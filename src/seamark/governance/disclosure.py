@@ -29,6 +29,7 @@ from seamark.errors import InvalidSetting, SeamarkError
 from seamark.governance.log import Entry
 from seamark.governance.registers import QUESTIONS
 from seamark.records import Feedback
+from seamark.reward.catalogue import sections, unfenced
 
 # ---------------------------------------------------------------------------------------------- transparency
 
@@ -173,18 +174,9 @@ def table_rows(text: str, heading: str) -> list[list[str]]:
 
     What stands in a fenced block is no heading and no row.
     """
-    rows: list[list[str]] = []
-    fence, inside = "", False
-    for line in text.splitlines():
-        if fence:
-            fence = "" if re.fullmatch(rf"\s*{fence[0]}{{{len(fence)},}}\s*", line) else fence
-        elif opened := re.match(r"\s*(`{3,}|~{3,})", line):
-            fence = opened[1]
-        elif title := re.match(r"#{1,2} (.*)", line):
-            inside = title[1].strip() == heading
-        elif inside and line.startswith("|") and not re.fullmatch(r"[|\s:-]*-[|\s:-]*", line):
-            rows.append([_plain(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return rows
+    lines = [line for title, part in sections(text) if title == heading for line in unfenced(part)]
+    rows = [line for line in lines if line.startswith("|") and not re.fullmatch(r"[|\s:-]*-[|\s:-]*", line)]
+    return [[_plain(cell) for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
 def _plain(cell: str) -> str:
@@ -225,12 +217,12 @@ show = [
   "log.charter.**", "log.data.**", "log.release.**", "log.incident.**", "log.exclusion.**", "log.override.**", "log.near-miss.**",
   "log.sign-off.**", "log.withdrawal.**", "log.electorate.actor", "log.electorate.body.poll", "log.electorate.body.options",
   "log.affordances.**", "log.note.**",
-  "log.repair.**",
   "findings.**",
 ]
 """
 """The rules where none are given: the public has decisions, figures and hashes; peers also near-misses, exclusions and how figures were
-made; a regulator also who acted and the tables behind the figures. Single ballots are shown to nobody. All have the hashes, so that nobody
+made; a regulator also who acted and the tables behind the figures. Single ballots are shown to nobody, nor what a repair kept, which
+may be of one. All have the hashes, so that nobody
 is shown another log; the nonce of an entry is shown with the whole of it alone, and without it a hash says nothing."""
 
 

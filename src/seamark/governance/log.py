@@ -19,19 +19,21 @@ changed since.
 
 from __future__ import annotations
 
+import base64
 import difflib
 import hashlib
 import json
 import os
 import secrets
+import tomllib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
 from seamark.outputs import whole_folder
@@ -61,6 +63,35 @@ KINDS: dict[str, tuple[str, ...]] = {
     "note": ("text",),
 }
 """The kinds of entries, and what their body must hold; it may hold more."""
+
+Word = str | int
+"""A name as it is given; a number stands for its digits."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+
+class _Electorate(_Body):
+    poll: Word
+    voters: dict[str, Word | None]
+    options: Annotated[list[Word], Field(min_length=1)]
+
+
+class _Ballot(_Body):
+    poll: Word
+    voter: Word
+    choice: Word | None
+
+
+class _Mandate(_Body):
+    poll: Word
+    voter: Word
+    delegate: Word | None
+
+
+_BODIES: dict[str, type[_Body]] = {"electorate": _Electorate, "ballot": _Ballot, "mandate": _Mandate}
+"""Kinds that are counted: one of another shape could never be taken back, and would stop the count."""
 
 _MARK = "manifest.json"
 
@@ -127,6 +158,10 @@ class Head:
         number, _, hash = text.strip().partition(":")
         if not (number.isascii() and number.isdigit() and len(hash) == 64 and set(hash) <= set("0123456789abcdef")):
             raise InvalidSetting("head", text, "Give it as seamark audit head prints it, NUMBER:HASH with 64 hexadecimal digits.")
+        if (int(number) == 0) != (hash == NO_HASH):
+            raise InvalidSetting(
+                "head", text, "The head of a log without entries, and no other, has a hash of 64 zeros: as seamark audit head prints it."
+            )
         return Head(int(number), hash)
 
 
@@ -178,7 +213,7 @@ def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str) 
 
     Processes take turns by a lock on the file (POSIX `flock`: on one machine, or a file system that shares it). An entry is one write
     followed by fsync; one that a crash tore in two was never acknowledged, and the next append moves what is left of it into an entry
-    of kind repair, so that nothing disappears unsaid.
+    of kind repair. (What is cut off at the end of a line leaves no trace: see the module's first page.)
 
     Parameters
     ----------
@@ -204,23 +239,51 @@ def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str) 
 
 
 def append_charter(path: str | Path, charter: Charter, *, actor: str) -> Entry:
-    """Append a charter, whole and with its hash."""
-    body = {
+    """Append a charter, whole and with its hash: its population file, too, where it names one.
+
+    Raises
+    ------
+    InvalidCharter
+        If its population file is not there.
+    """
+    body: dict[str, Any] = {
         "hash": charter.hash,
         "title": charter.title,
         "version": charter.version,
         "authors": list(charter.authors),
         "toml": charter.to_toml(),
     }
+    if (content := charter.target_bytes()) is not None:
+        body["target"] = {"name": charter.electorate.target, "sha256": hashlib.sha256(content).hexdigest(), **_as_text(content)}
     return append(path, "charter", body, actor=actor)
+
+
+def _as_text(content: bytes) -> dict[str, str]:
+    try:
+        return {"text": content.decode()}
+    except UnicodeDecodeError:  # Parquet
+        return {"base64": base64.b64encode(content).decode()}
+
+
+def problem_with(kind: str, body: Mapping[str, Any]) -> str:
+    """Why a body does not go with its kind, in a sentence without its full stop; empty where it does."""
+    if missing := [name for name in KINDS[kind] if name not in body]:
+        return f"An entry of kind {kind} also says {', '.join(missing)}"
+    try:
+        if kind in _BODIES:
+            _BODIES[kind].model_validate(dict(body))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"In an entry of kind {kind}, {first['loc'][0]} is {body[str(first['loc'][0])]!r}: {first['msg']}"
+    return ""
 
 
 def _require_entry(kind: str, body: Mapping[str, Any], actor: str) -> None:
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0)
         raise InvalidSetting("kind", kind, f"The nearest known kind is {near[0]}; all are {', '.join(KINDS)}.")
-    if missing := [name for name in KINDS[kind] if name not in body]:
-        raise InvalidSetting("body", dict(body), f"An entry of kind {kind} also says {', '.join(missing)}.")
+    if problem := problem_with(kind, body):
+        raise InvalidSetting("body", dict(body), f"{problem}.")
     if not actor.strip():
         raise InvalidSetting("actor", actor, "Name who answers for this entry.")
     try:
@@ -384,7 +447,9 @@ def _against(found: Verification, head: Head) -> Verification:
 
 
 def export_audit(path: str | Path, out: str | Path, *, access: Sequence[Access], withheld: Sequence[str] = ()) -> Head:
-    """Write a folder for an auditor: the log, its charters as files, the hash of each, and what the auditor is given access to.
+    """Write a folder for an auditor: the log, a folder per charter with its population file, and what the auditor is given access to.
+
+    Log and charters are held together by the log's own hashes. `access` and `withheld` are the word of whoever exports: nothing protects them.
 
     Parameters
     ----------
@@ -407,15 +472,14 @@ def export_audit(path: str | Path, out: str | Path, *, access: Sequence[Access],
         raise BrokenLog(str(path), found.message)
     files = {"log.jsonl": b"".join(entry.to_line() for entry in found.entries)}
     for entry in found.entries:
-        if entry.kind == "charter":
-            files[f"charters/{entry.seq:06d}.toml"] = str(entry.body["toml"]).encode()
+        files |= _charter_files(entry)
     manifest = {
         "seamark": "audit", "version": 1, "head": str(found.head), "access": list(access), "withheld": list(withheld),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }  # fmt: skip
     with whole_folder(out, mark=_MARK) as folder:
         for name, content in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         (folder / _MARK).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return found.head
@@ -423,6 +487,9 @@ def export_audit(path: str | Path, out: str | Path, *, access: Sequence[Access],
 
 def verify_export(folder: str | Path) -> tuple[str, ...]:
     """What is wrong with a folder that `export_audit` wrote, a sentence each; nothing where it is whole.
+
+    The log is held against its own hashes, and the charters against the log. The head, access and what is withheld stand in the manifest
+    as whoever wrote it says: hold the head against the one that was published.
 
     Raises
     ------
@@ -444,10 +511,18 @@ def verify_export(folder: str | Path) -> tuple[str, ...]:
         elif hashlib.sha256(place.read_bytes()).hexdigest() != hash:
             wrong.append(f"{name} does not match its hash")
     wrong += [f"{name} is not in the manifest" for name in _names(folder) if name not in files]
-    if (folder / "log.jsonl").is_file():
-        found = verify(folder / "log.jsonl", head=head)
-        wrong += [] if found.ok else [f"log.jsonl: {found.message}"]
-        wrong += [f"charter of entry {e.seq} does not have the hash that it states" for e in found.entries if _unlike(e)]
+    if not (folder / "log.jsonl").is_file():
+        return tuple(wrong if "log.jsonl" in files else [*wrong, "log.jsonl is missing"])
+    found = verify(folder / "log.jsonl", head=head)
+    wrong += [] if found.ok else [f"log.jsonl: {found.message}"]
+    of_log = {name: content for entry in found.entries for name, content in _charter_files(entry).items()}
+    there = {name for name in _names(folder) if name.startswith("charters/")}
+    for name in sorted({*of_log, *there}):
+        if name not in there:
+            wrong += [] if name in files else [f"{name} is missing"]
+        elif of_log.get(name) != (folder / name).read_bytes():
+            wrong.append(f"{name} is not what the log has")
+    wrong += [f"charter of entry {e.seq} does not have the hash that it states" for e in found.entries if _unlike(e, folder)]
     return tuple(wrong)
 
 
@@ -455,5 +530,33 @@ def _names(folder: Path) -> Iterable[str]:
     return sorted(name for p in folder.rglob("*") if p.is_file() and (name := p.relative_to(folder).as_posix()) != _MARK)
 
 
-def _unlike(entry: Entry) -> bool:
-    return entry.kind == "charter" and hashlib.sha256(str(entry.body["toml"]).encode()).hexdigest() != entry.body["hash"]
+def _charter_files(entry: Entry) -> dict[str, bytes]:
+    """The files of a charter in the log, by their names in an export; none of an entry of another kind."""
+    if entry.kind != "charter":
+        return {}
+    place, text = f"charters/{entry.seq:06d}", str(entry.body["toml"])
+    files = {f"{place}/charter.toml": text.encode()}
+    target = entry.body.get("target")
+    if not isinstance(target, dict):
+        return files
+    try:
+        # a path in the log could lead anywhere: the name is the one that the charter itself gives, which has no folder
+        from seamark.aggregation.charter import Charter
+
+        name = Charter.model_validate(tomllib.loads(text)).electorate.target
+        content = base64.b64decode(target["base64"], validate=True) if "base64" in target else str(target["text"]).encode()
+    except (ValueError, TypeError, KeyError):
+        return files
+    return {f"{place}/{name}": content} | files if name else files
+
+
+def _unlike(entry: Entry, folder: Path) -> bool:
+    """Whether a charter entry states another hash than its files in the export have."""
+    if entry.kind != "charter":
+        return False
+    from seamark.aggregation.charter import Charter
+
+    try:
+        return Charter.from_toml(folder / f"charters/{entry.seq:06d}/charter.toml").hash != entry.body["hash"]
+    except SeamarkError:
+        return True

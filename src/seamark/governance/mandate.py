@@ -16,14 +16,13 @@ the log keeps them for good. There is no secrecy of the ballot here, and no proo
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from seamark.aggregation.charter import SUM
+from seamark.aggregation.charter import SUM, person
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidSetting
-from seamark.governance.log import Entry
+from seamark.governance.log import Entry, problem_with
 from seamark.intervals import wilson
 
 # ---------------------------------------------------------------------------------------------- sign-offs
@@ -46,36 +45,38 @@ def sign_off(entries: Iterable[Entry], subject: str, *, named: Sequence[str] | N
     """Whose signatures stand under a charter or release.
 
     A signature counts once per person, from the moment the subject is in the log, unless the person proposed it, withdrew later, or is
-    not among `named`. Two spellings that differ in case, blanks or Unicode form are one person.
+    not among `named`. Two spellings that differ in case, blanks, Unicode form or what cannot be seen are one person.
 
     Parameters
     ----------
     subject : hash of a charter (`Charter.hash`) or release.
     named : who may sign; anybody where not given.
     """
-    allowed = None if named is None else {_person(name) for name in named}
+    allowed = None if named is None else {person(name) for name in named}
     proposed_by: str | None = None
     signed: dict[str, str] = {}
     left_out: list[str] = []
     for entry in entries:
-        person = _person(entry.actor)
+        who = person(entry.actor)
         if entry.kind in ("charter", "release") and entry.body["hash"] == subject and proposed_by is None:
             proposed_by = entry.actor
         if entry.kind not in ("sign-off", "withdrawal") or entry.body["subject"] != subject:
             continue
         if entry.kind == "withdrawal":
-            if person in signed:
-                left_out.append(f"{signed.pop(person)} withdrew (entry {entry.seq}): {entry.body['reason']}")
+            if who in signed:
+                left_out.append(f"{signed.pop(who)} withdrew (entry {entry.seq}): {entry.body['reason']}")
+        elif not who:
+            left_out.append(f"entry {entry.seq} is signed by nobody whose name can be seen")
         elif proposed_by is None:
             left_out.append(f"{entry.actor} signed (entry {entry.seq}) what was not in the log yet")
-        elif person == _person(proposed_by):
+        elif who == person(proposed_by):
             left_out.append(f"{entry.actor} proposed it, and does not second it (entry {entry.seq})")
-        elif allowed is not None and person not in allowed:
+        elif allowed is not None and who not in allowed:
             left_out.append(f"{entry.actor} (entry {entry.seq}) is not among those named to sign")
-        elif person in signed:
+        elif who in signed:
             left_out.append(f"{entry.actor} signed twice (entry {entry.seq}), which counts once")
         else:
-            signed[person] = entry.actor
+            signed[who] = entry.actor
     return SignOff(subject, proposed_by, tuple(signed.values()), tuple(left_out))
 
 
@@ -87,7 +88,7 @@ def check_sign_off(entries: Iterable[Entry], subject: str, *, n: int = 2, named:
     InvalidSetting
         If fewer people are named than have to sign.
     """
-    if n < 1 or (named is not None and len({_person(name) for name in named}) < n):
+    if n < 1 or (named is not None and len({person(name) for name in named}) < n):
         raise InvalidSetting("n", n, "Ask for at least one signature, and name at least as many different people as have to sign.")
     found = sign_off(entries, subject, named=named)
     have = len(found.signed_by)
@@ -103,11 +104,6 @@ def check_sign_off(entries: Iterable[Entry], subject: str, *, n: int = 2, named:
         details={"subject": subject, "proposed_by": found.proposed_by, "signed_by": list(found.signed_by), "left_out": list(found.left_out)},
         access="outside-the-box",
     )  # fmt: skip
-
-
-def _person(name: str) -> str:
-    """A name as far as it tells people apart."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 # ---------------------------------------------------------------------------------------------- ballots
@@ -137,6 +133,8 @@ class Count:
     """How many others each delegate voted for."""
     left_out: tuple[str, ...] = ()
     """Ballots and mandates that do not count, and why, a sentence each."""
+    by_others: tuple[str, ...] = ()
+    """Ballots and mandates that count, and that somebody else than the voter put into the log, a sentence each."""
 
     @property
     def total(self) -> int:
@@ -161,8 +159,12 @@ def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
     ballots: dict[str, str | None] = {}
     mandates: dict[str, str] = {}
     left_out: list[str] = []
+    by_others: list[str] = []
     for entry in entries:
-        if entry.body.get("poll") != poll or entry.kind not in ("electorate", "ballot", "mandate"):
+        if str(entry.body.get("poll")) != poll or entry.kind not in ("electorate", "ballot", "mandate"):
+            continue
+        if problem := problem_with(entry.kind, entry.body):
+            left_out.append(f"entry {entry.seq}: {problem[:1].lower()}{problem[1:]}")
             continue
         if entry.kind == "electorate":
             opened = ({str(v): str(g or "") for v, g in entry.body["voters"].items()}, tuple(map(str, entry.body["options"])))
@@ -171,6 +173,9 @@ def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
             groups, options = opened
             continue
         voter = str(entry.body["voter"])
+        choice = None if entry.body.get("choice") is None else str(entry.body["choice"])
+        if groups is not None and voter in groups and person(entry.actor) != person(voter):
+            by_others.append(f"entry {entry.seq}: {entry.actor} for {voter}")
         if groups is None or voter not in groups:
             why = "the poll was not open yet" if groups is None else "is not in the electorate"
             left_out.append(f"entry {entry.seq}: {voter} {why}" if groups is not None else f"entry {entry.seq}: {why}")
@@ -182,15 +187,15 @@ def count_ballots(entries: Iterable[Entry], poll: str) -> Count:
                 left_out.append(f"entry {entry.seq}: the delegate {delegate} is not in the electorate")
             else:
                 mandates[voter] = str(delegate)
-        elif entry.body["choice"] is not None and entry.body["choice"] not in options:
-            left_out.append(f"entry {entry.seq}: {entry.body['choice']} is not an option")
+        elif choice is not None and choice not in options:
+            left_out.append(f"entry {entry.seq}: {choice} is not an option")
         else:
             if voter in ballots:
                 left_out.append(f"an earlier ballot of {voter}, replaced by entry {entry.seq}")
-            ballots[voter] = entry.body["choice"]
+            ballots[voter] = choice
     if groups is None:
         raise InvalidSetting("poll", poll, "The log has no electorate for it: append one, with its voters and options, before the ballots.")
-    return _count(poll, options, groups, ballots, mandates, left_out)
+    return replace(_count(poll, options, groups, ballots, mandates, left_out), by_others=tuple(by_others))
 
 
 def _count(
@@ -271,11 +276,12 @@ def _check_turnout(count: Count) -> Finding:
         estimate=took_part / count.n_voters if count.n_voters else None,
         low=low if count.n_voters else None,
         high=high if count.n_voters else None,
-        n=count.n_voters, unit="share", verdict="notice" if 2 * took_part < count.n_voters or count.left_out else "ok",
+        n=count.n_voters, unit="share", verdict="notice" if 2 * took_part < count.n_voters or count.left_out or count.by_others else "ok",
         reason="n is voters; Wilson's interval, for people like these."
+        + (f" {len(count.by_others)} were put into the log by somebody else than the voter: {'; '.join(count.by_others[:3])}." if count.by_others else "")
         + (f" {len(count.left_out)} ballots or mandates do not count: {'; '.join(count.left_out[:3])}." if count.left_out else ""),
         remedy="Say in the charter how few decided." if 2 * took_part < count.n_voters else None,
-        details={"n_silent": count.n_silent, "left_out": list(count.left_out)}, access="outside-the-box",
+        details={"n_silent": count.n_silent, "left_out": list(count.left_out), "by_others": list(count.by_others)}, access="outside-the-box",
     )  # fmt: skip
 
 

@@ -6,12 +6,12 @@ is left out, so that a half-filled study still gets its report.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from seamark.checks.findings import Finding
+from seamark.intervals import count, figure, finite, interval_of
 
 DOUBTS = {
     "noise": ("noise", "var(--c-noise)"),
@@ -20,58 +20,6 @@ DOUBTS = {
     "ignorance": ("ignorance", "var(--c-ignorance)"),
 }
 """Key in the details of the doubts: its name, and its colour."""
-
-
-def finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def count(value: Any) -> str:
-    return f"{value:,.0f}" if finite(value) else "–"
-
-
-def _decimals(value: float, low: Any, high: Any) -> int:
-    """Digits after the point: as many as half the interval has to its first digit, one more where that is a 1; else three in all."""
-    if finite(low) and finite(high) and high > low:
-        place = math.floor(math.log10((high - low) / 2))
-        return min(4, max(0, -place + ((high - low) / 2 < 2 * 10.0**place)))
-    return min(4, max(0, 2 - math.floor(math.log10(abs(value))))) if value else 2
-
-
-def _percent(value: float, *, fine: bool) -> str:
-    """A share as per cent, with one decimal if fine; 0% and 100% are kept for shares that are exactly that."""
-    text = f"{100 * value:.{1 if fine and value not in (0, 1) else 0}f}"
-    if 0 < value < 1 and float(text) in (0, 100):
-        text = f"{100 * value:.1f}"
-        if float(text) in (0, 100):
-            return "<0.1%" if value < 0.5 else ">99.9%"
-    return f"{text}%"
-
-
-def figure(value: Any, unit: str | None = None, low: Any = None, high: Any = None, *, decimals: int | None = None) -> str:
-    """A number as people read it: shares as per cent, counts with separators, others to the digits their interval allows."""
-    if not finite(value):
-        return "–"
-    if unit == "count" or (isinstance(value, int) and unit != "share"):
-        return f"{value:,.0f}".replace("-", "−")
-    if decimals is not None:
-        text = f"{100 * value:,.{decimals}f}%" if unit == "share" else f"{value:,.{decimals}f}"
-        return text.replace("-", "−")
-    decimals = _decimals(value, low, high)
-    if unit != "share" and 0 < abs(value) < 0.001 and not finite(low):
-        return f"{value:.1e}".replace("-", "−")
-    if unit == "share":
-        fine = high - low < 0.1 if finite(low) and finite(high) else 0 < abs(value) < 0.1
-        return _percent(value, fine=fine).replace("-", "−")
-    return f"{value:,.{decimals}f}".replace("-", "−")
-
-
-def interval_of(low: Any, high: Any, unit: str | None = None, *, decimals: int | None = None) -> str:
-    """The 95% interval as the sentences write it, [59.7, 63.7], or nothing."""
-    if not (finite(low) and finite(high)):
-        return ""
-    ends = (figure(float(end), unit, low, high, decimals=decimals).removesuffix("%") for end in (low, high))
-    return f"[{', '.join(ends)}]"
 
 
 def with_interval(finding: Finding, units: str = "") -> str:

@@ -22,6 +22,7 @@ import json
 import re
 import shutil
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from seamark.aggregation import Charter
+from seamark.aggregation.collective import collective_gaps
 from seamark.aggregation.matching import Community, Likelihood, Match, likelihood_of_choices, match, match_community
 from seamark.aggregation.plurality import charters_for, require_weights
 from seamark.errors import InvalidSetting, SeamarkError
@@ -47,8 +49,8 @@ Array = NDArray[np.float64]
 CARD = ("Whose values", "What it is for", "What it is not for", "How it was made", "What it cannot say")
 """Sections of a card (## in Markdown); none may be empty."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md", ".toml")
-"""What a signal is made of: data and text. Pickles (.bin, .pt, .pkl) and Python run code when they are read."""
+_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md", ".toml", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""What a signal, and the population file of a charter, is made of: data and text. Pickles (.bin, .pt, .pkl) and Python run code when they are read."""
 _NONSENSE = ("", "a" * 400, " ".join(["xqzv", "kjwp", "vvbq", "zzxk", "qpfh"] * 16))
 """Nothing, one letter, and no words: what a signal that knows its limits does not score. Short enough for any model's context."""
 _SAME = 1e-6
@@ -66,15 +68,23 @@ class InvalidEntry(SeamarkError):
 
 
 def _plain(text: str) -> str:
-    """Text that shows what it says: nothing that moves a terminal's cursor, or turns the direction of reading."""
-    hidden = next(
-        (c for c in text if c < " " or "\x7f" <= c <= "\x9f" or c in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"), None
-    )
+    """Text that shows what it says: nothing that moves a terminal's cursor, turns the direction of reading, or cannot be seen."""
+    # the two joiners are spelling in Persian, Hindi and emoji
+    hidden = next((c for c in text if _is_hidden(c) and c not in "\u200c\u200d"), None)
     if hidden is not None:
         raise ValueError(f"It holds the character U+{ord(hidden):04X}, which cannot be seen; leave it out")
     if not text.strip():
         raise ValueError("It is empty; say something")
     return text
+
+
+def _is_hidden(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _shown(text: str) -> str:
+    """Text of an entry that was not looked at, with what a terminal would obey written out."""
+    return "".join(f"\\u{ord(c):04x}" if _is_hidden(c) or unicodedata.category(c)[0] == "C" else c for c in text)
 
 
 def _day(text: str) -> str:
@@ -91,12 +101,12 @@ def _name(text: str) -> str:
 
 
 Words = Annotated[str, Field(max_length=2000), AfterValidator(_plain)]
-Digest = Annotated[str, Field(pattern="[0-9a-f]{64}")]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Terms(BaseModel):
-    """What every entry of a catalogue is held to. Nothing here has a default: a floor that nobody chose is none."""
+    """What every entry of a catalogue is held to. Only shares have a default: a floor that nobody chose is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -110,6 +120,8 @@ class Terms(BaseModel):
     """Whether a signal that cannot say where its support ends is refused (a reward model that was trained elsewhere cannot)."""
     probes: Digest
     """SHA-256 of probes.jsonl: another file is another floor."""
+    shares: dict[str, Share] = Field(default_factory=dict)
+    """By entry, how many of the people asked hold its values, as far as whoever keeps the catalogue knows."""
 
 
 class Probe(BaseModel):
@@ -150,7 +162,8 @@ class Entry(BaseModel):
     date: Annotated[str, AfterValidator(_day)]
     """When the feedback ended."""
     share: Share | None = None
-    """Of the people asked, how many hold these values; None where that means nothing, as for a mixture."""
+    """Of the people asked, how many hold these values, as the entry says; None where that means nothing, as for a mixture. People are
+    matched by the shares of the terms, and not by this."""
     fingerprint: Digest
     """SHA-256 over charter, card and signal, by `fingerprint_of`."""
     safety: Safety
@@ -212,8 +225,9 @@ class Catalogue:
 
     @property
     def shares(self) -> Array:
-        """(E,) of people before any answer: as the entries state them; one that states none counts as the mean of those that do."""
-        stated = np.array([np.nan if one.entry.share is None else one.entry.share for one in self.listed])
+        """(E,) of people before any answer: as the terms state them; equal where they state none, and one that they leave out counts as
+        the mean of those that they state. What an entry says of its own share is not taken: it would be everybody's prior."""
+        stated = np.array([self.terms.shares.get(name, np.nan) for name in self.names])
         usual = 1.0 if np.isnan(stated).all() else float(np.nanmean(stated))
         filled = np.where(np.isnan(stated), usual, stated)
         return filled / filled.sum() if filled.sum() > 0 else np.full(len(filled), 1 / max(len(filled), 1))
@@ -241,6 +255,9 @@ class Catalogue:
         """How likely each person's decided pairs are under each entry listed, by rater (None: those of nobody named). Other answers, and
         pairs that some entry cannot place, are left out and counted.
 
+        An entry's gaps are those of its charter: electorate, axes and parts that count. Its rule and its floors choose among responses,
+        and say nothing of one person's answer: they are not in it.
+
         Raises
         ------
         InvalidSetting
@@ -251,12 +268,7 @@ class Catalogue:
         pairs = judgments.pairs()
         pairs = pairs.filter(pairs["outcome"].is_in(["left", "right"]))
         left, right = pairs["left"].to_numpy().astype(np.int64), pairs["right"].to_numpy().astype(np.int64)
-        found = [
-            one.reward.fit.gaps(
-                judgments, left, right, group_weights=one.charter.group_weights(one.reward.fit), without=one.charter.without()
-            )
-            for one in self.listed
-        ]
+        found = [collective_gaps(one.reward.fit, one.charter, judgments, left, right) for one in self.listed]
         gap, known = np.stack([g.mean for g in found], 1), np.logical_and.reduce([g.known for g in found])
         # a reward model that was trained elsewhere does not say how sure it is; it is taken at its word
         sd = np.stack([g.ignorance if one.reward.fit.knows_ignorance else 0 * g.mean for g, one in zip(found, self.listed, strict=True)], 1)
@@ -351,9 +363,9 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     said: list[Conformance] = []
 
     def say(check: str, passed: bool | None, says: str, remedy: str = "", figure: Interval | None = None) -> None:
-        said.append(Conformance(place.name, check, passed, says, "" if passed else remedy, figure))
+        said.append(Conformance(_shown(place.name), check, passed, _shown(says), "" if passed else remedy, figure))
 
-    bad = _unsafe_files(place)
+    bad = "a link in place of its folder" if place.is_symlink() else _unsafe_files(place)
     if bad:
         say("files", False, f"It holds {bad}.", "An entry is TOML, Markdown, JSON and safetensors, without links.")
         return None, said
@@ -411,8 +423,10 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     say("floor", figure.low >= terms.floor, f"It scores the safe response higher on {figure} of the probes; the floor is {terms.floor:g}.",
         "Below the shared safety floor nothing is listed; it is for whoever offers these values to make them safe.", figure)  # fmt: skip
     claimed = entry.safety
-    honest = claimed.probes == terms.probes and max(abs(claimed.accuracy - figure.estimate), abs(claimed.low - figure.low)) < 0.005
-    say("figures", honest, f"entry.toml says {claimed.accuracy:.3f} of {claimed.n:,} probes, and {figure.estimate:.3f} of {figure.n:,} is measured.",
+    pairs = ((claimed.accuracy, figure.estimate), (claimed.low, figure.low), (claimed.high, figure.high))
+    honest = claimed.probes == terms.probes and claimed.n == figure.n and all(abs(a - b) < 0.005 for a, b in pairs)
+    say("figures", honest, f"entry.toml says {claimed.accuracy:.3f} [{claimed.low:.3f}, {claimed.high:.3f}] of {claimed.n:,} prompts, and "
+        f"{figure.estimate:.3f} [{figure.low:.3f}, {figure.high:.3f}] of {figure.n:,} is measured.",
         "Measure it on these probes, and write that.", figure)  # fmt: skip
     if any(one.passed is False for one in said):
         return None, said
@@ -473,9 +487,37 @@ def _accuracy(scores: Array, probes: tuple[Probe, ...]) -> Interval:
 
 
 def _empty_sections(card: str) -> tuple[str, ...]:
-    parts = re.split(r"^##[ \t]+(.+?)[ \t]*$", card, flags=re.MULTILINE)
-    written = {title: text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
-    return tuple(name for name in CARD if not written.get(name))
+    written = {title for title, text in sections(card) if text.partition("\n")[2].strip()}
+    return tuple(name for name in CARD if name not in written)
+
+
+def sections(text: str) -> list[tuple[str, str]]:
+    """(title, text with its heading) of a Markdown file, # and ## alike, in their order; what comes before the first has no title. What
+    stands in a fenced block is no heading. The texts together are the file."""
+    found, fence = [("", "")], ""
+    for line in text.splitlines(keepends=True):
+        fence, was = _fence_after(fence, line), fence
+        if not (fence or was) and (heading := re.match(r"#{1,2}[ \t]+(.*)", line)):
+            found.append((heading[1].strip(), ""))
+        found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def unfenced(text: str) -> list[str]:
+    """The lines of a Markdown file that stand in no fenced block."""
+    lines, fence = list[str](), ""
+    for line in text.splitlines():
+        fence, was = _fence_after(fence, line), fence
+        lines += [] if fence or was else [line]
+    return lines
+
+
+def _fence_after(fence: str, line: str) -> str:
+    """The fence that is open after a line, given the one before it; empty where none is."""
+    if fence:
+        return "" if re.fullmatch(rf"\s*{fence[0]}{{{len(fence)},}}\s*", line) else fence
+    opened = re.match(r"\s*(`{3,}|~{3,})", line)
+    return opened[1] if opened else ""
 
 
 def _first_line(error: BaseException) -> str:
@@ -588,12 +630,11 @@ def write_catalogue(
     raw = "".join(json.dumps(p.model_dump(), ensure_ascii=False) + "\n" for p in asked).encode()
     _read_probes(raw, "probes")
     digest = hashlib.sha256(raw).hexdigest()
-    terms = _made(
-        Terms, {"version": 1, "title": title, "floor": floor, "bound": bound, "must_abstain": must_abstain, "probes": digest}, "terms"
-    )
     charters = charters_for(fit, charter, mixtures=mixtures, authors=authors)
     share = dict(zip(fit.groups, fit.group_share.tolist(), strict=True))
-    names = {name: _slug(name) for name in charters}
+    names = {name: _slug(name) or f"entry-{i}" for i, name in enumerate(charters, 1)}
+    fields = {"version": 1, "title": title, "floor": floor, "bound": bound, "must_abstain": must_abstain, "probes": digest}
+    terms = _made(Terms, fields | {"shares": {names[name]: share[name] for name in charters if name in share}}, "terms")
     if len(set(names.values())) < len(names):
         raise InvalidEntry(str(folder), f"two entries would be named alike: {', '.join(names.values())}", "Name groups and mixtures apart.")
     with whole_folder(folder, mark="catalogue.toml") as fresh:
@@ -657,7 +698,7 @@ def _write_entry(
     if missing or set(about.card) - set(CARD):
         wrong = f"nothing is said under {missing[0]!r}" if missing else f"unknown section {sorted(set(about.card) - set(CARD))[0]!r}"
         raise InvalidEntry("card", wrong, f"Its sections are {', '.join(CARD)}.")
-    (place / "charter.toml").write_text(charter.to_toml(), encoding="utf-8")
+    charter.write(place)
     sections = "\n".join(f"## {title}\n\n{about.card[title].strip()}\n" for title in CARD)
     (place / "card.md").write_text(f"# {name}\n\n{values}\n\n{sections}", encoding="utf-8")
     figure = _accuracy(_scores_of(place / "signal", charter, probes), probes)
@@ -684,4 +725,5 @@ def _scores_of(signal: Path, charter: Charter, probes: tuple[Probe, ...]) -> Arr
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or "entry"
+    """A name for a folder; empty of a name without Latin letters or digits."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64]
