@@ -969,7 +969,7 @@ def _progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
 # ---------------------------------------------------------------------------------------------- a catalogue of signals
 
 catalogue = typer.Typer(name="catalogue", no_args_is_help=True, help="Signals of different values, side by side: list, check, match.")
-app.add_typer(catalogue)
+app.add_typer(catalogue, name="catalogue")
 
 CatalogueFolder = Annotated[Path, typer.Argument(metavar="CATALOGUE", help="A folder with catalogue.toml, probes.jsonl and its entries.")]
 
