@@ -411,6 +411,8 @@ def test_a_charter_with_a_population_is_released_with_it(tmp_path: Path) -> None
     assert verify_export(tmp_path / "audit") == ()
     (tmp_path / "out" / "population.csv").write_text("group,share\ngroup A,0.9\ngroup B,0.1\n", encoding="utf-8")
     assert [r for r in reasons_against(tmp_path / "out") if "another charter" in r]
+    (tmp_path / "out" / "population.csv").unlink()
+    assert [r for r in reasons_against(tmp_path / "out") if "no such population file" in r]
 
 
 def test_R64_what_else_decides_in_conflict_stands_beside_the_rule() -> None:

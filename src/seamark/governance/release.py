@@ -339,6 +339,7 @@ def reasons_against(
     try:
         charter = Charter.from_toml(folder / "charter.toml")
         record = tomllib.loads((folder / "charter.toml").read_text(encoding="utf-8"))
+        hash = charter.hash  # of its population file, too
     except (SeamarkError, OSError, tomllib.TOMLDecodeError) as error:
         return (f"its charter cannot be read ({error})",)
     reasons: list[str] = []
@@ -350,9 +351,9 @@ def reasons_against(
     if charter.expired:
         reasons.append(f"its charter was valid until {charter.valid_until}")
     study = _read_json(folder / "study.json")
-    if (study.get("charter_hash"), study.get("charter_signed")) != (charter.hash, charter.signed):
+    if (study.get("charter_hash"), study.get("charter_signed")) != (hash, charter.signed):
         reasons.append("its signal was made under another charter than the one beside it: run the study again under it")
-    if n_sign_offs and (found := check_sign_off(entries, charter.hash, n=n_sign_offs)).verdict == "blocking":
+    if n_sign_offs and (found := check_sign_off(entries, hash, n=n_sign_offs)).verdict == "blocking":
         reasons.append(found.title.rstrip("."))
     if not (folder / "fit" / "fit.json").is_file():
         reasons.append("nothing was fitted")
