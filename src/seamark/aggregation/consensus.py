@@ -139,7 +139,8 @@ def tally(feedback: Feedback, *, by: str = "group", least: int = 5) -> list[Tall
         vote = part["vote"].to_numpy()
         cell, size = row * len(names) + column, (len(statement), len(names))
         agree, disagree, passed = (
-            np.bincount(cell, weights=(vote == value).astype(float), minlength=size[0] * size[1]).reshape(size) for value in (1, -1, 0)
+            np.bincount(cell, weights=(vote == value).astype(float), minlength=size[0] * size[1]).astype(np.float64).reshape(size)
+            for value in (1, -1, 0)
         )
         found.append(Tally(statement, tuple(names), agree, disagree, passed, people["n"].to_numpy().astype(float)))
     if not found:

@@ -242,7 +242,8 @@ def _rules_turn(here: _Here) -> Finding:
 
 
 def _unsettled(here: _Here, fit: Fit, feedback: Feedback) -> Finding:
-    code, charter = "unsettled", here.found.charter
+    code = "unsettled"
+    charter = here.found.charter
     if not fit.knows_ignorance:
         return Finding.not_applicable(code, _CODES[code], "There is no posterior: the fit does not say how sure it is of a group's values.")
     liked = np.where(np.isfinite(here.utilities[:, 0]), np.einsum("qgm,g->qm", here.utilities, here.found.weights), -np.inf)

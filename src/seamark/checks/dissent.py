@@ -366,7 +366,8 @@ def _statements(feedback: Feedback, by: str) -> list[Finding]:
 
 
 def _kinds_of_raters(feedback: Feedback, seed: int) -> Finding:
-    code, title = "rater-kinds", "Whether there are kinds of raters cannot be told."
+    code = "rater-kinds"
+    title = "Whether there are kinds of raters cannot be told."
     try:
         answers = answers_by(feedback, by=None)
     except SeamarkError as error:
