@@ -107,7 +107,7 @@ class _Here:
     def by(self, rule: str) -> Decision:
         """What another rule would choose, or this one."""
         charter = self.found.charter
-        settings = (
+        settings: dict[str, Any] = (
             {"share": charter.share or _SHARE} if rule in ("quantile", "cvar") else {"parts": charter.parts} if rule == "mixture" else {}
         )
         return decide(self.profile, rule, **settings)
