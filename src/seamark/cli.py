@@ -464,6 +464,22 @@ def dissent(
 
 
 @app.command()
+def population(
+    source: Source,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A population file: cells (age,gender,share) or margins (column,level,share).")],
+    unseen: Annotated[bool, typer.Option("--unseen", help="Levels of the population that no rater has are no slip of spelling.")] = False,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", seed: Seed = 0, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Who answered, beside the population that is to be represented."""
+    from seamark.aggregation import Target
+    from seamark.checks import check_population
+
+    feedback = _read(source, format, columns, on_error, None, seed)
+    found = check_population(feedback, Target.read(target), unseen=unseen)
+    _finish(feedback, found, as_json, f'seamark charter init, with weighting = "target" and target = "{target.name}"')
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write.")],
     judgments: Annotated[int, typer.Option(help="How many judgments.")] = 6000,

@@ -80,6 +80,7 @@ def test_rules_obey_what_they_are_proved_to_obey(rule: str, societies: Profile) 
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_rules_break_what_they_are_known_to_break(rule: str, societies: Profile) -> None:
+    """N24: the table of axioms has the violations that are known, each with a witness."""
     for check in check_axioms(societies, rule, axioms=BROKEN[rule]):
         assert check.violated > 0, check
         assert len(check.questions) == check.violated

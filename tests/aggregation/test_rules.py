@@ -153,6 +153,7 @@ def test_rules_for_utilities_by_hand() -> None:
 
 
 def test_nash_and_sum_choose_different_compromises() -> None:
+    """N10: the sum and the Nash product, solved by hand; the published shares of people who agree are from files that are not here."""
     """Two groups of equal weight, benefits A (9, 1), B (4, 4), C (6, 2): sums 10, 8, 8; products 9, 16, 12 (Moore, Choi & Levine 2024).
 
     With weights 3 to 1, Nash is 9^3 * 1, 4^4, 6^3 * 2 to the power of 1/4: A (729), then C (432), then B (256).

@@ -15,6 +15,7 @@ from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
 from seamark.checks.parity import check_parity
+from seamark.checks.population import check_population
 
 __all__ = [
     "Backtest",
@@ -33,6 +34,7 @@ __all__ = [
     "check_homogenisation",
     "check_matched_pairs",
     "check_parity",
+    "check_population",
     "check_representation_gap",
     "check_trade_offs",
     "diagnose",
