@@ -73,22 +73,19 @@ def raters(root: Path) -> list[str]:
         "the conversations (95% of splits), beside its 97.5% percentile with answers dealt at random. Kept: of a kind's strict majorities in the other half, the share "
         "that the majority of everyone keeps (mean and sd over splits).",
         "",
-        "| answers | kinds | sizes | stability | at random | kept, largest kind first |",
-        "|" + " --- |" * 6,
+        "| answers | kinds | sizes | called safe | stability | at random | kept, largest kind first |",
+        "|" + " --- |" * 7,
     ]
     for centred, what in ((True, "less each rater's strictness"), (False, "as they are")):
         for k in (2, 3):
             found = rater_clusters(answers, k=k, centred=centred)
             sizes = ", ".join(str(n) for n in np.bincount(found.member, minlength=k))
+            safe = ", ".join(f"{(answers.value[found.member[answers.block] == c] > 0).mean():.0%}" for c in range(k))
             kept = ", ".join(f"{a:.2f} ({s:.2f})" for a, s in zip(found.kept, found.kept_se, strict=True))
             lines.append(
-                f"| {what} | {k} | {sizes} | {found.stability:.2f} [{found.low:.2f}, {found.high:.2f}] | {found.null:.2f} | {kept} |"
+                f"| {what} | {k} | {sizes} | {safe} | {found.stability:.2f} [{found.low:.2f}, {found.high:.2f}] | {found.null:.2f} | {kept} |"
             )
-    return [
-        *lines,
-        "",
-        "The public copy has no demographics, so that no group is named; strict raters are the kind whose majorities are lost.",
-    ]
+    return [*lines, "", "The public copy has no demographics, so that no group of people can be named."]
 
 
 def main(arguments: list[str] | None = None) -> int:
