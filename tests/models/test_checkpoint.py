@@ -51,7 +51,7 @@ def test_an_exported_reward_model_scores_alike_wherever_it_is_loaded(tmp_path: P
     feedback = society(30)
     train, test = feedback.split(by="prompt", seed=0)
     fit = sm.fit(train, utility=sm.Linear(str(base), style=False), people=sm.Groups(min_judgments=5))
-    charter = Charter.model_validate({"electorate": {"weights": {"even": 3.0, "odd": 1.0}}})
+    charter = Charter.model_validate({"electorate": {"weighting": "named", "weights": {"even": 0.75, "odd": 0.25}}})
     out = tmp_path / "out"
     made = export_reward_model(fit, out, charter=charter)
     assert made["digest"] == sidecar(out)["conversations"]["digest"] == open_reader(str(out)).conversations.digest
