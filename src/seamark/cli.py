@@ -647,10 +647,11 @@ def audit_verify(
     of_folder = verify_export(log) if log.is_dir() else ()
     found = verify(log / "log.jsonl" if log.is_dir() else log, head=Head.parse(head) if head is not None else None)
     wrong = [*of_folder, *([found.message] if not found.ok and not of_folder else [])]
+    n = len(found.entries)
     said = "whole" if not wrong else "\n".join(f"broken: {sentence}" for sentence in wrong)
     _say(
-        as_json, f"{said}\n{len(found.entries):,} entries can be relied on, head {found.head}",
-        ok=not wrong, problem=found.problem, place=found.place, wrong=wrong, n=len(found.entries), head=str(found.head),
+        as_json, f"{said}\n{n:,} {'entry' if n == 1 else 'entries'} can be relied on, head {found.head}",
+        ok=not wrong, problem=found.problem, place=found.place, wrong=wrong, n=n, head=str(found.head),
     )  # fmt: skip
     raise typer.Exit(1 if wrong else 0)
 

@@ -85,7 +85,7 @@ class Tally:
 
     def _margins(self) -> Array:
         """(S, G) how far the share that agrees is from a half; a group without a vote is taken to be split."""
-        return np.nan_to_num(self.share - 0.5)
+        return np.where(self.agree + self.disagree > 0, self.share - 0.5, 0.0)
 
     def _margin(self, weights: Array) -> Array:
         voted = self.agree + self.disagree > 0
