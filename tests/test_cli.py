@@ -16,6 +16,8 @@ import pytest
 
 import seamark as sm
 from seamark.cli import app, main
+from seamark.cli.options import parse_people
+from seamark.models import Groups
 from seamark.simulation import Style, demo_society
 
 Require = Callable[[str, str], Any]
@@ -319,7 +321,7 @@ def test_export(call, work: Path, fitted: Path, tmp_path: Path) -> None:
     assert {"prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "ignorance"} <= set(rows[0])
     _, out, _ = call("export", fitted, work / "held.jsonl", "-o", tmp_path / "again.jsonl", "--json")
     assert json.loads(out) == {
-        "signal": str(tmp_path / "again.jsonl"), "n_rows": len(rows), "left_out": {}, "charter": "Default charter", "charter_signed": False,
+        "signal": str(tmp_path / "again.jsonl"), "n_rows": len(rows), "left_out": {}, "charter": "Default charter", "charter_signed": False, "inferred": {},
     }  # fmt: skip
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "signal.jsonl").read_bytes()
 
@@ -361,7 +363,7 @@ def test_charters_are_checked_compared_and_shown(call, work: Path, fitted: Path,
     two.write_text('rule = "maximin"\nauthors = ["A. Person"]', encoding="utf-8")
     code, out, _ = call("charter", "check", one)
     assert code == 0
-    assert "unsigned: not releasable" in out
+    assert "unsigned (0 of 1 author; no date; the rationale is the default charter's): not releasable" in out
     assert sm.Charter.from_toml(one).hash in out
     code, out, _ = call("charter", "diff", one, two, "--json")
     assert {c["choice"]: (c["one"], c["other"]) for c in json.loads(out)["changes"]} == {
@@ -376,6 +378,58 @@ def test_charters_are_checked_compared_and_shown(call, work: Path, fitted: Path,
     two.write_text("[floors.groups]\nnobody = 1.0", encoding="utf-8")
     code, _, err = call("charter", "check", two, fitted)
     assert (code, "floors.groups names group 'nobody'" in err) == (2, True)
+
+
+def test_a_charter_is_checked_alike_with_and_without_judgments(call, work: Path, fitted: Path, tmp_path: Path) -> None:
+    """Signature, hash and expiry are said whatever else is given, and a fit that was weighed otherwise is refused."""
+    place, given = tmp_path / "charter.toml", ((), (fitted,), (fitted, work / "held.jsonl"))
+    place.write_text(
+        'valid_until = "2020-01-31"\nauthors = ["Ada"]\nsignatures = 2\ndate = 2019-01-01\nrationale = "Ours."\n', encoding="utf-8"
+    )
+    for more in given:
+        code, out, _ = call("charter", "check", place, *more)
+        assert code == 1
+        assert "Default charter: unsigned (1 of 2 authors): not releasable, expired\nhash: " + sm.Charter.from_toml(place).hash in out
+    code, out, _ = call("charter", "check", place, fitted, work / "held.jsonl", "--json")
+    expiry = next(f for f in json.loads(out)["findings"] if f["code"] == "expiry")
+    assert (code, expiry["verdict"], expiry["details"]["hash"]) == (1, "blocking", sm.Charter.from_toml(place).hash)
+    place.write_text('[recency]\nrule = "stable-core"\n', encoding="utf-8")
+    for more in given[1:]:
+        code, _, err = call("charter", "check", place, *more)
+        assert (code, "recency is 'stable-core'" in err) == (2, True)
+    code, _, err = call("charter", "check", place, tmp_path / "nofit", "demo")
+    assert (code, "there is no such folder" in err) == (2, True)
+
+
+def test_export_names_who_nobody_speaks_for(call, tmp_path: Path) -> None:
+    said = [
+        {"kind": "pair", "prompt": f"p{i % 5}", "responses": [{"text": f"one {i % 5}"}, {"text": f"two {i % 5}"}], "outcome": "left" if i % 3 else "right",
+         "rater": {"id": f"r{i % 12}", "profile": {"age": "old" if i % 12 < 4 else "young", "sex": "f" if i % 12 > 7 else "m"}}}
+        for i in range(300)
+    ]  # fmt: skip
+    source = tmp_path / "prefs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    assert call("fit", source, "--groups", "profile.age,profile.sex", "--utility", "tabular", "-o", tmp_path / "fit")[0] == 0
+    assert json.loads((tmp_path / "fit" / "fit.json").read_text(encoding="utf-8"))["spec"]["people"]["by"] == ["profile.age", "profile.sex"]
+    (tmp_path / "charter.toml").write_text('[electorate]\nweighting = "equal"\n', encoding="utf-8")
+    asked = ("export", tmp_path / "fit", source, "-o", tmp_path / "signal.jsonl", "--charter", tmp_path / "charter.toml")
+    assert "no rater: old · f (25% of the electorate); inferred from other groups" in call(*asked)[1]
+    assert json.loads(call(*asked, "--json")[1])["inferred"] == {"old · f": 0.25}
+
+
+def test_several_columns_are_cells_and_none_is_dropped(call, work: Path) -> None:
+    """A comma names columns; one that no rater has is an error, of fit and of dissent alike."""
+    assert parse_people("profile.age, profile.gender", None, None) == Groups(by=("profile.age", "profile.gender"))
+    assert parse_people("group", None, None) == Groups()
+    code, _, err = call("fit", work / "held.jsonl", "--groups", "group,", "-o", work / "none")
+    assert (code, "--groups is 'group,'" in err) == (2, True)
+    code, _, err = call("fit", work / "held.jsonl", "--groups", "group,profile.nosuch", "-o", work / "none")
+    assert (code, "group is 'profile.nosuch'. It is not known of any rater" in err) == (2, True)
+    code, _, err = call("dissent", work / "held.jsonl", "--by", "profile.nosuch")
+    assert (code, "--by is 'profile.nosuch'. It is not known of any rater" in err) == (2, True)
+    for given, named in ((), True), (("--derived",), False):  # a study by groups made from the answers would read these twice
+        _, out, _ = call("dissent", work / "held.jsonl", *given)
+        assert ("next: seamark study" in out, "--groups group -o out" in out) == (True, named)
 
 
 def test_simulate_writes_what_study_reads(call, tmp_path: Path) -> None:
@@ -437,6 +491,28 @@ def test_export_does_not_overwrite_what_it_reads(call, work: Path, fitted: Path)
     assert (work / "held.jsonl").read_bytes() == before
 
 
+def test_R67_a_study_goes_into_the_log_once_and_not_into_a_broken_one(call, work: Path, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    asked = ["study", work / "held.jsonl", "-o", tmp_path / "out", "--utility", "tabular", "--log", log]
+    code, out, err = call(*asked)
+    assert (code, out) == (2, "")
+    assert err == "error: --actor is ''. Name who answers for this entry.\n"
+    for _ in range(2):
+        code, out, err = call(*asked, "--actor", "Ana")
+        assert code in (0, 1), err
+        assert f"\nlog: entry 0 of {log}\n" in out
+        assert call("audit", "verify", log)[1].startswith("whole\n1 entry can be relied on")
+    report = (tmp_path / "out" / "report.html").read_bytes()
+    log.write_bytes(log.read_bytes().replace(b"Ana", b"Ben"))
+    broken = log.read_bytes()
+    code, out, err = call(*asked, "--actor", "Ana")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {log}: entry 0 was edited")
+    assert err.count("\n") == 1
+    assert log.read_bytes() == broken
+    assert (tmp_path / "out" / "report.html").read_bytes() == report
+
+
 def test_simulate_does_not_overwrite(call, tmp_path: Path) -> None:
     (tmp_path / "made.jsonl").write_text("mine", encoding="utf-8")
     code, _, err = call("simulate", "-o", tmp_path / "made.jsonl")
@@ -457,7 +533,7 @@ def test_skipped_records_are_counted_on_the_terminal(call, tmp_path: Path, comma
 
 
 def test_an_unknown_utility_names_those_there_are(call, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seamark.cli.find_spec", lambda _name: None)
+    monkeypatch.setattr("seamark.cli.options.find_spec", lambda _name: None)
     code, _, err = call("fit", work / "train.jsonl", "-o", tmp_path / "out", "--utility", "nope")
     assert code == 2
     assert "not hash or tabular" in err

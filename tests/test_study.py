@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -22,11 +23,12 @@ import pytest
 import seamark as sm
 from seamark.aggregation import Electorate
 from seamark.errors import InvalidSetting, UnreadableSource, UnwritableOutput
-from seamark.study import Study, _command, choose_model, read_source, rewrite_report, run_study
+from seamark.governance import BrokenLog, append, read, verify
+from seamark.study import Study, _command, choose_model, describe_study, read_source, rewrite_report, run_study
 
 SCHEMA = json.loads((Path(sm.__file__).parent / "findings.schema.json").read_text(encoding="utf-8"))
 SIGNAL_KEYS = {
-    "charter", "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
+    "charter", "prompt", "chosen", "rejected", "margin", "soft_label", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance",
 }  # fmt: skip
 Rows = list[dict[str, Any]]
 
@@ -166,7 +168,14 @@ def test_progress_goes_up_to_one(small: Path, tmp_path: Path) -> None:
 
 
 def test_the_charter_given_is_the_one_used(small: Path, tmp_path: Path) -> None:
-    charter = sm.Charter(title="Ours", authors=("Ada",), ignorance_penalty=2.0, electorate=Electorate())
+    charter = sm.Charter(
+        title="Ours",
+        authors=("Ada",),
+        date="2026-01-01",
+        rationale="We met and chose this.",
+        ignorance_penalty=2.0,
+        electorate=Electorate(),
+    )
     made = run_study(small, tmp_path / "out", charter=charter, utility=sm.Linear(n_columns=16))
     assert sm.Charter.from_toml(made.folder / "charter.toml") == charter
     assert made.report.charter_signed
@@ -472,6 +481,10 @@ REPRODUCED: dict[str, tuple[dict[str, Any], str]] = {
         {"utility": sm.Tabular(), "people": sm.Same(), "split": "judgment", "seed": 3},
         "seamark study 'my data.jsonl' -o 'the study' --utility tabular --groups none --split judgment --seed 3",
     ),
+    "cells": (
+        {"people": sm.Groups(by=("profile.age", "profile.gender"))},
+        "seamark study 'my data.jsonl' -o 'the study' --groups profile.age,profile.gender --seed 0",
+    ),
     "an encoder's defaults": ({"utility": sm.Linear()}, "seamark study 'my data.jsonl' -o 'the study' --utility hash --seed 0"),
     "a share": ({"test": 0.3}, "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', test=0.3, seed=0)"),
     "columns": (
@@ -507,6 +520,133 @@ def test_what_the_report_says_gives_the_same_findings(name: str, tmp_path: Path,
     assert json.loads(Path("the study", "findings.json").read_text(encoding="utf-8"))["findings"] == json.loads(made.findings.to_json())
 
 
+# ---------------------------------------------------------------------------------------------- the log of decisions
+
+QUICK: dict[str, Any] = {"utility": sm.Linear(n_columns=16), "people": sm.Same()}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(society(n_judgments=200, n_prompts=15, n_raters=8), tmp_path_factory.mktemp("data") / "tiny.jsonl")
+
+
+def test_R67_a_study_says_in_the_log_what_it_made_of_what(tiny: Path, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    append(log, "note", {"text": "the project begins"}, actor="Ana")
+    charter = sm.Charter(title="Whose", authors=("Ana",), date="2026-01-01", rationale="We met and chose this.")
+    made = run_study(tiny, tmp_path / "out", charter=charter, log=log, actor="Ana", **QUICK)
+    assert verify(log).ok
+    assert read(log)[1:] == (made.entry,)
+    assert made.entry is not None
+    assert (made.entry.kind, made.entry.actor, made.entry.seq) == ("data", "Ana", 1)
+    said = made.entry.body
+    assert (said["fingerprint"], said["source"]) == (sm.load(tiny).fingerprint, "tiny.jsonl")
+    assert (said["study"]["charter"], said["study"]["signed"]) == (charter.hash, True)
+    assert said["study"]["blocking"] == [f.code for f in made.findings.blocking]
+    assert set(said["study"]["files"]) == {"findings.json", "fit/fit.json", "fit/arrays.safetensors", "signal/train.jsonl"}
+    for name, hash in said["study"]["files"].items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == hash
+    assert describe_study(tmp_path / "out") == said
+    assert str(tmp_path) not in log.read_text(encoding="utf-8")
+
+
+def test_R67_a_study_repeated_unchanged_is_in_the_log_once(tiny: Path, tmp_path: Path) -> None:
+    """Wherever it is put; what it makes otherwise, or another person answers for, is an entry of its own."""
+    log, elsewhere = tmp_path / "decisions.jsonl", tmp_path / "copied"
+    elsewhere.mkdir()
+    first = run_study(tiny, tmp_path / "out", log=log, actor="Ana", **QUICK).entry
+    append(log, "note", {"text": "between"}, actor="Ana")
+    before = log.read_bytes()
+    assert run_study(tiny, tmp_path / "out", log=log, actor="Ana", **QUICK).entry == first
+    assert run_study(shutil.copy(tiny, elsewhere), elsewhere / "other", log=log, actor="Ana", **QUICK).entry == first
+    assert log.read_bytes() == before
+    changed = run_study(tiny, tmp_path / "out", charter=sm.Charter(title="Another"), log=log, actor="Ana", **QUICK).entry
+    assert changed is not None
+    assert (changed.seq, changed.body["fingerprint"]) == (2, sm.load(tiny).fingerprint)
+    by_another = run_study(tiny, tmp_path / "out", charter=sm.Charter(title="Another"), log=log, actor="Ben", **QUICK).entry
+    assert by_another is not None
+    assert (by_another.seq, by_another.body) == (3, changed.body)
+    assert verify(log).ok
+
+
+def _edited(log: Path) -> None:
+    log.write_bytes(log.read_bytes().replace(b"begins", b"ended!"))
+
+
+def _a_folder(log: Path) -> None:
+    log.unlink()
+    log.mkdir()
+
+
+def _under_a_file(log: Path) -> None:
+    log.unlink()
+    log.parent.rmdir()
+    log.parent.write_text("", encoding="utf-8")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object] | None, dict[str, Any], type[Exception], str]] = {
+    "edited": (_edited, {}, BrokenLog, r"decisions\.jsonl: entry 0 was edited.*seamark audit verify"),
+    "a folder": (_a_folder, {}, UnwritableOutput, r"decisions\.jsonl: cannot be written \(it is not a file\)\. Give"),
+    "under a file": (_under_a_file, {}, UnwritableOutput, r"decisions\.jsonl: cannot be written"),
+    "in the study": (None, {"log": "out/decisions.jsonl"}, InvalidSetting, "log is .*what the study reads or replaces"),
+    "the source": (None, {"log": "prefs.jsonl"}, InvalidSetting, "log is .*what the study reads or replaces"),
+    "nobody": (None, {"actor": " "}, InvalidSetting, "actor is ' '.*Name who answers"),
+    "not UTF-8": (None, {"actor": "\udcff"}, InvalidSetting, "actor is .*UTF-8"),
+    "no log": (None, {"log": None}, InvalidSetting, "actor is 'Ana'.*name that as well"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_R67_a_log_that_cannot_be_appended_to_is_refused_before_the_work(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, given, error, said = REFUSED[name]
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "logs" / "decisions.jsonl"
+    append(log, "note", {"text": "the project begins"}, actor="Ana")
+    if change is not None:
+        change(log)
+    Path("prefs.jsonl").write_text("not read", encoding="utf-8")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(error, match=said):
+        run_study("prefs.jsonl", "out", **{"log": log, "actor": "Ana"} | given)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert not Path("out").exists()
+
+
+def test_R67_no_entry_without_its_study_and_a_missing_one_is_made_up_for(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever fails on the way: outputs first, then the entry; running the same again gives it."""
+    log, out = tmp_path / "decisions.jsonl", tmp_path / "out"
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("seamark.study.write_card", full)
+        with pytest.raises(UnwritableOutput):
+            run_study(tiny, out, log=log, actor="Ana", **QUICK)
+    assert not log.exists()
+    assert not out.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("seamark.study.append", full)
+        with pytest.raises(UnwritableOutput, match=r"No space left.*The study is in .*out, and not in the log.*run the same again"):
+            run_study(tiny, out, log=log, actor="Ana", **QUICK)
+    assert (out / "report.html").is_file()
+    assert not log.exists()
+    assert run_study(tiny, out, log=log, actor="Ana", **QUICK).entry == read(log)[0]
+
+
+def test_a_study_of_which_nothing_can_be_fitted_is_in_the_log_too(tmp_path: Path) -> None:
+    source = write(tmp_path / "two.jsonl", [_pair(0), _pair(1)])
+    made = run_study(source, tmp_path / "out", log=tmp_path / "decisions.jsonl", actor="Ana")
+    assert made.entry is not None
+    assert made.entry.body["study"]["files"].keys() >= {"findings.json"}
+    with pytest.raises(InvalidSetting, match="not a study"):
+        describe_study(tmp_path)
+
+
 # ---------------------------------------------------------------------------------------------- what is in the folder already
 
 
@@ -515,6 +655,7 @@ def test_an_edited_charter_is_kept_and_used(small: Path, tmp_path: Path) -> None
     first = run_study(small, tmp_path / "out", utility=quick)
     place = first.folder / "charter.toml"
     edited = place.read_text(encoding="utf-8").replace("authors = []", 'authors = ["Ada"]  # since Tuesday').replace("1.0", "2.0")
+    edited = edited.replace('date = ""', "date = 2026-01-06").replace("Nobody has decided this yet.", "Ada has decided this.")
     place.write_text(edited, encoding="utf-8")
     again = run_study(small, tmp_path / "out", utility=quick)
     assert place.read_text(encoding="utf-8") == edited

@@ -1,8 +1,10 @@
-"""Intervals that respect who answered: judgments by one rater, or about one prompt, are not independent."""
+"""Intervals that respect who answered: judgments by one rater, or about one prompt, are not independent. And how numbers and texts are
+written in sentences."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +34,11 @@ class Interval:
     def ends(self) -> tuple[float | None, float | None]:
         """(low, high) for JSON, which has no infinity: (None, None) where one value has no spread."""
         return (self.low, self.high) if self.bounded else (None, None)
+
+    def said(self, unit: str | None = None) -> str:
+        """As sentences have it: 98% [91, 100]; the number alone where one value has no spread."""
+        number = figure(self.estimate, unit, self.low, self.high)
+        return " ".join(part for part in (number, interval_of(self.low, self.high, unit)) if part)
 
 
 def wilson(successes: float, n: float, *, z: float = Z95) -> tuple[float, float]:
@@ -209,3 +216,22 @@ def interval_of(low: Any, high: Any, unit: str | None = None, *, decimals: int |
         return ""
     ends = (figure(float(end), unit, low, high, decimals=decimals).removesuffix("%") for end in (low, high))
     return f"[{', '.join(ends)}]"
+
+
+def is_hidden(c: str) -> bool:
+    """Whether a character moves a terminal's cursor, turns the direction of reading, or cannot be seen."""
+    return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def shown(text: str) -> str:
+    """Text that somebody else wrote, with what a terminal would obey written out."""
+    return "".join(f"\\u{ord(c):04x}" if is_hidden(c) or unicodedata.category(c)[0] == "C" else c for c in text)
+
+
+def beginning(text: str, *, most: int = 60) -> str:
+    """The beginning of a text on one line, as `shown`, cut at a word where there is one."""
+    line = shown(" ".join(text[: 4 * most].split()))
+    if len(line) <= most:
+        return line
+    cut = line[: most + 1].rpartition(" ")[0]
+    return (cut if len(cut) > most // 2 else line[:most]) + "..."

@@ -207,6 +207,8 @@ class LoadReport:
     """One message per record left out under `on_error="skip"`."""
     notes: tuple[str, ...] = ()
     """What was readable but odd: byte order mark, repeated ids, ..."""
+    derived: tuple[str, ...] = ()
+    """Fields that were made from the judgments themselves, such as opinion groups: that answers go with them is by construction."""
 
 
 @dataclass(frozen=True)
@@ -410,7 +412,13 @@ class Feedback:
 
     def rater_profile(self, name: str) -> pl.Series:
         """A column of the raters' profiles, one entry per rater (null where not known)."""
-        return self.raters["profile"].str.json_path_match(f"$.{name}")
+        quote = '"' if "'" in name else "'"  # without quotes the path would end at a space or a comma, at another column
+        return self.raters["profile"].str.json_path_match(f"$[{quote}{name}{quote}]")
+
+    @property
+    def profile_names(self) -> tuple[str, ...]:
+        """The columns of the raters' profiles, sorted."""
+        return tuple(sorted({name for profile in self.raters["profile"].drop_nulls().unique() for name in json.loads(profile)}))
 
     # ------------------------------------------------------------------ identity
 

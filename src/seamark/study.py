@@ -6,11 +6,12 @@ The separate commands take the same steps by the same functions: `read_source` a
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,11 @@ from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import check_leaderboard, evaluate
 from seamark.checks.repeats import check_leakage
-from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
+from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource, UnwritableOutput
 from seamark.governance.access import check_claims
 from seamark.governance.constitution import check_register
 from seamark.governance.disclosure import known_disclosures, require_indicators
+from seamark.governance.log import Entry, append, require_appendable
 from seamark.governance.registers import Register
 from seamark.models.fitting import fit
 from seamark.models.observation import Observation
@@ -58,6 +60,10 @@ _OWNED = (
     _MARK, "findings.json", "report.html", "card.md", _CHARTER, "fit/fit.json", "fit/arrays.safetensors", "signal/train.jsonl",
 )  # fmt: skip
 """The files of a study, which another study in the same folder replaces."""
+_LOGGED = ("findings.json", "fit/arrays.safetensors", "fit/fit.json", "signal/train.jsonl")
+"""Those in which nothing says when or where they were made."""
+_OF_THE_DAY = ("title", "source", "created", "command", "skipped", "notes")
+"""What study.json says of when and where it was made, or in words that may name a path."""
 _HELD_OUT_CODES = ("accuracy", "log-loss", "calibration", "baseline")
 _FIT_CODES = ("convergence", "rater-reliability", "doubts")
 """What can be said of a fit when nothing was held out."""
@@ -70,6 +76,8 @@ class Study:
     report: Report
     fit: Fit | None
     folder: Path
+    entry: Entry | None = None
+    """The entry of the log that says what was made; None where no log was given."""
 
     @property
     def findings(self) -> Findings:
@@ -97,6 +105,8 @@ def run_study(
     test: float = 0.2,
     axis: str | None = None,
     register: str | Path | None = None,
+    log: str | Path | None = None,
+    actor: str = "",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Study:
@@ -112,12 +122,14 @@ def run_study(
     axis : study only the judgments on this axis.
     charter : the written-out default where not given; but an edited charter.toml in `out`, from a study before, is kept and used.
     register : file of what people say of stakeholders, criteria, clauses, open questions and working conditions (`Register.from_toml`).
+    log, actor : a log of decisions, and who answers for the entry in it. What was made of what (`describe_study`) is appended when the
+        folder is in its place, and not again where the study is repeated and makes the same.
 
     Raises
     ------
     SeamarkError
         If the source cannot be read, `out` holds something that is not of a study, or another edited charter than the one given, or
-        cannot be written. Nothing is half-written.
+        cannot be written, or the log is not whole or cannot be written. Nothing is half-written.
     """
     asked = {
         "format": format, "columns": columns, "on_error": on_error, "utility": utility, "people": people, "observation": observation, "charter": charter,
@@ -128,6 +140,7 @@ def run_study(
     require_folder_place(out, mark=_MARK, owned=_owned(out))
     charter, charter_text = _charter(charter, out)
     charter.require_valid()
+    _require_log(log, actor, (out, *(Path(place) for place in (source, held_out) if place is not None and str(place) != DEMO)))
     told = Register.from_toml(register) if register is not None else Register()
     require_indicators(told.disclosures)
     say("reading", 0.0)
@@ -141,7 +154,7 @@ def run_study(
     say("diagnosing", 0.15)
     findings = _diagnose(feedback, parts, seed)
     if feedback.has("group"):
-        findings += check_dissent(feedback, seed=seed).with_access("outside-the-box")
+        findings += check_dissent(feedback, seed=seed)
     say("fitting", 0.3)
     if people is None and charter.names_groups:
         people = Groups()
@@ -181,8 +194,9 @@ def run_study(
     )
     say("writing", 0.9)
     report = _write(report, fitted, feedback, charter, told, out)
+    entry = _append(log, actor, out) if log is not None else None
     say("done", 1.0)
-    return Study(report, fitted, out)
+    return Study(report, fitted, out, entry)
 
 
 def _owned(out: Path) -> tuple[str, ...]:
@@ -212,6 +226,27 @@ def _charter(given: Charter | None, out: Path) -> tuple[Charter, str]:
         remedy = "It has been edited and is not the charter given, so it is not replaced: give that one, move it, or give a new folder."
         raise InvalidSetting("output", str(place), remedy)
     return given, given.to_toml()
+
+
+def _require_log(log: str | Path | None, actor: str, taken: Iterable[Path]) -> None:
+    """Nothing, where an entry can be appended to the log once the work is done."""
+    if log is None:
+        if actor:
+            raise InvalidSetting("actor", actor, "It goes with a log, which says who answers for it: name that as well, or leave it out.")
+        return
+    place = Path(log).resolve()
+    if any(one == place or one in place.parents for one in (path.resolve() for path in taken)):
+        raise InvalidSetting("log", str(log), "It is, or lies in, what the study reads or replaces: give it a place of its own.")
+    require_appendable(log, actor=actor)
+
+
+def _append(log: str | Path, actor: str, out: Path) -> Entry:
+    """The entry of the study in `out`, new or from when it made the same before."""
+    try:
+        return append(log, "data", describe_study(out), actor=actor, once=True)
+    except OSError as error:
+        remedy = f"The study is in {out}, and not in the log: put that right, and run the same again."
+        raise UnwritableOutput(str(log), error.strerror or str(error), remedy) from error
 
 
 def _quietly(_stage: str, _share: float) -> None:
@@ -438,7 +473,9 @@ def _word(name: str, value: Any) -> str | None:
         case "people", Same():
             return "none"
         case "people", Groups(by=by):
-            return by if isinstance(by, str) and value == Groups(by) else None
+            columns = (by,) if isinstance(by, str) else by
+            plain = value == Groups(by) and not any("," in column or column != column.strip() for column in columns)
+            return ",".join(columns) if plain else None
         case "columns", dict():
             plain = all(not set(",=") & set(ours + theirs) for ours, theirs in value.items())
             return ",".join(f"{ours}={theirs}" for ours, theirs in value.items()) if plain else None
@@ -518,6 +555,42 @@ def read_findings(folder: str | Path) -> Findings:
         return Findings(tuple(Finding(**f) for f in found))
     except (OSError, ValueError, KeyError, TypeError):
         raise _no_study(Path(folder)) from None
+
+
+def describe_study(folder: str | Path) -> dict[str, Any]:
+    """What a log is told of a finished study, read from its files; nothing in it says when or in which folder the study was made.
+
+    Returns
+    -------
+    dict
+        The body of an entry of kind data: `fingerprint` and `source` (its name, without the folder), and of the `study` the hash of its
+        `charter`, whether that is `signed`, SHA-256 of its `files` (findings, fit, signal), SHA-256 of what the `report` says beside
+        these (study.json without what depends on the day and place, as JSON with sorted keys), and the codes of `blocking` findings.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder does not hold a study.
+    """
+    folder = Path(folder)
+    blocking = [f.code for f in read_findings(folder).blocking]
+    try:
+        manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+        source = str(manifest["source"])
+        lasting = json.dumps({name: value for name, value in manifest.items() if name not in _OF_THE_DAY}, sort_keys=True)
+        made = {
+            "charter": manifest["charter_hash"],
+            "signed": manifest["charter_signed"],
+            "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _LOGGED if (folder / name).is_file()},
+            "report": hashlib.sha256(lasting.encode()).hexdigest(),
+            "blocking": blocking,
+        }
+        fingerprint = manifest["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _no_study(folder) from None
+    name = source if source.startswith("hf://") else Path(source).name or source
+    # undecodable bytes of a file name are lone surrogates, which no log can hold
+    return {"fingerprint": fingerprint, "source": name.encode("utf-8", "backslashreplace").decode(), "study": made}
 
 
 def _no_study(folder: Path) -> InvalidSetting:

@@ -513,7 +513,13 @@ def _draw_asking(findings: Findings) -> list[Chart | None]:
 def _draw_whose(findings: Findings) -> list[Chart | None]:
     """What each group loses, what each would get by other rules, and how much of each group's majorities is kept."""
     loses = [
-        {"label": row["group"], "estimate": row["regret"], "low": row["low"], "high": row["high"], "n": None}
+        {
+            "label": f"{row['group']} (inferred)" if row.get("inferred") else row["group"],
+            "estimate": row["regret"],
+            "low": row["low"],
+            "high": row["high"],
+            "n": None,
+        }
         for row in _details(findings, "regret").get("groups", [])
         if finite(row.get("regret"))
     ]

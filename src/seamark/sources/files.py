@@ -142,6 +142,8 @@ class Format:
     matches: Callable[[Source], bool]
     read: Callable[[Source, Options], Iterator[Mapping[str, Sequence[Any] | pl.Series]]]
     """Batches of `columns.COLUMNS` columns, always with `line`."""
+    derived: tuple[str, ...] = ()
+    """As in `LoadReport`."""
 
 
 # ---------------------------------------------------------------------------------------------- opening

@@ -138,4 +138,6 @@ def _columns(frame: pl.DataFrame) -> dict[str, Any]:
     ).to_dict()
 
 
-FORMAT = Format("polis", "Polis: agree, disagree or pass on statements (exported CSV folder, or its tables)", _matches, _read)
+FORMAT = Format(
+    "polis", "Polis: agree, disagree or pass on statements (exported CSV folder, or its tables)", _matches, _read, derived=("group",)
+)

@@ -147,7 +147,7 @@ def load(
             f"none of its {len(options.skipped):,} records is usable",
             f"The first: {options.skipped[0]} Check --format and --columns.",
         )
-    report = LoadReport(name, chosen.name, tuple(options.skipped), tuple(opened.notes))
+    report = LoadReport(name, chosen.name, tuple(options.skipped), tuple(opened.notes), chosen.derived)
     return Feedback.from_columns(frame, source=name, on_error=on_error, report=report)
 
 

@@ -1,0 +1,82 @@
+"""What commands print: findings as a table or as JSON, what was written where, and how far the work is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from seamark.checks import Findings
+    from seamark.checks.findings import Access
+    from seamark.records import Feedback
+
+
+def print_skipped(skipped: Sequence[str]) -> None:
+    """How many records were left out, and the first of them."""
+    if skipped:
+        typer.echo(f"\nleft out: {len(skipped):,} record{'' if len(skipped) == 1 else 's'}; the first: {skipped[0]}")
+
+
+def print_answer(as_json: bool, text: str, **facts: object) -> None:
+    """What was written where: a line for people, an object for machines."""
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
+
+
+def finish(feedback: Feedback | None, findings: Findings, as_json: bool, following: str | None, *, access: Access) -> None:
+    """Print findings, as a table or in the shape of findings.json, and exit with what they say.
+
+    Parameters
+    ----------
+    access : what the command had access to; findings that say something of their own keep it.
+    """
+    findings = findings.with_access(access)
+    if as_json:
+        from seamark.rendering import describe_data, findings_json
+
+        nothing = {"n_judgments": 0, "n_responses": 0, "n_prompts": 0}
+        typer.echo(findings_json(describe_data(feedback) if feedback is not None else nothing, findings), nl=False)
+    else:
+        print_findings(findings)
+        print_skipped(feedback.report.skipped if feedback is not None else ())
+        if following:
+            typer.echo(f"\nnext: {following}")
+    raise typer.Exit(1 if findings.blocking else 0)
+
+
+_COLOURS = {"blocking": "bold red", "warning": "yellow", "notice": "cyan", "ok": "green", "not_applicable": "dim"}
+
+
+def print_findings(findings: Findings) -> None:
+    """A table of them, the gravest first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for name in ("verdict", "code", "finding"):
+        table.add_column(name, overflow="fold")
+    for f in findings.by_severity():
+        detail = f.title if f.verdict != "not_applicable" else f"{f.title} {f.reason}"
+        table.add_row(Text(f.verdict.replace("_", " "), style=_COLOURS[f.verdict]), Text(f.code), Text(detail))
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(table)
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
+    """A progress bar on a terminal, nothing when piped."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _stage, _share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda stage, share: bar.update(task, description=stage, completed=share)
