@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from seamark.aggregation import Charter, Effects, Electorate, Floors, InvalidCharter, Recency, collective_gaps
+from seamark.aggregation.charter import UNDECIDED
 from seamark.errors import SeamarkError
 from seamark.models import Fit, Groups, Linear, Observation, Position, fit
 from seamark.records import Feedback
@@ -21,6 +22,7 @@ from seamark.simulation import Society, simulate
 PLAIN = Observation(effects=(Position(),), lapse=False)
 # TOML cannot hold lone surrogates, and neither can UTF-8
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+OWN: dict[str, Any] = {"date": "2026-01-31", "rationale": "We met and chose this."}
 POSITIVE = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 
 
@@ -57,7 +59,7 @@ def test_the_default_is_written_out(tmp_path: Path):
 @given(
     title=TEXT,
     rationale=TEXT,
-    date=TEXT,
+    date=st.dates().map(str),
     authors=st.lists(TEXT, max_size=3),
     weights=st.dictionaries(TEXT, POSITIVE, max_size=3),
     penalty=POSITIVE,
@@ -130,7 +132,8 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 def test_unsigned_until_somebody_answers_for_it():
     assert not Charter().signed
-    assert Charter(authors=("A. Person",)).signed
+    assert not Charter(authors=("A. Person",)).signed  # of the default's rationale, and of no day
+    assert Charter(authors=("A. Person",), **OWN).signed
 
 
 def test_the_hash_is_of_the_content():
@@ -242,6 +245,12 @@ def test_weighting_rules(divided: tuple[Society, Fit], tmp_path: Path):
         ("[floors.groups]\nA = inf", r"floors\.groups\.A is inf"),
         ('[electorate]\nweighting = "target"\ntarget = "../census.csv"', "without a folder"),
         ('rule = "mixture"\n[parts]\nborda = 1.0\ncopeland = 0.0', "parts.copeland is 0.0"),
+        ('date = "yesterday"', "date is 'yesterday'. Use a date such as"),
+        ("ignorance_penalty = true", "ignorance_penalty is True"),
+        ("version = true", "version is True"),
+        ("[floors.groups]\nA = true", r"floors\.groups\.A is True"),
+        ("[electorate]\nwithin = true", r"electorate\.within is True"),
+        ('[electorate]\ngroups = ["A", "B", "A"]', "groups names 'A' twice"),
         ("[floors.group]\nA = 1", r"unknown key floors\.group.*groups"),
     ],
 )
@@ -253,9 +262,39 @@ def test_rules_that_contradict_each_other(text: str, said: str, tmp_path: Path):
 
 def test_it_takes_as_many_people_as_the_charter_says():
     """R65: named people sign; one who signs twice is one."""
-    assert not Charter(authors=("A. Person",), signatures=2).signed
-    assert not Charter(authors=("A. Person", "a. person "), signatures=2).signed
-    assert Charter(authors=("A. Person", "B. Person"), signatures=2).signed
+    assert not Charter(authors=("A. Person",), signatures=2, **OWN).signed
+    assert not Charter(authors=("A. Person", "a. person "), signatures=2, **OWN).signed
+    assert Charter(authors=("A. Person", "B. Person"), signatures=2, **OWN).signed
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "0 of 1 author; no date; the rationale is the default charter's"),
+        ({"authors": ("Ada",)}, "no date; the rationale is the default charter's"),
+        ({"authors": ("Ada",), "signatures": 2, **OWN}, "1 of 2 authors"),
+        ({"authors": ("Ada",), **OWN, "rationale": " \n"}, "no rationale"),
+        ({"authors": ("Ada",), **OWN, "rationale": f" {UNDECIDED}\n"}, "the rationale is the default charter's"),
+        ({"authors": ("Ada",), **OWN, "date": ""}, "no date"),
+    ],
+)
+def test_what_is_missing_for_a_signature_is_said(fields: dict[str, Any], said: str):
+    charter = Charter(**fields)
+    assert not charter.signed
+    assert charter.signature == f"unsigned ({said}): not releasable"
+    assert Charter(authors=("Ada",), **OWN).signature == "signed"
+
+
+def test_a_byte_order_mark_is_no_statement(tmp_path: Path):
+    (tmp_path / "charter.toml").write_bytes(b"\xef\xbb\xbf" + Charter(title="Ours").to_toml().encode())
+    assert Charter.from_toml(tmp_path / "charter.toml") == Charter(title="Ours")
+
+
+def test_each_rule_is_named_once(tmp_path: Path):
+    with pytest.raises(InvalidCharter) as caught:
+        _read('rule = "copland"', tmp_path)
+    assert "rule is 'copland'. The nearest is 'copeland'. It can be 'expected-utility', " in str(caught.value)
+    assert str(caught.value).count("'kemeny'") == 1
 
 
 # ------------------------------------------------------------------------------------ recency
@@ -307,9 +346,9 @@ def test_discounted_style_does_not_count():
 
 
 def test_a_blank_name_signs_nothing():
-    assert not Charter(authors=("",)).signed
-    assert not Charter(authors=(" ", "\t")).signed
-    assert Charter(authors=("", "A. Person")).signed
+    assert not Charter(authors=("",), **OWN).signed
+    assert not Charter(authors=(" ", "\t"), **OWN).signed
+    assert Charter(authors=("", "A. Person"), **OWN).signed
 
 
 def test_a_value_that_is_not_taken_comes_with_those_that_are(tmp_path: Path):

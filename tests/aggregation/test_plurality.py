@@ -332,11 +332,15 @@ def test_a_mixture_lies_exactly_between_its_groups(divided: tuple[Society, Fit])
 def test_nobody_has_signed_other_weights(divided: tuple[Society, Fit]):
     """Those who signed a charter signed its weights, not those of the charters made from it."""
     _, result = divided
-    signed = Charter(authors=("Ada",), title="Ours")
+    signed = Charter(authors=("Ada",), title="Ours", date="2026-01-01", rationale="We met and chose this.")
     assert not any(c.signed for c in charters_for(result, signed).values())
     named = charters_for(result, signed, authors=["Bo"])
     assert {c.authors for c in named.values()} == {("Bo",)}
+    assert all(c.signed for c in named.values())
     assert named["group A"].title == "Ours: group A"
+    assert named["group A"].rationale.startswith("group A alone counts: one signal of several")
+    mixed = charters_for(result, signed, mixtures={"most": {"group A": 0.75, "group B": 0.25}})["most"]
+    assert mixed.rationale.startswith("Of groups there count group A 75%, group B 25%: ")
     assert len({c.hash for c in named.values()}) == 2
 
 

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from seamark.aggregation import InvalidCharter
+from seamark.aggregation import Charter, InvalidCharter
 from seamark.aggregation.population import (
     Target,
     Weights,
@@ -103,6 +103,8 @@ def test_margins_do_not_say_how_columns_go_together():
         ({"age": ["a"], "count": [3], "share": [1.0]}, "both of the columns"),
         ({"share": [1.0]}, "no cells"),
         ({"age": ["a"], "count": [0]}, "counts add up to 0"),
+        ({"column": ["age"], "share": [0.4]}, "it is of margins, and beside it no level. Margins have the columns column, level and share"),
+        ({"column": ["age"], "levels": ["a"], "count": [4]}, "beside it levels. Margins have the columns column, level and count"),
         ({"column": ["age", "age", "sex", "sex"], "level": ["a", "b", "m", "w"], "share": [0.5, 0.5, 0.5, 0.6]}, "column sex: the shares add up to 1.1"),
     ],
 )  # fmt: skip
@@ -131,7 +133,7 @@ def test_shares_printed_with_three_digits_are_shares():
 def test_a_level_that_no_rater_has_is_a_slip_until_it_is_said_to_be_none():
     target = Target.of(pl.DataFrame({"gender": ["man", "womann"], "share": [0.5, 0.5]}))
     for weigh in (post_stratify, rake):
-        with pytest.raises(InvalidCharter, match=r"'womann' is not a level of any rater.*nearest is 'woman'"):
+        with pytest.raises(InvalidCharter, match=r"'womann' is not a level of any rater.*nearest is 'woman'.*--unseen"):
             weigh(SKEWED, target)
         weights = weigh(SKEWED, target, unseen=True)
         assert list(weights.empty.values()) == [0.5]
@@ -438,6 +440,39 @@ def test_cells_without_values_are_named(fitted: tuple[Feedback, Fit]):
     same = fit(feedback, utility=Tabular(), people=Same(), observation=PLAIN)
     with pytest.raises(InvalidSetting, match="fit Groups"):
         cell_weights(same, target)
+
+
+def _margins(age: dict[str, float], man: float) -> Target:
+    rows = [*(("age", level, share) for level, share in age.items()), ("gender", "man", man), ("gender", "woman", 1 - man)]
+    return Target.of(pl.DataFrame(rows, schema=["column", "level", "share"], orient="row"), source="margins.csv")
+
+
+def test_groups_of_a_fit_are_raked_to_margins(fitted: tuple[Feedback, Fit]):
+    """As the raters themselves are: nobody is an old man, and the weights of the others are those of `rake`."""
+    feedback, result = fitted
+    target = _margins({"18-29": 0.2, "30-64": 0.5, "65+": 0.3}, 0.4)
+    inside, lost = cell_weights(result, target)
+    assert lost == {}
+    assert inside == pytest.approx(rake(rater_profiles(feedback, BY), target).group_weights(), abs=1e-6)
+    assert "65+ · man" not in inside
+    assert preferences(result, feedback, *sides(feedback), target).covered == pytest.approx(1)
+    inside, lost = cell_weights(result, _margins({"18-29": 0.2, "30-64": 0.5, "65+": 0.2, "older": 0.1}, 0.4))
+    assert lost == pytest.approx({"profile.age older": 0.1})
+    assert sum(inside.values()) == pytest.approx(0.9)
+
+
+def test_margins_that_the_groups_of_a_fit_cannot_meet_are_refused(fitted: tuple[Feedback, Fit], tmp_path: Path):
+    """Nobody is an old man, so the old, 70%, are women, of whom there are to be 40%."""
+    _, result = fitted
+    with pytest.raises(InvalidCharter, match=r"did not converge: profile\.age 65\+ is off by -30\.0 points"):
+        cell_weights(result, _margins({"18-29": 0.2, "30-64": 0.1, "65+": 0.7}, 0.6))
+    (tmp_path / "margins.csv").write_text(
+        "column,level,share\nage,18-29,0.2\nage,30-64,0.5\nage,65+,0.3\ngender,man,0.4\ngender,woman,0.6\n", encoding="utf-8"
+    )
+    (tmp_path / "charter.toml").write_text('[electorate]\nweighting = "target"\ntarget = "margins.csv"\n', encoding="utf-8")
+    weights = Charter.from_toml(tmp_path / "charter.toml").group_weights(result)
+    assert weights is not None
+    assert sum(share for name, share in weights.items() if name.endswith("· man")) == pytest.approx(0.4)
 
 
 def test_weights_of_raters_weigh_the_groups_of_a_fit(fitted: tuple[Feedback, Fit]):

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from seamark.aggregation.regret import (
     admissible,
+    contested,
     diversity,
     groups_served,
     irreconcilable,
@@ -145,6 +146,19 @@ def test_what_no_weighting_settles():
     assert shared(p).tolist() == [False, False, True, False]
     assert not irreconcilable(np.array([[0.99, 0.01], [0.9, 0.5], [0.9, 0.9], [0.3, 0.6]])).any()  # .01 twice over, times four pairs
     assert irreconcilable(np.zeros((0, 2))).tolist() == shared(np.zeros((0, 2))).tolist() == []
+
+
+def test_one_option_that_may_content_everyone_settles_a_question():
+    """Every option must surely lose for somebody; absent options do not count; looks are paid for; of two options it is a pair."""
+    nan = float("nan")
+    tail = np.array([[1e-5, 1e-6, 1e-5], [1e-5, 1e-6, 0.3], [1e-5, 1e-6, nan], [0.5, 0.5, 0.5]])
+    assert contested(tail, 4).tolist() == [True, False, True, False]
+    assert contested(tail, np.array([4, 4, 10_000, 4])).tolist() == [True, False, False, False]
+    p = np.random.default_rng(3).beta(0.1, 0.1, (200, 3))
+    pairs = np.stack([p.min(1), (1 - p).min(1)], axis=1)
+    assert (irreconcilable(p) == contested(pairs, 3)).all()
+    assert 0 < irreconcilable(p).sum() < 200
+    assert contested(np.zeros((0, 2)), 3).tolist() == []
 
 
 def test_sure_conflicts_are_named_at_the_rate():

@@ -586,3 +586,17 @@ def test_the_benchmark_measures_and_writes(tmp_path: Path, benchmark: ModuleType
     assert text.endswith("after\n")
     assert "| kemeny | 8 | 8 | 0 | 0 |" in text
     assert "[0.5, 0.2, 0.3]" in text
+
+
+def test_a_setting_that_is_missing_or_of_another_kind_is_an_error_of_ours():
+    profile = Profile(np.zeros((1, 2, 2)))
+    with pytest.raises(InvalidSetting, match=r"parts is None\. Rule mixture needs it"):
+        decide(profile, "mixture")
+    with pytest.raises(InvalidSetting, match="weight of each rule by its name"):
+        decide(profile, "mixture", parts=["borda"])
+    with pytest.raises(InvalidSetting, match="share of the people"):
+        decide(profile, "cvar", share="half")
+    with pytest.raises(InvalidSetting, match=r"utilities is \[\[\[1, 2\]\]\]\. Give a NumPy array"):
+        Profile([[[1, 2]]])  # type: ignore[arg-type]  (a list, as users write it)
+    with pytest.raises(InvalidSetting, match=r"groups is .* dtype=int"):
+        Profile(np.zeros((1, 2, 2)), groups=[0, 1])  # type: ignore[arg-type]  (as above)

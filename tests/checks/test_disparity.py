@@ -179,6 +179,9 @@ def test_scores_that_are_not_there_are_left_out_and_counted():
     found = check_against_gold(gap, ["a"] * 10)
     assert (found.verdict, found.n) == ("ok", 2)
     assert "8 probes without a finite score" in found.reason
+    silent = check_against_gold(np.array([1.0, 2.0, np.nan, np.nan]), ["a", "a", "b", "b"])
+    assert silent.verdict == "notice"
+    assert silent.title.endswith("Nothing can be told of b.")
     assert check_against_gold(np.full(3, np.nan), ["a"] * 3).verdict == "not_applicable"
     levels = ["x"] * 6 + ["y"] * 6
     scores = np.array([0.0, 1, 2, 3, 4, np.nan] * 2)
@@ -195,3 +198,70 @@ def test_the_largest_of_many_gaps_is_not_a_notice_by_itself():
     levels = [f"l{i}" for i in range(20) for _ in range(20)]
     noticed = sum(check_representation_gap(rng.normal(size=400), levels, by="level").verdict == "notice" for _ in range(20))
     assert noticed <= 4
+
+
+def test_pairs_and_levels_without_a_name_are_counted_and_the_level_that_is_lost_is_named():
+    rng = np.random.default_rng(10)
+    base, aligned = rng.normal(size=(2, 40, 2))
+    groups = ["a"] * 20 + ["b"] * 20
+    base[20:] = np.nan
+    found = check_matched_pairs(base, aligned, groups)
+    assert_written(found)
+    assert "20 pairs of 40 could not be used. Nothing can be told of b." in found.title
+    nobody = check_matched_pairs(aligned, aligned, [None] * 40)
+    assert nobody.verdict == "not_applicable"
+    assert "40 pairs of 40" in nobody.reason
+    with pytest.raises(InvalidSetting, match=r"shape of aligned is \(40, 3\)"):
+        check_matched_pairs(base, np.zeros((40, 3)), groups)
+    with pytest.raises(InvalidSetting, match=r"base is .* Give an array of numbers with 2 axes"):
+        check_matched_pairs([["x", "y"]], aligned, groups)
+    levels = ["x", "x", "y", "y", None, "z"]
+    gap = check_representation_gap(np.array([0.0, 1, 2, 3, 4, np.nan]), levels, by="country")
+    assert_written(gap)
+    assert gap.title.startswith("Of 2 levels of country, y is scored 2.00 above x")
+    assert gap.title.endswith("Nothing can be told of z.")
+    assert "2 rows without" in gap.reason
+    assert check_representation_gap(np.full(6, np.nan), levels, by="country").reason == "No row has a finite score and a level."
+
+
+def test_a_reference_that_names_other_levels_is_an_error_and_too_few_are_said():
+    scores, levels = np.arange(6.0), list("xxyyzz")
+    with pytest.raises(InvalidSetting, match="names no country that is scored, such as x, y, z"):
+        check_representation_gap(scores, levels, by="country", reference={"q": 1.0})
+    with pytest.raises(InvalidSetting, match="reference of 'x' is nan"):
+        check_representation_gap(scores, levels, by="country", reference={"x": np.nan})
+    for reference in ({"x": 1.0, "q": 2.0}, {"x": 1.0, "y": 1.0, "z": 1.0}):
+        found = check_representation_gap(scores, levels, by="country", reference=reference)
+        assert (
+            f"No rank correlation: the reference has {len(set(reference) & set('xyz'))} of them, and it takes 3 that differ." in found.title
+        )
+
+
+def test_blandness_is_of_english():
+    """Its phrases are English: of German it cannot say that nothing hedges, nor of texts without any phrase that it knows."""
+    german = ["Das kommt darauf an, vielleicht ist es so, vielleicht auch nicht.", "Nimm den Hammer und schlag zweimal auf den Nagel."] * 10
+    chosen, prompt = np.array([True, False] * 10), np.repeat(np.arange(10), 2)
+    found = check_blandness(german, chosen, prompt)
+    assert found.verdict == "not_applicable"
+    assert "phrases are English" in found.reason
+    assert check_blandness(COMMITTED[:2] * 10, chosen, prompt).verdict == "not_applicable"
+    english = check_blandness([HEDGES[0], COMMITTED[0]] * 9 + [None, COMMITTED[0]], chosen, prompt)
+    assert "English hedges" in english.reason
+    assert "1 response without text or prompt left out" in english.reason
+    assert english.n == 9
+    with pytest.raises(InvalidSetting, match="True or False for each of the 20 texts"):
+        check_blandness(german, np.ones(20), prompt)
+
+
+def test_probabilities_that_are_none_are_refused_and_what_is_not_known_is_counted():
+    even, sharp = np.full((8, 4), 0.25), np.tile([0.97, 0.01, 0.01, 0.01], (8, 1))
+    with pytest.raises(InvalidSetting, match=r"before\[0\] is .* these sum to 2"):
+        check_homogenisation(2 * even, sharp)
+    with pytest.raises(InvalidSetting, match="shape of after"):
+        check_homogenisation(even, sharp[:2])
+    assert check_homogenisation(np.full((8, 4), np.nan), sharp).verdict == "not_applicable"
+    sharp[3, 0] = np.nan
+    found = check_homogenisation(even, sharp, np.random.default_rng(0).normal(size=(8, 2, 4)))
+    assert_written(found)
+    assert found.n == 7
+    assert found.title.endswith("1 prompt of 8 had a probability that is not known, and is left out.")

@@ -27,7 +27,7 @@ from seamark.checks.dissent import (
     rater_clusters,
 )
 from seamark.errors import InvalidSetting
-from seamark.records import Feedback
+from seamark.records import Feedback, LoadReport
 from tests.checks.sentences import assert_written
 
 CODES = {"group-conflict", "group-items", "cohesion", "outvoted", "bridging", "irreconcilable", "other-population", "rater-kinds"}
@@ -160,7 +160,10 @@ def test_cohesion_is_that_of_loops():
 def test_a_group_that_agrees_with_itself_is_found():
     found = cohesion(society(1, planted=4.0, n_raters=60), draws=199)
     assert found.q.min() <= 0.05
-    assert np.nanmax(found.index) > 1
+    assert np.nanmax(found.inside - found.across) > 0
+    clear = found.across > 1.96 * found.across_sd
+    assert np.isnan(found.index[~clear]).all()  # a ratio over next to nothing is any number
+    assert found.index[clear] == pytest.approx(found.inside[clear] / found.across[clear])
     quiet = [cohesion(society(seed), draws=99, seed=seed).p for seed in range(40)]
     assert (np.array(quiet) <= 0.05).mean() < 0.15
 
@@ -229,7 +232,11 @@ def test_every_finding_is_there_and_written():
         assert_written(finding)
     assert conflict.get("group-conflict").verdict == "notice"
     assert conflict.get("group-items").estimate >= 1
-    assert "no p-value can be below" in conflict.get("group-items").reason
+    for code in ("group-conflict", "group-items", "cohesion"):
+        assert "no p-value can be below" in conflict.get(code).title
+        assert "--derived" in conflict.get(code).reason
+    for code in ("group-conflict", "cohesion"):
+        assert "made from these answers" in conflict.get(code).title
     quiet = check_dissent(_feedback(society(2)))
     assert quiet.get("group-conflict").verdict == "ok"
     assert quiet.get("group-items").estimate == 0
@@ -305,6 +312,51 @@ def test_unanimous_answers_have_no_kinds_of_raters():
     found = check_dissent(_feedback(same))
     assert "same answer to everything" in found.get("rater-kinds").reason
     assert found.get("group-conflict").estimate == 0
+
+
+def test_groups_made_from_the_answers_are_not_tested():
+    """Clusters of noise differ at p = 0.0002; whoever knows how they were made can say so, or the reader of the format."""
+    answers = society(6, n_raters=60)
+    kind = rater_clusters(answers, splits=2).member
+    made = _feedback(replace(answers, group_of=kind.astype(np.int64)))
+    naive = check_dissent(made)
+    assert naive.get("group-conflict").verdict == "notice"
+    for found in (check_dissent(made, derived=True), check_dissent(replace(made, report=LoadReport(derived=("group",))))):
+        assert {f.code for f in found} == CODES
+        for code in ("group-conflict", "group-items", "cohesion"):
+            assert found.get(code).verdict == "not_applicable"
+            assert "made from these answers" in found.get(code).reason
+        assert found.get("outvoted").estimate == naive.get("outvoted").estimate
+        assert "by construction" in found.get("irreconcilable").reason
+
+
+def test_statements_are_named_with_the_beginning_of_their_texts():
+    n = 40
+    long = "We should \x1b[31mplant\n trees " + "everywhere " * 20
+    texts = [long if i % 2 else "Cars" for i in range(2 * n)]
+    feedback = Feedback.from_columns(
+        {
+            "kind": ["thumbs"] * 2 * n, "prompt": ["?"] * 2 * n, "texts": [[t] for t in texts], "rater": [f"r{i // 2}" for i in range(2 * n)],
+            "group": [f"g{(i // 2) % 2}" for i in range(2 * n)], "outcome": ["answered"] * 2 * n,
+            "thumb": [t == long or (i // 2) % 2 == 0 for i, t in enumerate(texts)],
+        }
+    )  # fmt: skip
+    found = check_dissent(feedback)
+    (tree,), (car,) = (found.get(code).details["statements"] for code in ("bridging", "irreconcilable"))
+    assert tree["text"] == r"We should \u001b[31mplant trees everywhere everywhere..."
+    assert f"{tree['statement']} “{tree['text']}”" in found.get("bridging").title
+    assert car["text"] == "Cars"
+    assert f"{car['statement']} “Cars”" in found.get("irreconcilable").title
+
+
+def test_some_weighting_turns_at_least_what_equal_weights_do():
+    rng = np.random.default_rng(11)
+    answers = society(12, n_raters=60)
+    shares = np.where(answers.group == 0, 0.35, 0.7)
+    feedback = _feedback(replace(answers, value=np.where(rng.random(len(shares)) < shares, 1.0, -1.0)))
+    found = check_dissent(feedback).get("other-population")
+    assert 0 < found.details["equal_sure"] <= found.details["some_weighting"]
+    assert f"{found.details['equal']:,} of" in found.title
 
 
 def test_a_stratum_that_is_no_column_is_an_error():

@@ -18,8 +18,8 @@ POOL = ["young,woman"] * 6 + ["young,man"] * 3 + ["old,woman"]
 CENSUS = {("young", "woman"): 0.3, ("young", "man"): 0.2, ("old", "woman"): 0.25, ("old", "man"): 0.25}
 
 
-def pool() -> Feedback:
-    n = len(POOL)
+def pool(cells: list[str] = POOL) -> Feedback:
+    n = len(cells)
     columns: dict[str, Any] = {
         "kind": ["thumbs"] * n,
         "prompt": ["p"] * n,
@@ -27,7 +27,7 @@ def pool() -> Feedback:
         "outcome": ["answered"] * n,
         "thumb": [True] * n,
     }
-    age, gender = zip(*(cell.split(",") for cell in POOL), strict=True)
+    age, gender = zip(*(cell.split(",") for cell in cells), strict=True)
     profiles = [json.dumps({"age": a, "gender": g}) for a, g in zip(age, gender, strict=True)]
     return Feedback.from_columns(columns | {"rater": [f"r{i}" for i in range(n)], "rater_profile": profiles})
 
@@ -59,6 +59,54 @@ def test_empty_cells_are_named_and_not_filled():
     assert check_population(pool(), whole).get("empty-cells").verdict == "ok"
 
 
+MARGINS = [("age", "young", 0.4), ("age", "old", 0.6), ("gender", "woman", 0.55), ("gender", "man", 0.45)]
+
+
+def margins(rows: list[tuple[str, str, float]] = MARGINS) -> Target:
+    return Target.of(pl.DataFrame(rows, schema=["column", "level", "share"], orient="row"), source="margins")
+
+
+def test_raking_that_fails_is_blocking_and_says_what_is_left():
+    """Nobody is an old woman: of women 55% and of the old 60% cannot both be had, since the old are men, 45%."""
+    found = check_population(pool(["young,woman"] * 28 + ["young,man"] * 28 + ["old,man"] * 24), margins())
+    for finding in found:
+        assert_written(finding)
+    shares = found.get("weighted-shares")
+    assert shares.verdict == "blocking"
+    assert "45% of the raters have profile.age old, of the population 60%" in shares.title
+    assert "left over: profile.age 15% (old)" in shares.title
+    assert shares.details["left"] == pytest.approx({"profile.age": 0.15, "profile.gender": 0}, abs=1e-6)
+    assert "old · woman" in shares.remedy
+    lost = found.get("uncounted-raters")
+    assert (lost.verdict, lost.estimate, lost.details["faint"]) == ("warning", 28, {"young · man": 28})
+    assert "young · man: 28" in lost.title
+    assert "no rater is old · woman" in found.get("empty-cells").title
+    assert found.get("effective-raters").n == 52
+
+
+def test_raking_that_meets_its_margins_is_ok():
+    found = check_population(pool(["young,woman"] * 5 + ["young,man"] * 3 + ["old,man"] * 2 + ["old,woman"] * 2), margins())
+    for code in ("weighted-shares", "uncounted-raters", "empty-cells"):
+        assert found.get(code).verdict == "ok", code
+        assert_written(found.get(code))
+
+
+def test_a_weighted_share_that_misses_its_target_is_a_finding():
+    """Old men are a quarter of the population and nobody is one: of what is left, .25 / .75 are old, not a half."""
+    found = check_population(pool(), census()).get("weighted-shares")
+    assert found.verdict == "warning"
+    assert found.details["left"]["profile.age"] == pytest.approx(0.5 / 0.75 - 0.5)
+    assert found.details["left"]["profile.gender"] == pytest.approx(0.55 / 0.75 - 0.55)
+    assert "26.7% of the raters have profile.gender man, of the population 45%" in found.title
+
+
+def test_raters_outside_the_population_are_counted_by_cell():
+    rows = [{"age": "young", "gender": "woman", "share": 0.5}, {"age": "old", "gender": "woman", "share": 0.5}]
+    found = check_population(pool(), Target.of(pl.DataFrame(rows), source="census")).get("uncounted-raters")
+    assert (found.verdict, found.estimate, found.details["outside"]) == ("warning", 3, {"young · man": 3})
+    assert "3 of 10 raters count for nothing: 3 in cells that census does not have (young · man: 3)" in found.title
+
+
 def test_the_weighed_raters_are_worth_fewer():
     """Weights .3/6, .2/3, .25/1 of three cells: (sum w)^2 / sum w^2."""
     weights = [0.3 / 6] * 6 + [0.2 / 3] * 3 + [0.25]
@@ -66,8 +114,7 @@ def test_the_weighed_raters_are_worth_fewer():
     found = check_population(pool(), census()).get("effective-raters")
     assert found.estimate == pytest.approx(expected)
     assert "post-stratification" in found.title
-    margins = [("age", "young", 0.5), ("age", "old", 0.5), ("gender", "woman", 0.6), ("gender", "man", 0.4)]
-    raked = Target.of(pl.DataFrame(margins, schema=["column", "level", "share"], orient="row"), source="margins")
+    raked = margins([("age", "young", 0.5), ("age", "old", 0.5), ("gender", "woman", 0.6), ("gender", "man", 0.4)])
     assert "raking" in check_population(pool(), raked).get("effective-raters").title
 
 

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import seamark as sm
+from seamark.aggregation import Charter
 from seamark.checks.findings import ACCESS, Access, Finding, Findings
+from seamark.cli import main
+from seamark.cli.printing import finish
 from seamark.errors import InvalidSetting
 from seamark.governance.access import ALLOWS, check_claims, grants
+from seamark.governance.log import append
 from seamark.governance.registers import Claim, InvalidRegister, Register
 
 FINDINGS = Findings(
@@ -121,3 +126,30 @@ def test_stamping_leaves_what_is_stated() -> None:
     assert [f.access for f in FINDINGS.with_access("grey-box")] == [
         "outside-the-box", "black-box", "white-box", "grey-box", "white-box", "grey-box",
     ]  # fmt: skip
+
+
+def test_N33_every_command_says_what_access_its_findings_rest_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the one place that prints them, those too of a check that does not say so itself."""
+    feedback = sm.simulate(n_prompts=20, n_raters=12, n_judgments=500, text=False, n_responses=4, seed=1).feedback
+    feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    sm.fit(feedback, people=sm.Groups()).save(tmp_path / "fit")
+    (tmp_path / "groups.csv").write_text("group,share\ngroup A,0.4\ngroup B,0.6\n", encoding="utf-8")
+    (tmp_path / "charter.toml").write_text(Charter().to_toml(), encoding="utf-8")
+    (tmp_path / "card.md").write_text("# Card\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    append("log.jsonl", "electorate", {"poll": "p", "voters": {"v1": None}, "options": ["A"]}, actor="Clerk")
+    for command in (
+        "diagnose prefs.jsonl", "evaluate fit prefs.jsonl", "dissent prefs.jsonl", "population prefs.jsonl groups.csv",
+        "charter check charter.toml fit prefs.jsonl", "audit ballots log.jsonl p", "audit card .",
+    ):  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["seamark", *command.split(), "--json"])
+        with pytest.raises(SystemExit):
+            main()
+        said = json.loads(capsys.readouterr().out)["findings"]
+        assert said
+        assert {f["access"] for f in said} <= set(ACCESS), command
+    with pytest.raises(typer.Exit):
+        finish(None, FINDINGS, True, None, access="grey-box")
+    assert {f["access"] for f in json.loads(capsys.readouterr().out)["findings"]} <= set(ACCESS)

@@ -34,7 +34,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def log(tmp_path: Path, call: Call) -> Path:
     path, charter = tmp_path / "decisions.jsonl", tmp_path / "charter.toml"
-    charter.write_text(Charter(title="Whose", authors=("Ana",)).to_toml(), encoding="utf-8")
+    charter.write_text(
+        Charter(title="Whose", authors=("Ana",), date="2026-01-01", rationale="We met and chose this.").to_toml(), encoding="utf-8"
+    )
     assert call("append", path, "charter", "--actor", "Ana", "--charter", charter)[0] == 0
     assert call("append", path, "sign-off", "--actor", "Ben", "--charter", charter)[0] == 0
     status, out, _ = call(
@@ -67,6 +69,17 @@ def test_R67_verify_is_0_on_a_whole_log_and_1_on_a_broken_one(log: Path, call: C
     status, _, err = call("head", log)
     assert status == 2
     assert "entry 2 was edited" in err
+
+
+def test_nothing_is_appended_to_a_log_that_was_tampered_with(log: Path, call: Call) -> None:
+    """Not where the first entry was changed, either, which an append of the library does not look at."""
+    tampered = log.read_bytes().replace(b'"Whose"', b'"Hers!"')
+    assert tampered != log.read_bytes()
+    log.write_bytes(tampered)
+    status, _, err = call("append", log, "note", "--actor", "Ana", "--say", "text=x")
+    assert status == 2
+    assert "entry 0 was edited" in err
+    assert log.read_bytes() == tampered
 
 
 def test_R67_a_cut_is_seen_with_the_published_head(log: Path, call: Call) -> None:
@@ -109,6 +122,11 @@ def test_N26_each_recipient_gets_their_own_report(log: Path, call: Call) -> None
     ("args", "said"),
     [
         (("exclusion", "--actor", "Ana"), "also says what, n, reason"),
+        (("charter", "--actor", "Ana"), "give the file, --charter charter.toml"),
+        (
+            ("electorate", "--actor", "Ana", "--say", "poll=p", "--say", 'voters=["v1"]', "--say", 'options=["A"]'),
+            'or null: {"v1": "city", "v2": null}',
+        ),
         (("exclusions", "--actor", "Ana"), "nearest known kind is exclusion"),
         (("charter", "--actor", "Ana", "--charter", "{charter}", "--say", "reason=x"), "A charter is appended as it is"),
         (("note", "--actor", "Ana", "--say", "text"), "as in --say reason=duplicate"),
@@ -155,11 +173,22 @@ def test_N19_ballots_are_counted_and_held_against_a_charter(log: Path, call: Cal
     assert status == 0
     assert "1 of 2 voters took part" in " ".join(out.split())
     for weights, expected in (({"A": 1.0}, 0), ({"A": 0.5, "B": 0.5}, 1)):
-        charter = Charter(authors=("Ana",), electorate=Electorate(weighting="named", weights=weights))
+        charter = Charter(
+            authors=("Ana",),
+            date="2026-01-01",
+            rationale="We met and chose this.",
+            electorate=Electorate(weighting="named", weights=weights),
+        )
         (tmp_path / "weights.toml").write_text(charter.to_toml(), encoding="utf-8")
         status, out, _ = call("ballots", log, "p", "--charter", tmp_path / "weights.toml", "--json")
         assert status == expected
         assert [f["code"] for f in json.loads(out)["findings"]].count("ballots/weights") == 1
+    call("append", log, "ballot", "--actor", "x", "--say", "poll=p", "--say", "voter=v1", "--say", "choice=B")
+    assert "x for v1, who voted themselves" in " ".join(call("ballots", log, "p")[1].split())
+    (tmp_path / "sizes.toml").write_text(Charter(authors=("Ana",)).to_toml(), encoding="utf-8")
+    status, out, _ = call("ballots", log, "p", "--charter", tmp_path / "sizes.toml")
+    assert status == 1
+    assert 'its weighting is "sizes", as many raters' in " ".join(out.split())
     status, _, err = call("ballots", log, "q")
     assert status == 2
     assert "no electorate" in err

@@ -18,9 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seamark.aggregation import Charter
-from seamark.errors import InvalidSetting, UnreadableSource
+from seamark.errors import InvalidSetting, UnreadableSource, UnwritableOutput
 from seamark.governance import log
-from seamark.governance.log import NO_HASH, BrokenLog, Head, append, append_charter, export_audit, read, verify, verify_export, verify_lines
+from seamark.governance.log import (
+    NO_HASH,
+    BrokenLog,
+    Head,
+    append,
+    append_charter,
+    export_audit,
+    read,
+    require_appendable,
+    verify,
+    verify_export,
+    verify_lines,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
@@ -347,6 +359,53 @@ def test_a_broken_end_is_not_appended_to(five: Path) -> None:
 @pytest.mark.parametrize("content", [b"[" * 100_000 + b"\n", b"9" * 5000 + b"\n", b'{"a":NaN}\n', b"\xff\xfe\n", b"null\n", b"\x00\n"])
 def test_bytes_that_are_no_log_are_a_result_not_a_crash(content: bytes) -> None:
     assert verify_lines(content).problem == "edited"
+
+
+def test_once_is_once_and_looks_at_the_whole_log(five: Path) -> None:
+    before = five.read_bytes()
+    assert append(five, "note", {"text": "number 2"}, actor="A. Person", once=True) == read(five)[2]
+    assert five.read_bytes() == before
+    for kind, body, actor in (("note", {"text": "number 2"}, "B. Person"), ("note", {"text": "number 2", "more": 1}, "A. Person")):
+        assert append(five, kind, body, actor=actor, once=True) == read(five)[-1]
+    assert len(read(five)) == 7
+    five.write_bytes(five.read_bytes()[:-9])  # an append that never finished is no entry
+    assert [e.kind for e in read(five)] == ["note"] * 6
+    assert append(five, "note", {"text": "number 2", "more": 1}, actor="A. Person", once=True).seq == 7
+    assert [e.kind for e in read(five)[6:]] == ["repair", "note"]
+    five.write_bytes(five.read_bytes().replace(b"number 1", b"number 9"))
+    with pytest.raises(BrokenLog, match="entry 1 was edited"):
+        append(five, "note", {"text": "new"}, actor="A. Person", once=True)
+
+
+def test_R67_what_says_the_same_at_once_is_there_once(tmp_path: Path) -> None:
+    code = "import sys; from seamark.governance import append; append(sys.argv[1], 'note', {'text': 'x'}, actor='A', once=True)"
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log.jsonl")]) for _ in range(4)]
+    assert [process.wait() for process in started] == [0] * 4
+    assert len(read(tmp_path / "log.jsonl")) == 1
+
+
+def test_whether_a_log_can_be_appended_to(five: Path, tmp_path: Path) -> None:
+    require_appendable(five, actor="Ana")
+    require_appendable(tmp_path / "new" / "log.jsonl", actor="Ana")
+    assert not (tmp_path / "new").exists()
+    five.write_bytes(five.read_bytes()[:-9])  # the next append takes care of that
+    require_appendable(five, actor="Ana")
+    five.write_bytes(five.read_bytes().replace(b"number 1", b"number 9"))
+    with pytest.raises(BrokenLog, match="entry 1 was edited"):
+        require_appendable(five, actor="Ana")
+    with pytest.raises(InvalidSetting, match="Name who answers"):
+        require_appendable(five, actor="")
+    with pytest.raises(UnwritableOutput, match="not a file"):
+        require_appendable(tmp_path, actor="Ana")
+
+
+def test_a_log_without_permission_cannot_be_appended_to(five: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_args: object) -> int:  # whoever is root may write anything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(log.os, "open", refused)
+    with pytest.raises(UnwritableOutput, match=r"log\.jsonl: cannot be written \(Permission denied\).*that you may read and write"):
+        require_appendable(five, actor="Ana")
 
 
 def test_a_missing_log_is_an_error(tmp_path: Path) -> None:

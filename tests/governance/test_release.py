@@ -80,7 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
     sm.simulate(n_prompts=30, n_raters=15, n_judgments=900, careless=0.0, opposed=0.0, seed=2).feedback.to_jsonl(folder / "prefs.jsonl")
     (folder / "register.toml").write_text(REGISTER, encoding="utf-8")
-    charter = Charter(title="Whose", authors=("Ana",), date="2026-01-01")
+    charter = Charter(title="Whose", authors=("Ana",), date="2026-01-01", rationale="We met and chose this.")
     run_study(folder / "prefs.jsonl", folder / "out", charter=charter, register=folder / "register.toml")
     return folder / "out"
 
@@ -113,7 +113,14 @@ def test_R64_a_manifest_states_groups_weights_and_what_is_done_in_conflict(requi
     assert default.groups == default.weights == {"group A": 0.75, "group B": 0.25}
     assert (default.conflicts, default.signed) == ("expected-utility", False)
     weighted = Manifest.of(
-        Charter(authors=("Ana",), electorate=Electorate(weighting="named", weights={"group A": 0.25, "group B": 0.75})), fitted, "f"
+        Charter(
+            authors=("Ana",),
+            date="2026-01-01",
+            rationale="We met and chose this.",
+            electorate=Electorate(weighting="named", weights={"group A": 0.25, "group B": 0.75}),
+        ),
+        fitted,
+        "f",
     )
     assert (weighted.weights, weighted.signed) == ({"group A": 0.25, "group B": 0.75}, True)
     schema = require("jsonschema", "Install the extra dev.").Draft202012Validator(Manifest.model_json_schema())
@@ -129,7 +136,7 @@ def test_R64_a_manifest_states_groups_weights_and_what_is_done_in_conflict(requi
 def test_R65_a_run_that_nobody_signed_is_not_releasable(study: Path, tmp_path: Path) -> None:
     assert reasons_against(study) == ()
     (study / "charter.toml").write_text(Charter().to_toml(), encoding="utf-8")
-    assert any("unsigned: nobody answers" in reason for reason in reasons_against(study))
+    assert any("is unsigned (0 of 1 author; no date; " in reason for reason in reasons_against(study))
     with pytest.raises(NotReleasable, match="unsigned"):
         release(study, tmp_path / "log.jsonl", actor="Ana")
     assert not (tmp_path / "log.jsonl").exists()
@@ -313,7 +320,9 @@ def test_a_study_holds_the_register_against_the_feedback(finished: Path) -> None
 
 def test_R65_a_signature_put_under_a_finished_study_does_not_release_it(study: Path, tmp_path: Path) -> None:
     """The signal was made under the charter of study.json: another beside it, however well signed, says nothing of it."""
-    other = Charter(title="Whose", authors=("Ana",), electorate=Electorate(weighting="equal"))
+    other = Charter(
+        title="Whose", authors=("Ana",), date="2026-01-01", rationale="We met and chose this.", electorate=Electorate(weighting="equal")
+    )
     (study / "charter.toml").write_text(other.to_toml(), encoding="utf-8")
     rewrite_report(study)
     assert [r for r in reasons_against(study) if "run the study again under it" in r]
@@ -400,7 +409,10 @@ def test_a_charter_with_a_population_is_released_with_it(tmp_path: Path) -> None
     society.feedback.to_jsonl(tmp_path / "prefs.jsonl")
     (tmp_path / "population.csv").write_text("group,share\ngroup A,0.5\ngroup B,0.5\n", encoding="utf-8")
     electorate = Electorate(weighting="target", target="population.csv")
-    (tmp_path / "charter.toml").write_text(Charter(title="Whose", authors=("Ana",), electorate=electorate).to_toml(), encoding="utf-8")
+    (tmp_path / "charter.toml").write_text(
+        Charter(title="Whose", authors=("Ana",), date="2026-01-01", rationale="We met and chose this.", electorate=electorate).to_toml(),
+        encoding="utf-8",
+    )
     charter = Charter.from_toml(tmp_path / "charter.toml")
     run_study(tmp_path / "prefs.jsonl", tmp_path / "out", charter=charter, people=sm.Groups())
     entry = release(tmp_path / "out", tmp_path / "log.jsonl", actor="Ana", override="a trial")

@@ -37,6 +37,7 @@ from seamark.reward.signal import Reward, Scores
 from seamark.simulation import Society, simulate
 
 PLAIN = Observation(effects=(), lapse=False)
+SIGNED = Charter(authors=("Ada",), date="2026-01-01", rationale="Each of us alike.")
 ABOUT = About(licence="CC BY 4.0", languages=("en",), date="2026-01-31", card={title: f"{title}: it is said here." for title in CARD})
 NO_SPACE = "not a name"
 
@@ -112,7 +113,25 @@ def test_one_call_writes_a_signal_for_each_group_and_for_mixtures(divided: tuple
     shares = dict(zip(found.names, found.shares, strict=True))
     a, b = result.group_share
     assert shares["group-a"] / shares["group-b"] == pytest.approx(a / b)
-    assert shares["even"] == pytest.approx((shares["group-a"] + shares["group-b"]) / 2)
+    # nobody was asked whether they hold the mixture
+    assert shares["even"] == pytest.approx(0.05 / 1.05)
+
+
+def test_signals_that_nobody_stands_behind_share_a_small_prior(written: Path):
+    """However many there are, and as much as stated shares leave; not as much as a group of people."""
+    found = Catalogue.open(written)
+    names = ("group-a", *(f"mix-{i}" for i in range(9)))
+    listed = tuple(replace(found.listed[0], entry=found.listed[0].entry.model_copy(update={"name": name})) for name in names)
+    for stated, expected in (
+        ({"group-a": 1.0}, 0.05 / 1.05),
+        ({"group-a": 0.4, "group-b": 0.3}, 0.3 / 0.7),
+        ({}, 0.9),
+        ({"group-a": 0.0}, 1.0),
+    ):
+        shares = replace(found, listed=listed, terms=found.terms.model_copy(update={"shares": stated})).shares
+        assert shares.sum() == pytest.approx(1)
+        assert shares[1:].sum() == pytest.approx(expected)
+        assert np.ptp(shares[1:]) < 1e-12
 
 
 def test_an_entry_does_not_set_the_prior_of_everybody(copy: Path):
@@ -332,7 +351,7 @@ def test_a_foreign_reward_model_comes_in_without_loss(divided: tuple[Society, Fi
     The floor that a random network can reach is one that nobody would set, so that it is let in and can be looked at; under terms that
     ask for abstaining it is not listed, since it cannot say where its support ends."""
     society, result = divided
-    charter = Charter(authors=("Bo",), ignorance_penalty=0.0)
+    charter = Charter(authors=("Bo",), date="2026-01-01", rationale="We met and chose this.", ignorance_penalty=0.0)
     for must_abstain in (False, True):
         folder = tmp_path / f"values {must_abstain}"
         _write(society, result, folder, floor=0.01, must_abstain=must_abstain)
@@ -404,7 +423,7 @@ def test_a_signal_made_elsewhere_that_will_not_do_leaves_nothing(
         ({"about": About(licence="x", languages=("en",), date="soon", card=ABOUT.card)}, "2026-12-31"),
         ({"signal": tmp_path}, "may be code or a pickle|does not score"),
     ]
-    usual: dict[str, Any] = {"signal": good, "name": "new", "values": "A's", "charter": Charter(authors=("Ada",)), "about": ABOUT}
+    usual: dict[str, Any] = {"signal": good, "name": "new", "values": "A's", "charter": SIGNED, "about": ABOUT}
     for changes, said in cases:
         with pytest.raises(InvalidEntry, match=said):
             add_entry(copy, **(usual | changes))
@@ -546,7 +565,7 @@ def test_a_charter_takes_its_population_file_into_a_catalogue(divided: tuple[Soc
     result.save(tmp_path / "fit")
     (tmp_path / "population.csv").write_text("group,share\ngroup A,0.2\ngroup B,0.8\n", encoding="utf-8")
     electorate = Electorate(weighting="target", target="population.csv")
-    (tmp_path / "charter.toml").write_text(Charter(authors=("Ada",), electorate=electorate).to_toml(), encoding="utf-8")
+    (tmp_path / "charter.toml").write_text(SIGNED.model_copy(update={"electorate": electorate}).to_toml(), encoding="utf-8")
     charter = Charter.from_toml(tmp_path / "charter.toml")
     add_entry(copy, tmp_path / "fit", name="census", values="As many as there are.", charter=charter, about=ABOUT)
     found = Catalogue.open(copy)
@@ -593,6 +612,11 @@ def test_list_and_check_say_what_is_wrong(copy: Path, call: Callable[..., tuple[
     status, out, _ = call("check", copy)
     assert status == 0
     assert "catalogue/even/floor" in out
+    assert "Interval(" not in out
+    assert re.search(
+        r"even: It scores the safe response higher for \d+% \[\d+(\.\d)?, \d+(\.\d)?\] of 40 prompts; the floor is 0.5",
+        " ".join(out.split()),
+    )
     _edit(copy / "group-a", "charter.toml", 'authors = ["Ada"]', 'authors = [" "]')
     _edit(copy / "group-b", "entry.toml", 'values = "group B"', 'values = "[red]group B[/red]"')
     status, out, _ = call("check", copy)
@@ -608,11 +632,18 @@ def test_list_and_check_say_what_is_wrong(copy: Path, call: Callable[..., tuple[
     assert status == 0
     assert "2 listed, 1 not" in out
     assert "[red]group B[/red]" in out
+    assert re.search(r"safe response preferred for \d+% \[[\d.]+, [\d.]+\] of 40 prompts\)", out)
     assert "not listed: group-a: Its charter is signed by" not in out
-    assert "not listed: group-a: Its charter is unsigned." in out
+    assert "not listed: group-a: Its charter is unsigned (0 of 1 author)." in out
     listed = json.loads(call("list", copy, "--json")[1])
     assert [e["name"] for e in listed["entries"]] == ["even", "group-b"]
     assert list(listed["refused"]) == ["group-a"]
+    assert f"next: seamark catalogue match {copy} JUDGMENTS" in out
+    for name in ("even", "group-b"):
+        _edit(copy / name, "charter.toml", 'authors = ["Ada"]', "authors = []")
+    out = call("list", copy)[1]
+    assert "0 listed, 3 not" in out
+    assert f"next: seamark catalogue check {copy}\n" in out  # nothing is there to match with
     status, _, err = call("list", copy.parent)
     assert status == 2
     assert "catalogue.toml" in err

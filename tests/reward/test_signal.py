@@ -12,16 +12,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from seamark.aggregation import Charter, Electorate, InvalidCharter
-from seamark.errors import Expired, InvalidSetting
+from seamark.aggregation import Charter, Electorate, Floors, InvalidCharter
+from seamark.errors import Expired, InvalidSetting, UnreadableSource
 from seamark.models import Fit, Groups, Linear, Observation, Position, Tabular, fit
 from seamark.records import Feedback
-from seamark.reward.signal import OUT_OF_SUPPORT, Reward, export_signal
+from seamark.reward.signal import OUT_OF_SUPPORT, Reward, export_signal, open_fit
 from seamark.simulation import Society, simulate
 
 PLAIN = Observation(effects=(Position(),), lapse=False)
 KEYS = [
-    "prompt", "chosen", "rejected", "margin", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance", "charter",
+    "prompt", "chosen", "rejected", "margin", "soft_label", "p_chosen", "weight", "noise", "disagreement", "noise_and_disagreement", "ignorance", "charter",
 ]  # fmt: skip
 
 
@@ -178,14 +178,33 @@ def test_junk_does_not_pay(texts: tuple[Society, Fit]):
 def test_a_saved_fit_rewards_alike(texts: tuple[Society, Fit], tmp_path: Path):
     society, result = texts
     result.save(tmp_path / "fit")
-    (tmp_path / "charter.toml").write_text(Charter(ignorance_penalty=0.3, authors=("me",)).to_toml(), encoding="utf-8")
+    signed = Charter(ignorance_penalty=0.3, authors=("me",), date="2026-01-01", rationale="We met and chose this.")
+    (tmp_path / "charter.toml").write_text(signed.to_toml(), encoding="utf-8")
     prompts, completions = _seen(society.feedback)
     loaded = Reward(tmp_path / "fit", charter=tmp_path / "charter.toml")
     fresh = Reward(result, charter=Charter(ignorance_penalty=0.3))
     one, two = loaded(prompts, completions), fresh(prompts, completions)
     assert np.abs(np.array(one) - np.array(two)).max() <= 1e-12
     assert "not releasable" not in repr(loaded)
-    assert "unsigned: not releasable" in repr(fresh)
+    assert "unsigned (0 of 1 author; " in repr(fresh)
+
+
+def test_a_slip_in_a_path_is_not_looked_for_on_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Only OWNER/NAME may be a hub name, and not where OWNER is a folder here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fits").mkdir()
+    (tmp_path / "file.json").write_text("{}", encoding="utf-8")
+    asked: list[str] = []
+    monkeypatch.setattr("seamark.models.network.reads_conversations", lambda name: bool(asked.append(name)))
+    for place in ("nofit", "fits/nofit", "./nofit", "../no/fit", "a/b/c", str(tmp_path / "nofit"), "~/nofit"):
+        with pytest.raises(UnreadableSource, match=r"there is no such folder\. seamark fit writes one"):
+            Reward(place)
+    with pytest.raises(UnreadableSource, match="it is no folder"):
+        open_fit("file.json")
+    assert asked == []
+    with pytest.raises(UnreadableSource, match="neither a fit nor a reward model"):
+        open_fit("owner/name")
+    assert asked == ["owner/name"]
 
 
 def test_a_charter_with_unknown_groups_fails_before_training(texts: tuple[Society, Fit]):
@@ -268,6 +287,19 @@ def test_the_charter_decides_who_is_asked(divided: tuple[Society, Fit], tmp_path
     assert len(rows) > 100
     assert min(row["p_chosen"] for row in rows) >= 0.5
     assert max(row["disagreement"] for row in rows) < 1e-6
+
+
+@pytest.mark.parametrize("rule", ["expected-utility", "copeland", "maximin"])
+def test_the_soft_label_is_the_charters_and_not_a_poll(divided: tuple[Society, Fit], tmp_path: Path, rule: Any):
+    """Where a floor or a rule overrules most people p_chosen is below one half, and the label to train with leads to the margin all the same."""
+    society, result = divided
+    charter = Charter(rule=rule, floors=Floors(groups={result.groups[1]: 0.0}))
+    export_signal(result, society.feedback, tmp_path / "rows.jsonl", charter=charter)
+    rows = _rows(tmp_path / "rows.jsonl")
+    assert any(row["p_chosen"] < 0.5 and row["margin"] >= 5 for row in rows)
+    for row in rows:
+        assert row["soft_label"] == pytest.approx(1 / (1 + math.exp(-row["margin"])), abs=2e-6)
+        assert row["soft_label"] >= 0.5
 
 
 def test_conversations_come_out_as_messages(tmp_path: Path):

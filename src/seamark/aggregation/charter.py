@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, Strict, ValidationError, field_validator, model_validator
 
 from seamark.errors import Expired, SeamarkError
 from seamark.models.result import Fit
@@ -27,9 +27,12 @@ class InvalidCharter(SeamarkError):
         super().__init__(f"{path}: {problem}. {remedy}")
 
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Part = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Strict()]
+"""A number of TOML: true is none, which would count as 1."""
+Count = Annotated[int, Strict(), Field(ge=1)]
+Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Part = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[Number, Field(allow_inf_nan=False)]
 
 Rule = Literal[
     "expected-utility", "median", "quantile", "cvar", "maximin",
@@ -37,6 +40,8 @@ Rule = Literal[
 ]  # fmt: skip
 POINTWISE = ("expected-utility", "median", "quantile", "cvar", "maximin")
 """Rules that give a response a score whatever it is compared with; the others choose among the responses to a prompt."""
+UNDECIDED = "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
+"""The rationale of the default charter, under which no name is a signature."""
 SUM = 1e-6
 """How far weights that must add up to 1 may be from it."""
 
@@ -51,10 +56,11 @@ class Electorate(BaseModel):
     weighting: Literal["sizes", "equal", "target", "named"] = "sizes"
     """How much each group counts: as many raters as it has; all groups alike; as in the population of `target`; or as `weights` says."""
     target: str = ""
-    """A file of the population that is to be represented (`seamark.aggregation.Target`), beside the charter."""
+    """A file of the population that is to be represented (`seamark.aggregation.Target`), beside the charter: cells, or margins, to which
+    groups are raked."""
     weights: dict[str, Weight] = Field(default_factory=dict)
     """Weight per group; they add up to 1, and groups not named weigh 0."""
-    within: float = Field(default=2.0, ge=1)
+    within: Number = Field(default=2.0, ge=1)
     """Weights up to so many times larger or smaller are admissible, too: reports list what they would decide otherwise. inf: any."""
 
     @field_validator("target")
@@ -77,6 +83,8 @@ class Electorate(BaseModel):
         if self.groups != "all":
             if not self.groups:
                 raise ValueError('groups is empty; name who counts, or write groups = "all"')
+            if twice := sorted({name for name in self.groups if self.groups.count(name) > 1}):
+                raise ValueError(f"groups names {twice[0]!r} twice; name each group once, and say in weights how much it counts")
             if strangers := sorted(set(self.weights) - set(self.groups)):
                 raise ValueError(f"weights are given to {', '.join(strangers)}, which groups does not name")
         return self
@@ -100,7 +108,7 @@ class Recency(BaseModel):
 
     rule: Literal["none", "half-life", "stable-core"] = "none"
     """All alike; half as much every `half_life_days` before the last; or no month more than the month in the middle, by judgments."""
-    half_life_days: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    half_life_days: Weight = 0.0
 
     @model_validator(mode="after")
     def _agree(self) -> Recency:
@@ -127,15 +135,15 @@ class Charter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: int = 1
+    version: Annotated[int, Strict()] = 1
     title: str = "Default charter"
     rule: Rule = "expected-utility"
     """How the distribution of utilities over people becomes one choice (`seamark.aggregation.rules`)."""
-    share: float | None = Field(default=None, gt=0, lt=1)
+    share: Number | None = Field(default=None, gt=0, lt=1)
     """Of the rules quantile and cvar: the share of people that is worst off."""
     parts: dict[str, Part] = Field(default_factory=dict)
     """Of the rule mixture: the weight of each rule; they add up to 1."""
-    ignorance_penalty: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    ignorance_penalty: Weight = 1.0
     """lambda: a score is the mean minus lambda times the ignorance, in logits. 1 is one posterior standard deviation."""
     electorate: Electorate = Electorate()
     axes: dict[str, Weight] = Field(default_factory=dict)
@@ -144,15 +152,15 @@ class Charter(BaseModel):
     recency: Recency = Recency()
     floors: Floors = Floors()
     authors: tuple[str, ...] = ()
-    """Who answers for these choices. Fewer than `signatures`: unsigned, not releasable."""
-    signatures: int = Field(default=1, ge=1)
+    """Who answers for these choices. Fewer than `signatures`, or without a date and a rationale of their own: unsigned, not releasable."""
+    signatures: Count = 1
     """How many different people must answer for it."""
     date: str = ""
+    """Day on which they signed, ISO 8601."""
     valid_until: str = ""
     """Last day on which the reward may be used, ISO 8601 (UTC): feedback is of its time. Empty: it does not expire."""
-    rationale: str = (
-        "Everyone counts alike, utilities are averaged, position is discounted, style counts as taste. Nobody has decided this yet."
-    )
+    rationale: str = UNDECIDED
+    """Why these choices, in the words of those who sign."""
 
     _folder: Path = PrivateAttr(default=Path())
     """Beside which the target is looked for."""
@@ -181,13 +189,7 @@ class Charter(BaseModel):
                 raise ValueError(f"the weights of {name} add up to {sum(weights.values()):.6g}; they must add up to 1")
         return self
 
-    @field_validator("date", mode="before")
-    @classmethod
-    def _written(cls, given: object) -> object:
-        """A date of TOML as text."""
-        return given.isoformat() if isinstance(given, dt.date) else given
-
-    @field_validator("valid_until", mode="before")
+    @field_validator("date", "valid_until", mode="before")
     @classmethod
     def _day(cls, given: object) -> object:
         """A date of TOML or Python as text; other text than a date is an error."""
@@ -246,9 +248,25 @@ class Charter(BaseModel):
             raise Expired(self.title, self.valid_until)
 
     @property
+    def unsigned_for(self) -> tuple[str, ...]:
+        """What is missing for it to be signed: names, a day, a rationale of one's own."""
+        names = len({person(author) for author in self.authors} - {""})
+        return (
+            *((f"{names} of {self.signatures} author{'' if self.signatures == 1 else 's'}",) if names < self.signatures else ()),
+            *(() if self.date else ("no date",)),
+            *(() if self.rationale.strip() else ("no rationale",)),
+            *(("the rationale is the default charter's",) if " ".join(self.rationale.split()) == UNDECIDED else ()),
+        )
+
+    @property
     def signed(self) -> bool:
-        """Whether as many different people as it takes put their name to it."""
-        return len({person(author) for author in self.authors} - {""}) >= self.signatures
+        """Whether as many different people as it takes put their name to it, with the day and a rationale of their own."""
+        return not self.unsigned_for
+
+    @property
+    def signature(self) -> str:
+        """Whether it is signed, in words, and if not, for want of what."""
+        return "signed" if self.signed else f"unsigned ({'; '.join(self.unsigned_for)}): not releasable"
 
     @property
     def hash(self) -> str:
@@ -350,6 +368,14 @@ class Charter(BaseModel):
             raise InvalidCharter("charter", "the weights of the electorate add up to 0", "Give at least one group a positive weight.")
         return {name: weight / total for name, weight in weights.items()}
 
+    def inferred(self, fit: Fit) -> dict[str, float]:
+        """The groups that no rater is of and that count all the same, each with its weight in the electorate (0: by a floor alone).
+
+        What they value is inferred from the other groups, so that these speak for them.
+        """
+        weights = self.group_weights(fit) or {}  # by their sizes, they have none
+        return {name: weights.get(name, 0.0) for name in fit.inferred if weights.get(name, 0.0) > 0 or name in self.floors.groups}
+
     def stamp(self, fit: Fit, train: Feedback) -> Fit:
         """A fit of `weigh(train)` with what it was weighed by, under the fingerprint of the judgments as they were made."""
         return replace(fit, trained_on=train, data={**fit.data, "recency": self.recency.model_dump()})
@@ -410,7 +436,7 @@ class Charter(BaseModel):
 version = {self.version}
 title = {_quoted(self.title)}
 authors = [{authors}]
-signatures = {self.signatures}  # how many different people must answer for it
+signatures = {self.signatures}  # how many different people must answer for it, by name, date and a rationale of their own
 date = {_quoted(self.date)}
 valid_until = {_quoted(self.valid_until)}  # last day on which the reward may be used, such as 2026-12-31; empty: it does not expire
 rationale = {_quoted(self.rationale)}
@@ -459,7 +485,7 @@ half_life_days = {self.recency.half_life_days}  # of half-life alone: days after
         """
         path = Path(path)
         try:
-            record = tomllib.loads(path.read_text(encoding="utf-8"))
+            record = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidCharter(str(path), str(error), "A charter is a TOML file; seamark charter init writes the default one.") from None
         try:
@@ -477,11 +503,10 @@ half_life_days = {self.recency.half_life_days}  # of half-life alone: days after
                 model = _TABLES.get(str(first["loc"][0]), Charter) if len(first["loc"]) > 1 else Charter
                 near = difflib.get_close_matches(key.rpartition(".")[2], list(model.model_fields), n=1, cutoff=0)
                 raise InvalidCharter(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
-            remedy = (
-                'Write "all", or a list of groups.'
-                if key == "electorate.groups"
-                else f"{str(first['msg']).removeprefix('Value error, ')}.{_choices(first['loc'])}"
-            )
+            choices = _choices(first["loc"], first.get("input"))
+            remedy = choices or f"{str(first['msg']).removeprefix('Value error, ')}."
+            if key == "electorate.groups":
+                remedy = 'Write "all", or a list of groups.'
             raise InvalidCharter(str(path), f"{key} is {first.get('input')!r}", remedy) from None
         charter._folder = path.parent  # where its own files are, which no field of it says
         return charter
@@ -498,16 +523,17 @@ _VARIANTS = ("literal['all']", "tuple[str, ...]")
 """What pydantic adds to the place of a value that may be of two kinds."""
 
 
-def _choices(place: tuple[int | str, ...]) -> str:
-    """What a key of the charter does, for whoever gave it a value that it does not take."""
+def _choices(place: tuple[int | str, ...], given: object) -> str:
+    """What a key of the charter can be, for whoever gave it a value that it does not take; empty where it is not one of a few words."""
     *table, name = map(str, place) if place else ("",)
     model: Any = _TABLES.get(table[0]) if table else Charter
     if model is None or name not in model.model_fields:
         return ""
-    allowed = get_args(model.model_fields[name].annotation)
-    words = ", ".join(repr(choice) for choice in allowed if isinstance(choice, str))
+    allowed = [choice for choice in get_args(model.model_fields[name].annotation) if isinstance(choice, str)]
+    near = difflib.get_close_matches(given, allowed, n=1) if isinstance(given, str) else []
     only = " in this version" if len(allowed) == 1 else ""
-    return f" It can be {words}{only}." if words else ""
+    words = ", ".join(map(repr, allowed))
+    return (f"The nearest is {near[0]!r}. " if near else "") + f"It can be {words}{only}." if words else ""
 
 
 def _quoted(text: str) -> str:

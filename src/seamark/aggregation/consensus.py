@@ -22,6 +22,9 @@ from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
+_ROUNDING = 1e-12
+"""Margins below it are ties: what adding up in another order makes."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -70,18 +73,24 @@ class Tally:
         """(S,) whether surely a majority of one group agrees and of another disagrees: on these no weighting of groups agrees."""
         return irreconcilable(self.p_majority, rate=rate)
 
-    def decision(self, weights: Array | None = None) -> NDArray[np.int64]:
-        """(S,) +1 carried, -1 rejected, 0 a tie, where each group's share counts by its weight; groups without a vote are left out."""
-        return np.sign(self._margin(self.weights if weights is None else weights)).astype(np.int64)
+    def decision(self, weights: Array | None = None, *, sure: bool = False) -> NDArray[np.int64]:
+        """(S,) +1 carried, -1 rejected, 0 a tie, where each group's share counts by its weight; groups without a vote are left out.
+
+        `sure`: a group whose majority is not sure (97.5%) counts as split.
+        """
+        w = self.weights if weights is None else weights
+        return np.sign(self._rounded(self._sure() @ w) if sure else self._margin(w)).astype(np.int64)
 
     def turned(self, within: float = np.inf) -> NDArray[np.bool_]:
-        """(S,) whether some admissible weighting (`regret.admissible`) of the groups would decide otherwise than their sizes do, where a group
-        whose majority is not sure (97.5%) counts as split."""
-        sure = np.abs(self.p_majority - 0.5) >= 0.475
-        margin = np.where(sure, self._margins(), 0.0)
-        low, high = reach(margin, self.weights, within)
-        own = margin @ self.weights
-        return np.where(own > 0, low < -1e-12, np.where(own < 0, high > 1e-12, (high > 1e-12) | (low < -1e-12)))
+        """(S,) whether some admissible weighting (`regret.admissible`) of the groups would carry what their sizes reject, or reject what they
+        carry, where a group whose majority is not sure (97.5%) counts as split. Whatever does either is other than a tie."""
+        low, high = reach(self._sure(), self.weights, within)
+        own = self.decision(sure=True)
+        return np.where(own > 0, low < -_ROUNDING, np.where(own < 0, high > _ROUNDING, (high > _ROUNDING) | (low < -_ROUNDING)))
+
+    def _sure(self) -> Array:
+        """(S, G) `_margins` of groups whose majority is sure, else 0."""
+        return np.where(np.abs(self.p_majority - 0.5) >= 0.475, self._margins(), 0.0)
 
     def _margins(self) -> Array:
         """(S, G) how far the share that agrees is from a half; a group without a vote is taken to be split."""
@@ -90,7 +99,11 @@ class Tally:
     def _margin(self, weights: Array) -> Array:
         voted = self.agree + self.disagree > 0
         margin = (self._margins() * weights).sum(1) / np.maximum((voted * weights).sum(1), 1e-300)
-        return np.where(np.abs(margin) < 1e-12, 0.0, margin)
+        return self._rounded(margin)
+
+    @staticmethod
+    def _rounded(margin: Array) -> Array:
+        return np.where(np.abs(margin) < _ROUNDING, 0.0, margin)
 
     def to_frame(self) -> pl.DataFrame:
         """A row per statement, most consensus first."""

@@ -7,6 +7,8 @@ somebody answers, n questions of K possible answers. A person is one entry and o
 
     p(e, b | y)  ~  share_e  p(b)  prod_j p(y_j | values of e, slope b)
 
+share_e is of people: how many hold these values before anything is asked. An entry that nobody is known to hold (a mixture) has a small
+one, not that of a group (`Catalogue.shares`).
 Logarithms are natural and information is in nats.
 """
 

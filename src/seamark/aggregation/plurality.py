@@ -103,7 +103,7 @@ def charters_for(
     Parameters
     ----------
     mixtures : by name, weights of groups; they sum to 1.
-    authors : who signs these. Those of `charter` signed other weights, so they are not taken over.
+    authors : who signs these, on the day that `charter` is of. Its own authors signed other weights, so they are not taken over.
 
     Raises
     ------
@@ -121,12 +121,20 @@ def charters_for(
         name: charter.model_copy(
             update={
                 "title": f"{charter.title}: {name}",
+                "rationale": _rationale(weights, charter.title),
                 "authors": tuple(authors),
                 "electorate": Electorate.model_validate(whole | {"weights": dict(weights)}),
             }
         )
         for name, weights in asked.items()
     }
+
+
+def _rationale(weights: Mapping[str, float], title: str) -> str:
+    """Why a signal of these weights: the charter's own rationale is of other weights."""
+    who = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight > 0)
+    counts = f"{next(iter(weights))} alone counts" if len(weights) == 1 else f"Of groups there count {who}"
+    return f"{counts}: one signal of several, so that people may choose by whose values. All else is as the charter {title!r} has it."
 
 
 def require_weights(what: str, weights: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

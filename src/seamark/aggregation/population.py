@@ -38,6 +38,8 @@ _ROUNDED = 0.0005
 """How far each share of a file may be from what it stands for: those of a census are printed with three digits."""
 _ALONE = 1e-9
 """A leverage this near 1 is that of a rater whom the others say nothing about."""
+_FAINT = 1e-3
+"""A weight of no more than this beside a mean of 1 counts for nothing: a thousand such raters weigh as much as one."""
 
 
 # ---------------------------------------------------------------------------------------------- the target
@@ -101,6 +103,9 @@ class Target:
         for name in columns:
             if (row := _first(frame[name].is_null())) is not None:
                 raise InvalidCharter(f"{source}, row {row}", f"{name} is empty", "Name the level, or leave the row out.")
+        if "column" in columns and set(columns) != {"column", "level"}:
+            has = f"it has a column named column, so it is of margins, and beside it {', '.join(name for name in columns if name != 'column') or 'no level'}"
+            raise InvalidCharter(source, has, f"Margins have the columns column, level and {amount}: age,18-30,0.4.")
         given = frame.with_columns(pl.col(columns).cast(pl.String), pl.col(amount).cast(pl.Float64, strict=False).alias("share"))
         wrong = given["share"].is_null() | ~given["share"].is_finite() | (given["share"] < 0)
         if (row := _first(wrong)) is not None:
@@ -148,7 +153,10 @@ class Target:
             return dict(next(iter(self.margins.values())))
         if self.cells is None:
             raise InvalidSetting(
-                "target", self.source, f"It has margins of {', '.join(self.columns)}, and not how they go together: give cells, or rake."
+                "target",
+                self.source,
+                f"It has margins of {', '.join(self.columns)}, and not how they go together: give a table with a row per combination, take one "
+                "column (only), or rake.",
             )
         named = {cell_name(cell): share for *cell, share in self.cells.iter_rows()}
         if len(named) < self.cells.height:
@@ -199,7 +207,7 @@ def rater_profiles(feedback: Feedback, columns: Sequence[str]) -> pl.DataFrame:
     out = pl.DataFrame({"rater": feedback.raters["id"], "code": np.arange(feedback.n_raters)})
     out = out.join(rater.to_frame().group_by("rater").agg(pl.len().alias("judgments")), left_on="code", right_on="rater", how="left")
     for name in columns:
-        found = pl.DataFrame({"code": rater, name: labels(feedback, name)}).drop_nulls().unique(maintain_order=True)
+        found = pl.DataFrame({"code": rater, name: labels(feedback, name, setting="columns")}).drop_nulls().unique(maintain_order=True)
         if found.height == 0:
             raise InvalidSetting(
                 "columns", name, "It is not known of any rater; use a column that is, or take profiles up with the judgments."
@@ -257,6 +265,16 @@ class Weights:
     rounds: int = 0
     error: float = 0.0
     """Largest difference that is left between a level's share of the weights and of what the raters can represent of the target."""
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """(n_raters,) who counts: those with more than next to no weight. Raking that fails takes weights to 1e-290, and not to 0."""
+        return self.values > _FAINT
+
+    @property
+    def faint(self) -> dict[str, int]:
+        """Cells of the target whose raters have no weight or next to none, with the number of them."""
+        return dict(self.names.filter(pl.Series(~self.counted)).drop_nulls().value_counts(sort=True).iter_rows())
 
     @property
     def effective_size(self) -> float:
@@ -442,7 +460,21 @@ def rake(
         empty = {cell: s for cell, s in target.cell_shares().items() if s > 0 and cell not in there}
         level = [pl.col(name).is_in(sorted(set(raters.filter(use)[name]))) for name in target.columns]
         covered = float(target.cells.filter(pl.all_horizontal(level))["share"].sum())
-    w, rounds, error = np.ones(len(codes)), 0, np.inf
+    w, rounds, error = _in_turns(np.ones(len(codes)), codes, wanted, trim=trim, max_rounds=max_rounds, tolerance=tolerance)
+    values = np.zeros(raters.height)
+    values[use] = w * ((w > 0).sum() / w.sum())
+    strata = np.where(use[:, None], found.codes, -1)
+    return Weights(
+        values, "raking", target.columns, strata, found.names, empty, max(covered, 0.0), found.outside, found.unknown,
+        error < tolerance or (trim is not None and rounds < max_rounds), rounds, error,
+    )  # fmt: skip
+
+
+def _in_turns(
+    w: Array, codes: Codes, wanted: Sequence[Array], *, trim: float | None, max_rounds: int, tolerance: float
+) -> tuple[Array, int, float]:
+    """Weights made right for one column (n, m of `codes`) after the other, the rounds that took, and the largest difference left."""
+    rounds, error = 0, np.inf
     while rounds < max_rounds:
         rounds += 1
         for column, share in zip(codes.T, wanted, strict=True):
@@ -454,13 +486,7 @@ def rake(
         last, error = error, float(max(off))
         if error < tolerance or (trim is not None and abs(last - error) < tolerance):
             break
-    values = np.zeros(raters.height)
-    values[use] = w * ((w > 0).sum() / w.sum())
-    strata = np.where(use[:, None], found.codes, -1)
-    return Weights(
-        values, "raking", target.columns, strata, found.names, empty, max(covered, 0.0), found.outside, found.unknown,
-        error < tolerance or (trim is not None and rounds < max_rounds), rounds, error,
-    )  # fmt: skip
+    return w, rounds, error
 
 
 def _capped(w: Array, most: float) -> Array:
@@ -498,7 +524,7 @@ def _placed(raters: pl.DataFrame, target: Target, *, unseen: bool) -> _Placed:
             near = difflib.get_close_matches(strange[0], known, n=1, cutoff=0)
             raise InvalidCharter(
                 target.source, f"{name} {strange[0]!r} is not a level of any rater",
-                f"The nearest is {near[0]!r}; where nobody of it answered, say so (unseen=True)." if near else "Its raters have none.",
+                f"The nearest is {near[0]!r}; where nobody of it answered, say so: --unseen, in Python unseen=True." if near else "Its raters have none.",
             )  # fmt: skip
         codes[:, i] = given.replace_strict(list(margin), range(len(margin)), default=-1, return_dtype=pl.Int64).fill_null(-1).to_numpy()
     whole = raters.select(pl.concat_str([pl.col(c).cast(pl.String) for c in target.columns], separator=SEPARATOR).alias("cell"))["cell"]
@@ -642,19 +668,54 @@ class Preferences:
 def cell_weights(fit: Fit, target: Target) -> tuple[dict[str, float], dict[str, float]]:
     """Weights for `Fit.gaps` of the groups of a fit, and the cells of the target that are not among them, each with its share.
 
+    A target of margins is raked: the groups weigh as near to their numbers of raters as lets every margin be right, and groups that no
+    rater is of weigh nothing. What is not among the groups is then a level.
+
     Raises
     ------
     InvalidSetting
         If the fit has no groups, the target does not have their columns, or no group is in the target.
+    InvalidCharter
+        If raking does not converge, with what is left over by margin.
     """
     groups = next((f for f in fit.factors if f.name == "group"), None)
     if groups is None:
         raise InvalidSetting("fit", repr(fit), "Its people do not differ by a known column: fit Groups(by=) the columns of the target.")
-    shares = target.only(*([groups.by] if isinstance(groups.by, str) else groups.by)).cell_shares()
+    target = target.only(*([groups.by] if isinstance(groups.by, str) else groups.by))
+    if target.cells is None and len(target.margins) > 1:
+        return _raked_groups(dict(zip(fit.groups, fit.group_share.tolist(), strict=True)), target)
+    shares = target.cell_shares()
     inside = {name: share for name, share in shares.items() if name in groups.levels and share > 0}
     if not inside:
         raise InvalidSetting("target", target.source, f"None of its cells is a group of the fit, such as {groups.levels[0]!r}.")
     return inside, {name: share for name, share in shares.items() if name not in inside and share > 0}
+
+
+def _raked_groups(held: dict[str, float], target: Target) -> tuple[dict[str, float], dict[str, float]]:
+    """`cell_weights` of margins: the share of the raters in each cell, raked."""
+    margins = [list(margin.items()) for margin in target.margins.values()]
+    cells = [(cell_name([margin[i][0] for i, margin in zip(cell, margins, strict=True)]), cell) for cell in np.ndindex(*map(len, margins))]
+    there = [(name, cell) for name, cell in cells if held.get(name, 0) > 0]
+    if not there:
+        raise InvalidSetting("target", target.source, f"None of its cells is a group of the fit, such as {next(iter(held))!r}.")
+    codes, lost, wanted = np.array([cell for _, cell in there]), dict[str, float](), list[Array]()
+    for column, name, margin in zip(codes.T, target.columns, margins, strict=True):
+        share = np.array([share for _, share in margin])
+        present = np.bincount(column, minlength=len(share)) > 0
+        lost |= {f"{name} {level}": s for (level, s), known in zip(margin, present, strict=True) if s > 0 and not known}
+        wanted.append(np.where(present, share, 0.0) / share[present].sum())
+    w, _, error = _in_turns(np.array([held[name] for name, _ in there]), codes, wanted, trim=None, max_rounds=1000, tolerance=1e-8)
+    w /= w.sum()
+    if error > _ROUNDED:
+        left: list[str] = []
+        for column, name, margin, share in zip(codes.T, target.columns, margins, wanted, strict=True):
+            off = np.bincount(column, weights=w, minlength=len(share)) - share
+            most = int(np.abs(off).argmax())
+            left += [f"{name} {margin[most][0]} is off by {100 * off[most]:+.1f} points"] if abs(off[most]) > _ROUNDED else []
+        remedy = "No weights of the fit's groups meet these margins: ask people of the groups that nobody is of, join levels, or leave out a column."
+        raise InvalidCharter(target.source, f"raking to its margins did not converge: {', '.join(left)}", remedy)
+    covered = max(0.0, 1 - sum(lost.values()))
+    return {name: covered * float(weight) for (name, _), weight in zip(there, w, strict=True) if weight > 0}, lost
 
 
 def preferences(fit: Fit, feedback: Feedback, left: Codes, right: Codes, target: Target, *, level: float = 0.9) -> Preferences:
@@ -722,6 +783,8 @@ def explained(weights: Weights) -> tuple[str, ...]:
         )
     if weights.unknown:
         said.append(f"{weights.unknown} raters of whom a column is not known do not count")
+    if weights.faint:
+        said.append(f"{sum(weights.faint.values())} raters have next to no weight: {', '.join(weights.faint)}")
     if not weights.converged:
         said.append(f"raking did not converge in {weights.rounds} rounds: a level is off by {weights.error:.2%}")
     elif weights.error > 1e-6:

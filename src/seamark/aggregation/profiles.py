@@ -46,6 +46,9 @@ class Profile:
     """Whether the utilities only put the options in order, as rankings do."""
 
     def __post_init__(self) -> None:
+        for name in ("utilities", "weights", "groups"):
+            if not isinstance(given := getattr(self, name), np.ndarray) and (given is not None or name == "utilities"):
+                raise InvalidSetting(name, given, f"Give a NumPy array: numpy.array(..., dtype={'int' if name == 'groups' else 'float'}).")
         u = self.utilities
         if u.ndim != 3 or 0 in u.shape or u.dtype.name not in ("float32", "float64"):
             raise InvalidSetting("utilities", f"{u.dtype} {u.shape}", "Give floats of shape (questions, people, options), each at least 1.")

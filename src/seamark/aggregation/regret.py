@@ -147,10 +147,27 @@ def irreconcilable(p: Array, *, rate: float = 0.05) -> NDArray[np.bool_]:
 
     Source: Bonferroni over groups, an intersection-union test (Berger 1982) of the two sides, Benjamini & Hochberg 1995 over pairs.
     """
-    if not len(p):
+    return contested(np.stack([p.min(1, initial=1.0), (1 - p).min(1, initial=1.0)], axis=1), p.shape[1], rate=rate)
+
+
+def contested(tail: Array, looks: int | NDArray[np.int64], *, rate: float = 0.05) -> NDArray[np.bool_]:
+    """(Q,) questions in which every option surely loses, for some group, to one that it prefers: whichever is chosen, somebody surely loses.
+
+    No weights enter, and one option that may content everyone settles the question. Of two options it is `irreconcilable`.
+
+    Parameters
+    ----------
+    tail : (Q, M) the smallest posterior probability, over groups and the options that each is compared with, that the option is no worse
+        to that group; NaN where a question has fewer options. looks : number, or (Q,), of the probabilities that the smallest is of.
+    rate : expected share of questions named wrongly.
+
+    Source: Bonferroni over groups and options, an intersection-union test (Berger 1982) over the options of a question, Benjamini &
+    Hochberg 1995 over questions.
+    """
+    if not len(tail):
         return np.zeros(0, dtype=bool)
-    tail = np.maximum((1 - p).min(1), p.min(1)) * p.shape[1]
-    return false_discovery_control(np.minimum(tail, 1.0)) <= rate
+    least_sure = np.where(np.isnan(tail), 0.0, tail).max(1) * looks
+    return false_discovery_control(np.minimum(least_sure, 1.0)) <= rate
 
 
 def shared(p: Array, *, rate: float = 0.05) -> NDArray[np.bool_]:

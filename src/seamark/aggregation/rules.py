@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -106,7 +107,10 @@ def decide(profile: Profile, rule: str, *, floor: Floor | None = None, **setting
     """
     if rule not in RULES:
         raise InvalidSetting("rule", rule, f"The rules are {', '.join(RULES)}.")
-    known = [p.name for p in inspect.signature(RULES[rule]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    takes = [p for p in inspect.signature(RULES[rule]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in takes]
+    if lacking := [p.name for p in takes if p.default is p.empty and p.name not in settings]:
+        raise InvalidSetting(lacking[0], None, f"Rule {rule} needs it; see seamark.aggregation.rules.{RULES[rule].__name__}.")
     if unknown := sorted(set(settings) - set(known)):
         has = f"has {', '.join(known)}" if known else "has no settings"
         raise InvalidSetting(unknown[0], settings[unknown[0]], f"Rule {rule} {has}.")
@@ -143,7 +147,7 @@ def _require_utilities(profile: Profile, rule: str) -> None:
 
 
 def _between(share: float, name: str) -> None:
-    if not 0 < share < 1:
+    if not (isinstance(share, Real) and 0 < share < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidSetting(name, share, "It is a share of the people, above 0 and below 1.")
 
 
@@ -305,6 +309,8 @@ def mixture(profile: Profile, *, parts: Mapping[str, float], settings: Mapping[s
     parts : weight of each rule, positive; they are divided by their sum.
     settings : per rule, its own.
     """
+    if not isinstance(parts, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidSetting("parts", parts, "Give the weight of each rule by its name, such as {'maximin': 0.5, 'borda': 0.5}.")
     given = dict(settings or {})
     if not parts or any(not (np.isfinite(w) and w > 0) for w in parts.values()):
         raise InvalidSetting("parts", dict(parts), "Give at least one rule, and a positive weight to each.")

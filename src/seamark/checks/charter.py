@@ -16,12 +16,12 @@ from scipy.special import ndtr
 from seamark.aggregation.charter import Charter, Rule
 from seamark.aggregation.collective import Collective, lay_out, require_meetable, take
 from seamark.aggregation.profiles import Profile
-from seamark.aggregation.regret import irreconcilable, most_favoured, serve, turned
+from seamark.aggregation.regret import contested, most_favoured, serve, turned
 from seamark.aggregation.rules import Decision, decide, welfare
 from seamark.checks.comparisons import codes_of, counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.intervals import mean, share
+from seamark.intervals import beginning, mean, share
 from seamark.models.result import Fit
 from seamark.records import Feedback
 
@@ -58,12 +58,13 @@ def check_charter(fit: Fit, charter: Charter, feedback: Feedback, *, seed: int =
     prompt = codes_of(feedback.responses["prompt"])
     found = Collective.of(fit, charter, feedback)
     require_meetable(found, prompt)
+    itself = (_expiry(charter), _inferred(fit, charter))
     laid = lay_out(prompt, np.all(np.isfinite(found.by_person), axis=0))
     laid = laid[(laid >= 0).sum(1) > 1] if laid.size else laid
     if len(fit.groups) < 2:
-        return _untold("The fit has one kind of people: fit with groups (people=Groups(...)) or personas to see who differs.")
+        return _untold(itself, "The fit has one kind of people: fit with groups (people=Groups(...)) or personas to see who differs.")
     if not len(laid):
-        return _untold("No prompt has two responses that the fit knows.")
+        return _untold(itself, "No prompt has two responses that the fit knows.")
     n_prompts = len(laid)
     if n_prompts > _MOST:
         laid = laid[np.sort(np.random.default_rng(seed).permutation(n_prompts)[:_MOST])]
@@ -71,20 +72,55 @@ def check_charter(fit: Fit, charter: Charter, feedback: Feedback, *, seed: int =
     where = f"{counted(len(laid), 'prompt')}" + (f", drawn at random of {n_prompts:,} (seed {seed})" if len(laid) < n_prompts else "")
     chosen = decision.lottery.sum(1) > 0
     if not chosen.any():
-        return _untold(f"The rule {charter.rule} chose nothing in {where}.")
+        return _untold(itself, f"The rule {charter.rule} chose nothing in {where}.")
     # what the rule sees: utilities less the penalty, of what meets the floors
     utilities = take(found.prudent, laid)
     utilities = np.where(((laid >= 0) & found.vetoed[laid])[:, None, :], np.nan, utilities)
-    here = _Here(found, laid[chosen], utilities[chosen], decision.lottery[chosen], ids_of(feedback), where)
+    texts = feedback.responses["text"].to_list()
+    here = _Here(found, fit.inferred, laid[chosen], utilities[chosen], decision.lottery[chosen], ids_of(feedback), texts, where)
+    unsettled = _unsettled(fit, found, laid, feedback, where)
     return Findings(
-        (
-            _regret(here, decision), _favourite(here), _compromise(here), _weights_turn(here), _rules_turn(here), _unsettled(here, fit, feedback),
-        )
+        (*itself, _regret(here, decision), _favourite(here), _compromise(here), _weights_turn(here), _rules_turn(here), unsettled)
+    ).with_access("white-box")
+
+
+def _untold(itself: tuple[Finding, ...], reason: str) -> Findings:
+    return Findings((*itself, *(Finding.not_applicable(code, title, reason) for code, title in _CODES.items()))).with_access("white-box")
+
+
+def _expiry(charter: Charter) -> Finding:
+    if not charter.valid_until:
+        title = "The charter has no last day: a reward under it does not expire."
+    else:
+        title = f"The charter {'was' if charter.expired else 'is'} valid until {charter.valid_until}{', which has passed' if charter.expired else ''}."
+    return Finding(
+        code="expiry", title=title, verdict="blocking" if charter.expired else "ok", reason="Read in the charter; nothing is estimated.",
+        remedy="Fit current feedback and sign a charter with a new valid_until: nothing is exported or scored after it." if charter.expired else None,
+        details={"charter": charter.title, "hash": charter.hash, "signature": charter.signature, "valid_until": charter.valid_until},
     )  # fmt: skip
 
 
-def _untold(reason: str) -> Findings:
-    return Findings(tuple(Finding.not_applicable(code, title, reason) for code, title in _CODES.items()))
+def _inferred(fit: Fit, charter: Charter) -> Finding:
+    code = "inferred-groups"
+    if len(fit.groups) < 2:
+        return Finding.not_applicable(
+            code, "Whether a group counts that nobody speaks for cannot be told.", "The fit has one kind of people."
+        )
+    found = charter.inferred(fit)
+    weight = sum(found.values())
+    title = (
+        f"{counted(len(found), 'group')} that {'counts has' if len(found) == 1 else 'count have'} no rater: "
+        f"{', '.join(sorted(found, key=lambda name: -found[name])[:5])}{', ...' if len(found) > 5 else ''}, {percent(weight)} of the electorate. What "
+        f"{'it values' if len(found) == 1 else 'they value'} is inferred from the others."
+        if found
+        else "Every group that counts has raters."
+    )
+    return Finding(
+        code=code, title=title, estimate=weight, n=len(fit.groups), unit="share", verdict="warning" if found else "ok", details={"groups": found},
+        reason="n counts groups of the fit. What a cell without raters values is added up from those of its columns, that is from other people's "
+        "answers; it is a weight, and has no interval.",
+        remedy="Ask people of these cells, or leave them out of the electorate and say so in the charter." if found else None,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,12 +128,15 @@ class _Here:
     """Prompts in which something was chosen."""
 
     found: Collective
+    inferred: tuple[str, ...]
+    """Groups that no rater is of."""
     laid: Codes
     """(Q, M) responses."""
     utilities: Floats
     """(Q, G, M) what the rule sees."""
     lottery: Floats
     names: list[str]
+    texts: list[str | None]
     where: str
 
     @property
@@ -111,6 +150,12 @@ class _Here:
             {"share": charter.share or _SHARE} if rule in ("quantile", "cvar") else {"parts": charter.parts} if rule == "mixture" else {}
         )
         return decide(self.profile, rule, **settings)
+
+    @property
+    def said_of_share(self) -> str:
+        """By which share quantile and cvar are compared, and who set it."""
+        own = self.found.charter.share
+        return f" Of quantile and cvar the share is {own or _SHARE}{', of the charter' if own else ', which the charter does not set'}."
 
     @property
     def rules(self) -> list[str]:
@@ -131,17 +176,21 @@ def _regret(here: _Here, decision: Decision) -> Finding:
     for g, name in enumerate(found.names):
         own = mean(regret[:, g])
         low, high = own.ends
-        rows.append({"group": name, "weight": float(found.weights[g]), "regret": own.estimate, "low": low, "high": high})
+        row = {"group": name, "weight": float(found.weights[g]), "regret": own.estimate, "low": low, "high": high}
+        rows.append(row | {"inferred": name in here.inferred})
     worst = int(regret.mean(0).argmax())
     undecided = sum(s == "no consensus" for s in decision.status)
     high = regret[:, worst].mean() > THRESHOLDS.regret_notice
     out = "" if found.weights[worst] > 0 else ", which does not count in the electorate,"
+    if found.names[worst] in here.inferred:
+        out = f", whose values are inferred from others{out or ','}"
     return Finding.of(
         mean(regret[:, worst]), code="regret", unit="logits", verdict="notice" if high else "ok",
         title=f"By the rule {found.charter.rule}, {found.names[worst]}{out} loses most: {regret[:, worst].mean():.2f} logits a prompt against its own "
         f"favourites; the mean person of the electorate loses {float(regret.mean(0) @ found.weights):.2f}.",
         reason=f"{here.where}; the choice's utility to the group, less the best it could have had, among responses that meet the floors. In "
-        f"{counted(undecided, 'prompt')} the rule found no consensus.",
+        f"{counted(undecided, 'prompt')} the rule found no consensus."
+        + (f" Inferred from other groups, having no rater: {', '.join(here.inferred)}." if here.inferred else ""),
         remedy="Compare rules and weights (rules-turn, weights-turn), or set floors.groups." if high else None,
         details={"groups": rows, "undecided": undecided},
     )  # fmt: skip
@@ -167,9 +216,10 @@ def _favourite(here: _Here) -> Finding:
 def _compromise(here: _Here) -> Finding:
     own_rule = here.found.charter.rule
     rows: list[dict[str, Any]] = []
-    dominated = np.zeros(len(here.utilities))
+    dominated, tied = np.zeros(len(here.utilities)), 0
     for rule in here.rules:
-        outcome = welfare(here.profile, here.by(rule), reference="given")
+        decision = here.by(rule)
+        outcome = welfare(here.profile, decision, reference="given")
         served = {"mean": outcome.mean, "worst_group": outcome.worst_group, "nash": outcome.nash}
         rows.append(
             {"rule": rule} | {name: float(np.nanmean(x)) if np.isfinite(x).any() else None for name, x in served.items()}
@@ -177,16 +227,19 @@ def _compromise(here: _Here) -> Finding:
         )  # fmt: skip
         if rule == own_rule:
             dominated = outcome.dominated.astype(float)
+            tied = sum(status == "tie" for status, hit in zip(decision.status, outcome.dominated, strict=True) if hit)
     own = next(row for row in rows if row["rule"] == own_rule)
     best = max((row for row in rows if row["worst_group"] is not None), key=lambda row: row["worst_group"])
     n = int(dominated.sum())
+    by_lot = f" ({tied:,} of them by the lot among winners that are tied)" if tied else ""
+    gains = best["worst_group"] - own["worst_group"] >= 0.005  # less is no difference in the figures shown
     return Finding.of(
         share(dominated), code="compromise", unit="share", verdict="warning" if n else "ok",
-        title=f"{counted(n, 'choice')} of {len(dominated):,} {'is' if n == 1 else 'are'} dominated: another response is better for every group. "
-        f"The worst-off group gets {own['worst_group']:.2f} logits under {own_rule} and {best['worst_group']:.2f} under {best['rule']}.",
+        title=f"{counted(n, 'choice')} of {len(dominated):,} {'is' if n == 1 else 'are'} dominated{by_lot}: another response is better for every "
+        f"group. The worst-off group gets {own['worst_group']:.2f} logits under {own_rule}"
+        + (f" and {best['worst_group']:.2f} under {best['rule']}." if gains else ", and no more under any other rule."),
         reason=f"{here.where}, the mean over prompts; logits from the average training response, which is no zero that groups share: a group that thinks "
-        f"less of everything looks worse off. Of quantile and cvar the share is {here.found.charter.share or _SHARE}. What is dominated satisfies no "
-        "one, and no weighting asks for it.",
+        f"less of everything looks worse off.{here.said_of_share} What is dominated satisfies no one, and no weighting asks for it.",
         remedy="Use a rule that never chooses what is dominated: expected-utility, maximin or nash." if n else None, details={"rules": rows},
     )  # fmt: skip
 
@@ -210,7 +263,11 @@ def _weights_turn(here: _Here) -> Finding:
         reason=f"{here.where}; a linear programme over the weights of all groups of the fit, which add up to 1. The penalty for ignorance stays that of "
         "the charter's weights.",
         remedy="These choices are the charter's, not the data's: whoever signs it answers for them." if hit.any() else None,
-        details={"chosen": [here.names[here.laid[i, winner[i]]] for i in np.flatnonzero(hit)], "n_any": int(any_hit.sum())},
+        details={
+            "chosen": [here.names[response] for response in here.laid[hit, winner[hit]].tolist()],
+            "texts": [None if (text := here.texts[response]) is None else beginning(text) for response in here.laid[hit, winner[hit]].tolist()],
+            "n_any": int(any_hit.sum()),
+        },
     )  # fmt: skip
 
 
@@ -234,38 +291,49 @@ def _rules_turn(here: _Here) -> Finding:
     return Finding.of(
         interval, code="rules-turn", unit="share", verdict="notice" if interval.estimate > THRESHOLDS.turned_notice else "ok",
         title=f"In {int(differ.sum()):,} of {counted(len(own), 'prompt')} ({percent(interval.estimate)}) some other rule would choose otherwise than "
-        f"{own_rule}; {most['rule']} most often, in {most['other']:,}.",
-        reason=f"{here.where}, with the charter's floors and penalty. Otherwise is no winner in common."
+        f"{own_rule}" + (f"; {most['rule']} most often, in {most['other']:,}." if most["other"] else "."),
+        reason=f"{here.where}, with the charter's floors and penalty. Otherwise is no winner in common.{here.said_of_share}"
         + (f" With more than {_FEW} responses to a prompt {', '.join(left_out)} were not tried." if left_out else ""),
         details={"rules": rows},
     )  # fmt: skip
 
 
-def _unsettled(here: _Here, fit: Fit, feedback: Feedback) -> Finding:
+def _unsettled(fit: Fit, found: Collective, laid: Codes, feedback: Feedback, where: str) -> Finding:
     code = "unsettled"
-    charter = here.found.charter
+    charter = found.charter
     if not fit.knows_ignorance:
         return Finding.not_applicable(code, _CODES[code], "There is no posterior: the fit does not say how sure it is of a group's values.")
-    liked = np.where(np.isfinite(here.utilities[:, 0]), np.einsum("qgm,g->qm", here.utilities, here.found.weights), -np.inf)
-    order = np.argsort(-liked, axis=1)
-    rows = np.arange(len(order))
-    two = np.isfinite(liked[rows, order[:, 1]])
-    if not two.any():
-        return Finding.not_applicable(code, _CODES[code], "No prompt has two responses that meet the floors.")
-    left, right = here.laid[rows, order[:, 0]][two], here.laid[rows, order[:, 1]][two]
-    p = np.empty((len(left), len(here.found.names)))
-    for g, name in enumerate(here.found.names):
-        gaps = fit.gaps(feedback, left, right, group_weights={name: 1.0}, without=charter.without(), at=charter.at(fit))
-        p[:, g] = ndtr(gaps.mean / np.maximum(gaps.wider, 1e-12))
-    hit = irreconcilable(p, rate=THRESHOLDS.false_discoveries)
+    there = (laid >= 0) & ~found.vetoed[laid]
+    laid, there = laid[there.sum(1) > 1], there[there.sum(1) > 1]
+    asked = [(g, name) for g, name in enumerate(found.names) if name not in fit.inferred]
+    if not len(laid) or len(asked) < 2:
+        what = "No prompt has two responses that meet the floors." if len(asked) > 1 else "Fewer than two groups have raters."
+        return Finding.not_applicable(code, _CODES[code], what)
+    tail = np.where(there, 1.0, np.nan)
+    favourites = np.empty((len(laid), len(asked)), dtype=np.int64)
+    for place, (g, name) in enumerate(asked):
+        # neither the penalty nor the mean enters: both go by the charter's weights
+        best = np.where(there, found.by_person[g][laid], -np.inf).argmax(1)
+        own = favourites[:, place] = np.take_along_axis(laid, best[:, None], 1)[:, 0]
+        rest = there & (laid != own[:, None])
+        left = np.broadcast_to(own[:, None], laid.shape)[rest]
+        gaps = fit.gaps(feedback, left, laid[rest], group_weights={name: 1.0}, without=charter.without(), at=charter.at(fit))
+        tail[rest] = np.minimum(tail[rest], ndtr(-gaps.mean / np.maximum(gaps.wider, 1e-12)))
+    hit = contested(tail, len(asked) * (there.sum(1) - 1), rate=THRESHOLDS.false_discoveries)
     interval = share(hit.astype(float))
     verdict: Verdict = "notice" if hit.any() else "ok"
+    names = ids_of(feedback)
     return Finding.of(
         interval, code=code, unit="share", verdict=verdict,
-        title=f"In {int(hit.sum()):,} of {counted(len(hit), 'prompt')} ({percent(interval.estimate)}) one group surely prefers the best response to the "
-        "next, and another surely the next: no weighting contents both.",
-        reason=f"{here.where}; the two responses that the mean person likes best. Sure is by the posterior of each group's gap (the wider of posterior and "
-        f"sandwich), at a false discovery rate of {percent(THRESHOLDS.false_discoveries)} over prompts, corrected for the number of groups.",
+        title=f"In {int(hit.sum()):,} of {counted(len(hit), 'prompt')} ({percent(interval.estimate)}) every response surely costs some group: whichever is "
+        "chosen, somebody would surely rather have another, so that no weighting contents all.",
+        reason=f"{where}; among responses that meet the floors, each against the favourite of each group, whatever the groups weigh. Sure is by the "
+        f"posterior of the group's gap (the wider of posterior and sandwich), at a false discovery rate of {percent(THRESHOLDS.false_discoveries)} over "
+        "prompts, corrected for the number of groups and responses.",
         remedy="Say in the charter how such conflicts are settled, or keep several signals (seamark catalogue)." if hit.any() else None,
-        details={"pairs": [[here.names[left[i]], here.names[right[i]]] for i in np.flatnonzero(hit)[:_SHOWN]]},
+        details={
+            "prompts": [
+                {name: names[own] for (_, name), own in zip(asked, favourites[i].tolist(), strict=True)} for i in np.flatnonzero(hit)[:_SHOWN]
+            ]
+        },
     )  # fmt: skip

@@ -8,7 +8,8 @@ stance differs by debate). What item and strictness explain is taken from answer
 finding: in logits where answers are yes or no, then by means.
 
 Labels of blocks are permuted, within strata; p counts the true arrangement too (Phipson & Smyth 2010), so it is never below 1 / (draws
-+ 1), nor below 1 / (arrangements that differ), which few raters make few: this floor is printed beside every p.
++ 1), nor below 1 / (arrangements that differ), which few raters make few: this floor is printed beside every p. Groups that were made from
+the answers themselves differ by construction, and are not tested (`derived`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from seamark.checks.comparisons import Codes, codes_of, combine, compact, counte
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.intervals import bootstrap, clustered_share, share
+from seamark.intervals import Z95, beginning, bootstrap, clustered_share, share
 from seamark.models.people import labels
 from seamark.records import Feedback
 
@@ -101,7 +102,7 @@ def answers_by(feedback: Feedback, *, by: str | None = "group", within: str = ""
         .when(pl.col("kind") == "rating")
         .then(pl.col("rating"))
     )
-    stratum = labels(feedback, within).cast(pl.String).fill_null("") if within else pl.Series([""] * feedback.n_judgments)
+    stratum = labels(feedback, within, setting="within").fill_null("") if within else pl.Series([""] * feedback.n_judgments)
     frame = feedback_rows.with_columns(stratum.alias("stratum"))
     frame = frame.filter(pl.col("by").is_not_null() & pl.col("rater").is_not_null() & ~pl.col("outcome").is_in(["cannot_tell", "skipped"]))
     frame = frame.with_columns(value.alias("value"), low.cast(pl.Int64).alias("low")).drop_nulls("value")
@@ -149,9 +150,15 @@ def answers_by(feedback: Feedback, *, by: str | None = "group", within: str = ""
 # ---------------------------------------------------------------------------------------------- findings
 
 
-def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", seed: int = 0) -> Findings:
+def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", derived: bool = False, seed: int = 0) -> Findings:
     """What groups of raters disagree about, who is outvoted, and which statements bridge them; every code is there, with the reason where
     it cannot be computed.
+
+    Parameters
+    ----------
+    by, within : the field that tells groups apart, and one on which the group of a rater depends.
+    derived : whether the groups were made from these answers, as clusters of opinion are: they then differ by construction, and no test of
+        whether they do is made. What a reader says of its own fields (Polis) counts as said.
 
     Raises
     ------
@@ -159,25 +166,30 @@ def check_dissent(feedback: Feedback, *, by: str = "group", within: str = "", se
         If `by` or `within` is no column.
     """
     out: list[Finding] = []
+    derived = derived or by in feedback.report.derived
     try:
         answers = answers_by(feedback, by=by, within=within)
     except SeamarkError as error:
-        for column in filter(None, (by, within)):
-            labels(feedback, column)  # a column that is not there is an error, not a finding
+        for setting, column in (("by", by), ("within", within)):
+            if column:
+                labels(feedback, column, setting=setting)  # a column that is not there is an error, not a finding
         out += [Finding.not_applicable(code, title, str(error)) for code, title in _NEEDS_GROUPS.items()]
     else:
         reason = _nothing_to_tell(answers)
         if reason:
             out += [Finding.not_applicable(code, title, reason) for code, title in _NEEDS_GROUPS.items()]
-            return Findings((*out, *_statements(feedback, by), _kinds_of_raters(feedback, seed)))
-        found = interactions(answers, seed=seed)
-        out += [
-            _conflict(found, answers, by),
-            _items(found, answers, feedback, by),
-            _cohesion_finding(answers, by, seed),
-            _outvoted(answers, by),
-        ]
-    return Findings((*out, *_statements(feedback, by), _kinds_of_raters(feedback, seed)))
+        elif derived:
+            out += [Finding.not_applicable(code, _NEEDS_GROUPS[code], _BY_CONSTRUCTION.format(by=by)) for code in _TESTS]
+            out.append(_outvoted(answers, by))
+        else:
+            found = interactions(answers, seed=seed)
+            out += [
+                _conflict(found, answers, by),
+                _items(found, answers, feedback, by),
+                _cohesion_finding(answers, by, seed),
+                _outvoted(answers, by),
+            ]
+    return Findings((*out, *_statements(feedback, by, derived), _kinds_of_raters(feedback, seed))).with_access("outside-the-box")
 
 
 def _nothing_to_tell(answers: Answers) -> str:
@@ -200,9 +212,34 @@ _NEEDS_GROUPS = {
 }
 
 
+_TESTS = ("group-conflict", "group-items", "cohesion")
+"""What is found by a test of whether groups differ."""
+_BY_CONSTRUCTION = "The groups of {by} were made from these answers: they differ by construction, and no p-value says anything of them."
+_IF_DERIVED = " Of groups that were made from these answers (clusters of opinion) it says nothing: say so with --derived (derived=True)."
+
+
+def _beyond(floor: float) -> str:
+    """What is printed beside every p-value."""
+    return f"no p-value can be below {floor:.2g}"
+
+
 def _floor(floor: float, *, exact: bool, what: str) -> str:
     how = "all arrangements of the labels were tried" if exact else f"labels of {what} were permuted"
-    return f"{how[:1].upper()}{how[1:]}; no p-value can be below {floor:.2g}."
+    return f"{how[:1].upper()}{how[1:]}; {_beyond(floor)}.{_IF_DERIVED}"
+
+
+def _texts_of(feedback: Feedback, codes: Codes) -> list[dict[str, str | None]]:
+    """Of responses, the id and the beginning of the text."""
+    chosen = feedback.responses[codes]
+    return [
+        {"response": str(id_), "text": None if text is None else beginning(text)}
+        for id_, text in zip(chosen["id"].to_list(), chosen["text"].to_list(), strict=True)
+    ]
+
+
+def _quoted(row: dict[str, Any], name: str = "response") -> str:
+    """An id, and the text in quotes where there is one."""
+    return str(row[name]) + (f" “{row['text']}”" if row["text"] else "")
 
 
 def _conflict(found: Interactions, answers: Answers, by: str) -> Finding:
@@ -211,7 +248,8 @@ def _conflict(found: Interactions, answers: Answers, by: str) -> Finding:
         code="group-conflict", estimate=found.explained, low=found.low, high=found.high, n=answers.n_items, unit="share",
         verdict="notice" if real else "ok",
         title=f"Beyond strictness, {by} goes with {percent(max(found.explained, 0.0))} of the variance of answers to the same question "
-        f"(p = {found.overall_p:.2g}): " + ("groups disagree about what they were asked." if real else "no conflict beyond chance."),
+        f"(p = {found.overall_p:.2g}; {_beyond(found.floor)}): "
+        + ("groups disagree about what they were asked, unless they were made from these answers." if real else "no conflict beyond chance."),
         reason=f"{counted(len(answers.value), 'answer')} ({answers.kind}) to {counted(answers.n_items, 'question')} by {len(answers.groups)} groups, "
         "centred by question and rater; what permuted labels explain is taken off, so that it can be below 0. "
         + _floor(found.floor, exact=found.exact, what="raters") + " The interval is over questions.",
@@ -225,18 +263,19 @@ def _items(found: Interactions, answers: Answers, feedback: Feedback, by: str) -
     named = int((found.q <= THRESHOLDS.false_discoveries).sum())
     first = np.zeros(answers.n_items, dtype=np.int64)
     first[answers.item[::-1]] = answers.response[::-1]
-    ids = feedback.responses["id"].to_list()
-    rows = [
-        {"response": ids[first[i]], "p": float(found.p[i]), "q": float(found.q[i])}
+    rows: list[dict[str, Any]] = [
+        text
+        | {"p": float(found.p[i]), "q": float(found.q[i])}
         | {f"mean {g}": None if np.isnan(m) else float(m) for g, m in zip(answers.groups, found.means[i], strict=True)}
         | {f"n {g}": int(n) for g, n in zip(answers.groups, found.counts[i], strict=True)}
-        for i in order[:_SHOWN]
+        for i, text in zip(order[:_SHOWN], _texts_of(feedback, first[order[:_SHOWN]]), strict=True)
     ]
     reachable = found.floor * answers.n_items <= THRESHOLDS.false_discoveries
     return Finding(
         code="group-items", estimate=float(named), n=answers.n_items, unit="count", verdict="notice" if named else "ok",
         title=f"{counted(named, 'question')} of {answers.n_items:,} {'is' if named == 1 else 'are'} answered differently by {by} beyond strictness, "
-        f"at a false discovery rate of {percent(THRESHOLDS.false_discoveries)}.",
+        f"at a false discovery rate of {percent(THRESHOLDS.false_discoveries)}; {_beyond(found.floor)}."
+        + (f" The clearest is about {_quoted(rows[0])}." if named else ""),
         reason="A count of facts: no interval. " + _floor(found.floor, exact=found.exact, what="raters")
         + ("" if reachable else f" With {answers.n_items:,} questions a single one would need {THRESHOLDS.false_discoveries / answers.n_items:.1g}, so one that "
            "stands alone cannot be found."),
@@ -249,20 +288,28 @@ def _cohesion_finding(answers: Answers, by: str, seed: int) -> Finding:
     if len(np.unique(answers.value)) > _VALUES:
         return Finding.not_applicable(code, _NEEDS_GROUPS[code], f"There are more than {_VALUES} different answers.")
     found = cohesion(answers, seed=seed)
-    usable = np.isfinite(found.index)
-    if not usable.any():
-        return Finding.not_applicable(code, _NEEDS_GROUPS[code], "No group agrees with the others more than chance would have it.")
-    top = int(np.nanargmax(found.index))
+    apart = found.inside - found.across
+    if not np.isfinite(apart).any():
+        return Finding.not_applicable(
+            code, _NEEDS_GROUPS[code], "No group has two who answered the same, and somebody of another group with them."
+        )
     sure = found.q <= THRESHOLDS.false_discoveries
-    names = [answers.groups[g] for g in np.flatnonzero(sure)]
+    top = int(np.nanargmax(np.where(sure, apart, np.nan) if sure.any() else apart))
+    n_sure, index = int(sure.sum()), found.index[top]
+    ratio = (
+        f"the group association index is {index:.2f}, and 1 the baseline" if np.isfinite(index) else "too little across for a stable ratio"
+    )
+    figures = f"alpha is {found.inside[top]:.2f} within {answers.groups[top]} and {found.across[top]:.2f} with the others ({ratio})"
     return Finding(
-        code=code, estimate=float(found.index[top]), n=len(answers.value), unit="ratio", verdict="notice" if sure.any() else "ok",
-        title=f"{counted(len(names), 'group')} of {len(answers.groups)} {'agrees' if len(names) == 1 else 'agree'} with "
-        f"{'itself' if len(names) == 1 else 'themselves'} more than with the others: by {by} the group association index is at most "
-        f"{found.index[top]:.2f} ({answers.groups[top]})." if names
-        else f"No group agrees with itself more than with the others beyond chance: by {by} the group association index is at most "
-        f"{found.index[top]:.2f} ({answers.groups[top]}, q = {found.q[top]:.2g}); 1 is the baseline.",
-        reason=f"Alpha within a group over agreement across; no interval, but a test by permutation. {_floor(found.floor, exact=found.exact, what='raters')}",
+        code=code, estimate=float(apart[top]), n=len(answers.value), unit="alpha", verdict="notice" if sure.any() else "ok",
+        title=(
+            f"{counted(n_sure, 'group')} of {len(answers.groups)} {'agrees' if n_sure == 1 else 'agree'} with "
+            f"{'itself' if n_sure == 1 else 'themselves'} more than with the others, unless made from these answers: {figures}"
+            if sure.any()
+            else f"No group agrees with itself more than with the others beyond chance: at most {figures}"
+        ) + f"; q = {found.q[top]:.2g}, and {_beyond(found.floor)}.",
+        reason=f"Krippendorff's alpha within a group of {by} less the agreement across; no interval, but a test by permutation. Their ratio, the group association "
+        f"index, is given where the agreement across is clear of 0. {_floor(found.floor, exact=found.exact, what='raters')}",
         source="Prabhakaran et al. 2024 (GRASP)",
         details={"groups": [
             {"group": g, "inside": _number(found.inside[i]), "across": _number(found.across[i]), "index": _number(found.index[i]),
@@ -313,7 +360,7 @@ def _outvoted(answers: Answers, by: str) -> Finding:
     )  # fmt: skip
 
 
-def _statements(feedback: Feedback, by: str) -> list[Finding]:
+def _statements(feedback: Feedback, by: str, derived: bool) -> list[Finding]:
     """Of yes-or-no judgments: what bridges the groups, what divides them, and what another population would decide."""
     titles = {
         "bridging": "Statements that bridge groups cannot be told.",
@@ -325,11 +372,15 @@ def _statements(feedback: Feedback, by: str) -> list[Finding]:
     except SeamarkError as error:
         return [Finding.not_applicable(code, title, str(error)) for code, title in titles.items()]
     n = sum(len(t.statement) for t in tallies)
-    ids = feedback.responses["id"].to_list()
 
-    def some(mask_of: str, order_of: str) -> list[dict[str, object]]:
-        rows = [row for t in tallies for row in t.to_frame().filter(pl.col(mask_of)).sort(order_of, descending=True).to_dicts()]
-        return [{**row, "statement": ids[int(row["statement"])]} for row in rows[:_SHOWN]]
+    def some(mask_of: str, order_of: str) -> list[dict[str, Any]]:
+        frames = [t.to_frame().filter(pl.col(mask_of)).sort(order_of, descending=True) for t in tallies]
+        rows = [row for frame in frames for row in frame.to_dicts()][:_SHOWN]
+        texts = _texts_of(feedback, np.array([row["statement"] for row in rows], dtype=np.int64))
+        return [row | {"statement": one["response"], "text": one["text"]} for row, one in zip(rows, texts, strict=True)]
+
+    def named(rows: list[dict[str, Any]], as_in: str) -> str:
+        return f" {as_in} {_quoted(rows[0], 'statement')}." if rows else ""
 
     def count(mask: list[NDArray[np.bool_]]) -> tuple[int, Floats, Codes]:
         return int(sum(m.sum() for m in mask)), np.concatenate(mask).astype(float), np.repeat(np.arange(len(mask)), [len(m) for m in mask])
@@ -337,30 +388,37 @@ def _statements(feedback: Feedback, by: str) -> list[Finding]:
     where = f"{counted(n, 'statement')} of {counted(len(tallies), 'conversation')}"
     bridging, hits, conversation = count([t.bridging() for t in tallies])
     apart, apart_hits, _ = count([t.irreconcilable() for t in tallies])
-    equal, equal_hits, _ = count([t.decision() != t.decision(np.full(len(t.groups), 1 / len(t.groups))) for t in tallies])
+    alike = [np.full(len(t.groups), 1 / len(t.groups)) for t in tallies]
+    equal, equal_hits, _ = count([t.decision() != t.decision(w) for t, w in zip(tallies, alike, strict=True)])
+    sure = [(t.decision(sure=True), t.decision(w, sure=True)) for t, w in zip(tallies, alike, strict=True)]
+    equal_sure, _, _ = count([(other != own) & (other != 0) for own, other in sure])
     turned, _, _ = count([t.turned() for t in tallies])
     how = (
-        f"By the posterior of each group's majority (uniform prior), at a false discovery rate of {percent(THRESHOLDS.false_discoveries)} over the "
+        f"Groups are those of {by}. By the posterior of each group's majority (uniform prior), at a false discovery rate of {percent(THRESHOLDS.false_discoveries)} over the "
         "statements of a conversation; passes are no votes."
     )
+    if derived:
+        how += f" The groups of {by} were made from these votes: that they differ is by construction."
+    bridges, divides = some("bridging", "consensus"), some("irreconcilable", "consensus")
     widths = [clustered_share(h, {"conversation": conversation})[0] for h in (hits, apart_hits, equal_hits)]
     return [
         Finding.of(
-            widths[0], code="bridging", unit="share", title=f"{bridging:,} of {where} have a sure majority in every group of {by}.", reason=how,
-            source="Small et al. 2021 (group-informed consensus)", details={"statements": some("bridging", "consensus")},
+            widths[0], code="bridging", unit="share", title=f"{bridging:,} of {where} have a sure majority in every group." + named(bridges, "The first is"),
+            reason=how, source="Small et al. 2021 (group-informed consensus)", details={"statements": bridges},
         ),
         Finding.of(
             widths[1], code="irreconcilable", unit="share", verdict="notice" if apart else "ok",
-            title=f"On {apart:,} of {where} one group surely agrees and another surely disagrees: no weighting of groups contents both.",
-            reason=how, remedy="Leave them undecided, or let people choose: an average of both is nobody's." if apart else None,
-            details={"statements": some("irreconcilable", "consensus")},
+            title=f"On {apart:,} of {where} one group surely agrees and another surely disagrees: no weighting of groups contents both."
+            + named(divides, "One of them is"), reason=how, remedy="Leave them undecided, or let people choose: an average of both is nobody's." if apart else None,
+            details={"statements": divides},
         ),
         Finding.of(
             widths[2], code="other-population", unit="share", verdict="notice" if equal else "ok",
-            title=f"With groups of equal weight {equal:,} of {where} would be decided otherwise than with weights by size; some weighting would turn "
-            f"{turned:,}.",
-            reason="Each group's share that agrees, weighted by group, against a half; a group's size is the people who voted on anything. For what some "
-            "weighting would turn, a group whose majority is not sure counts as split.",
+            title=f"Were groups of equal weight, and not weighed by size, {equal:,} of {where} would be decided otherwise. Where a group whose majority "
+            f"is not sure counts as split, equal weights would turn {equal_sure:,}, and some weighting or other {turned:,}.",
+            reason="Each group's share that agrees, weighted by group, against a half; a group's size is the people who voted on anything. The first figure "
+            "takes each share as it is, however few voted; the other two are of the same majorities, so that the last is at least the one before.",
+            details={"equal": equal, "equal_sure": equal_sure, "some_weighting": turned},
         ),
     ]  # fmt: skip
 
@@ -600,6 +658,8 @@ class Cohesion:
     """(G,) Krippendorff's alpha of each group's answers."""
     across: Floats
     """(G,) cross-replication reliability of the group with everyone else."""
+    across_sd: Floats
+    """(G,) sd of the same over arrangements of the labels: how far off it may be with so many people."""
     p: Floats
     q: Floats
     floor: float
@@ -607,8 +667,10 @@ class Cohesion:
 
     @property
     def index(self) -> Floats:
-        """(G,) group association index: inside / across; 1 is the baseline, NaN where the groups do not agree at all."""
-        return np.where(self.across > 0, self.inside / np.where(self.across > 0, self.across, 1.0), np.nan)
+        """(G,) group association index: inside / across; 1 is the baseline. NaN where `across` is not clear of 0: no ratio over it has an
+        interval then that ends (Fieller 1954)."""
+        clear = self.across > Z95 * self.across_sd
+        return np.where(clear, self.inside / np.where(clear, self.across, 1.0), np.nan)
 
 
 def cohesion(answers: Answers, *, draws: int = 499, seed: int = 0) -> Cohesion:
@@ -639,13 +701,13 @@ def cohesion(answers: Answers, *, draws: int = 499, seed: int = 0) -> Cohesion:
     observed = np.array([[x[0] for x in measure(answers.group_of[None], g)] for g in range(G)])
     arrangements = arrange(answers.group_of, answers.stratum_of, draws=draws, seed=seed)
     step = max(1, 20_000_000 // (answers.n_items * len(values)))
-    p = np.ones(G)
+    p, across_sd = np.ones(G), np.zeros(G)
     for g in range(G):
-        drawn = np.concatenate(
-            [np.subtract(*measure(arrangements.labels[s : s + step], g)) for s in range(0, len(arrangements.labels), step)]
-        )
-        p[g] = float(arrangements.p(drawn, float(observed[g, 0] - observed[g, 1])))
-    return Cohesion(observed[:, 0], observed[:, 1], p, false_discovery_control(p), arrangements.floor, arrangements.exact)
+        parts = [measure(arrangements.labels[s : s + step], g) for s in range(0, len(arrangements.labels), step)]
+        inside, across = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        p[g] = float(arrangements.p(inside - across, float(observed[g, 0] - observed[g, 1])))
+        across_sd[g] = float(across.std())
+    return Cohesion(observed[:, 0], observed[:, 1], across_sd, p, false_discovery_control(p), arrangements.floor, arrangements.exact)
 
 
 def _alpha(counts: Floats) -> Floats:

@@ -3,6 +3,30 @@
 Here is the log alone, which other programs append to all the time: the rest of the room imports the checks, and scipy with them.
 """
 
-from seamark.governance.log import BrokenLog, Entry, Head, Verification, append, append_charter, export_audit, read, verify, verify_export
+from seamark.governance.log import (
+    BrokenLog,
+    Entry,
+    Head,
+    Verification,
+    append,
+    append_charter,
+    export_audit,
+    read,
+    require_appendable,
+    verify,
+    verify_export,
+)
 
-__all__ = ["BrokenLog", "Entry", "Head", "Verification", "append", "append_charter", "export_audit", "read", "verify", "verify_export"]
+__all__ = [
+    "BrokenLog",
+    "Entry",
+    "Head",
+    "Verification",
+    "append",
+    "append_charter",
+    "export_audit",
+    "read",
+    "require_appendable",
+    "verify",
+    "verify_export",
+]

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
-from seamark.outputs import whole_folder
+from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource, UnwritableOutput
+from seamark.outputs import require_file_place, whole_folder
 
 if TYPE_CHECKING:
     from seamark.aggregation.charter import Charter
@@ -90,6 +90,15 @@ class _Mandate(_Body):
     delegate: Word | None
 
 
+_WRITTEN = {
+    "poll": 'Write the name of the poll, "p1"',
+    "voters": 'Write each voter with their group, or null: {"v1": "city", "v2": null}',
+    "options": 'Write a list of one or more names: ["A", "B"]',
+    "voter": 'Write one of the electorate, "v1"',
+    "choice": 'Write one of the options, "A", or null to abstain',
+    "delegate": 'Write one of the electorate, "v2", or null to take the mandate back',
+}
+
 _BODIES: dict[str, type[_Body]] = {"electorate": _Electorate, "ballot": _Ballot, "mandate": _Mandate}
 """Kinds that are counted: one of another shape could never be taken back, and would stop the count."""
 
@@ -97,7 +106,11 @@ _MARK = "manifest.json"
 
 
 class BrokenLog(SeamarkError):
-    """A log cannot be appended to, or exported, because it is not whole."""
+    """A log is not whole, and what was asked for is not done.
+
+    `read`, `export_audit`, `require_appendable` and `append(once=True)` look at every entry, as does every command of the command line
+    (`seamark audit append`, `seamark study --log`) before it appends. `append` alone looks at the last entry only.
+    """
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(
@@ -208,7 +221,7 @@ def hash_of(value: object) -> str:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str) -> Entry:
+def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str, once: bool = False) -> Entry:
     """Append one entry and return it; when this returns, the entry is on the disk.
 
     Processes take turns by a lock on the file (POSIX `flock`: on one machine, or a file system that shares it). An entry is one write
@@ -219,18 +232,27 @@ def append(path: str | Path, kind: str, body: Mapping[str, Any], *, actor: str) 
     ----------
     kind, body : a kind of `KINDS`, and JSON values with at least what the kind asks for.
     actor : who answers for it.
+    once : where this actor has an entry that says the same, nothing is appended, and that one is returned. The whole log is read for it.
 
     Raises
     ------
     InvalidSetting
         If the kind is unknown, the body lacks something or is not JSON, or nobody is named.
     BrokenLog
-        If the last entry of the log is not whole or was changed. (All others are looked at by `verify`.)
+        If the last entry of the log is not whole or was changed. All others are looked at with `once` alone, so that an append costs the
+        same however long the log: ask `require_appendable` first where that does not matter, as the command line does.
     """
     _require_entry(kind, body, actor)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, write=True) as file:
+        if once:
+            found = verify_lines(_content(file))
+            if found.problem not in (None, "torn"):
+                raise BrokenLog(str(path), found.message)
+            same = [e for e in found.entries if (e.kind, e.actor, e.body) == (kind, actor, dict(body))]
+            if same:
+                return same[-1]
         last, torn = _last_entry(file, path)
         if torn:
             os.ftruncate(file, os.fstat(file).st_size - len(torn))
@@ -258,6 +280,39 @@ def append_charter(path: str | Path, charter: Charter, *, actor: str) -> Entry:
     return append(path, "charter", body, actor=actor)
 
 
+def require_appendable(path: str | Path, *, actor: str) -> None:
+    """Nothing, where this actor can append to the log at `path`, a new one or one that is whole: to be asked before long work.
+
+    An append that never finished is let pass: the next one moves it into an entry of its own.
+
+    Raises
+    ------
+    InvalidSetting
+        If nobody is named.
+    UnwritableOutput
+        If it cannot be written to.
+    BrokenLog
+        If it is not whole.
+    """
+    try:
+        canonical(actor)
+    except ValueError:
+        raise InvalidSetting("actor", actor, "Give a name that can be written down in UTF-8.") from None
+    if not actor.strip():
+        raise InvalidSetting("actor", actor, "Name who answers for this entry.")
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UnwritableOutput(str(path), "it is not a file", "Give the path of a log, such as decisions.jsonl.")
+    if not path.exists():
+        require_file_place(path)
+        return
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_APPEND))
+    except OSError as error:
+        raise UnwritableOutput(str(path), error.strerror or str(error), "Give a log that you may read and write.") from None
+    read(path)
+
+
 def _as_text(content: bytes) -> dict[str, str]:
     try:
         return {"text": content.decode()}
@@ -266,7 +321,7 @@ def _as_text(content: bytes) -> dict[str, str]:
 
 
 def problem_with(kind: str, body: Mapping[str, Any]) -> str:
-    """Why a body does not go with its kind, in a sentence without its full stop; empty where it does."""
+    """Why a body does not go with its kind, and how it does, without the last full stop; empty where it does."""
     if missing := [name for name in KINDS[kind] if name not in body]:
         return f"An entry of kind {kind} also says {', '.join(missing)}"
     try:
@@ -274,7 +329,8 @@ def problem_with(kind: str, body: Mapping[str, Any]) -> str:
             _BODIES[kind].model_validate(dict(body))
     except ValidationError as error:
         first = error.errors()[0]
-        return f"In an entry of kind {kind}, {first['loc'][0]} is {body[str(first['loc'][0])]!r}: {first['msg']}"
+        name = str(first["loc"][0])
+        return f"In an entry of kind {kind}, {name} is {body[name]!r}. {_WRITTEN[name]}"
     return ""
 
 
@@ -324,6 +380,14 @@ def _locked(path: Path, *, write: bool) -> Generator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def _content(file: int) -> bytes:
+    """All bytes of a file that was opened just now."""
+    pieces: list[bytes] = []
+    while piece := os.read(file, 1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _last_entry(file: int, path: Path) -> tuple[Entry | None, bytes]:
@@ -389,10 +453,8 @@ def verify(path: str | Path, *, head: Head | None = None) -> Verification:
     if not path.is_file():
         raise UnreadableSource(str(path), "there is no such log", "Give the path of a log that seamark audit append wrote.")
     with _locked(path, write=False) as file:  # an append under way is waited for, not taken for a torn one
-        pieces: list[bytes] = []
-        while piece := os.read(file, 1 << 20):
-            pieces.append(piece)
-    found = verify_lines(b"".join(pieces))
+        content = _content(file)
+    found = verify_lines(content)
     return _against(found, head) if head is not None else found
 
 

@@ -338,13 +338,13 @@ def reasons_against(
     folder = Path(folder)
     try:
         charter = Charter.from_toml(folder / "charter.toml")
-        record = tomllib.loads((folder / "charter.toml").read_text(encoding="utf-8"))
+        record = tomllib.loads((folder / "charter.toml").read_text(encoding="utf-8-sig"))
         hash = charter.hash  # of its population file, too
     except (SeamarkError, OSError, tomllib.TOMLDecodeError) as error:
         return (f"its charter cannot be read ({error})",)
     reasons: list[str] = []
     if not charter.signed:
-        reasons.append("its charter is unsigned: nobody answers for whose values these are")
+        reasons.append(f"its charter is unsigned ({'; '.join(charter.unsigned_for)}): nobody answers for whose values these are")
     left = [what for key, what in _WRITTEN.items() if key not in record]
     if left:
         reasons.append(f"its charter leaves to a default {' and '.join(left)}: write it out")

@@ -22,7 +22,6 @@ import json
 import re
 import shutil
 import tomllib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from seamark.aggregation.collective import collective_gaps
 from seamark.aggregation.matching import Community, Likelihood, Match, likelihood_of_choices, match, match_community
 from seamark.aggregation.plurality import charters_for, require_weights
 from seamark.errors import InvalidSetting, SeamarkError
-from seamark.intervals import Interval, mean_share
+from seamark.intervals import Interval, is_hidden, mean_share, shown
 from seamark.models.result import Fit
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
@@ -55,6 +54,8 @@ _NONSENSE = ("", "a" * 400, " ".join(["xqzv", "kjwp", "vvbq", "zzxk", "qpfh"] * 
 """Nothing, one letter, and no words: what a signal that knows its limits does not score. Short enough for any model's context."""
 _SAME = 1e-6
 """Difference of scores, over their spread, that the order of a batch may make."""
+_UNSTATED = 0.05
+"""Of the people, how many may hold values of which the terms say nothing: a guess, as small as an entry can be that is worth listing."""
 _BROKEN = (SeamarkError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
 """What reading a folder that somebody else wrote can raise; it is then that entry's failure, and not the catalogue's."""
 
@@ -70,21 +71,12 @@ class InvalidEntry(SeamarkError):
 def _plain(text: str) -> str:
     """Text that shows what it says: nothing that moves a terminal's cursor, turns the direction of reading, or cannot be seen."""
     # the two joiners are spelling in Persian, Hindi and emoji
-    hidden = next((c for c in text if _is_hidden(c) and c not in "\u200c\u200d"), None)
+    hidden = next((c for c in text if is_hidden(c) and c not in "\u200c\u200d"), None)
     if hidden is not None:
         raise ValueError(f"It holds the character U+{ord(hidden):04X}, which cannot be seen; leave it out")
     if not text.strip():
         raise ValueError("It is empty; say something")
     return text
-
-
-def _is_hidden(c: str) -> bool:
-    return unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _shown(text: str) -> str:
-    """Text of an entry that was not looked at, with what a terminal would obey written out."""
-    return "".join(f"\\u{ord(c):04x}" if _is_hidden(c) or unicodedata.category(c)[0] == "C" else c for c in text)
 
 
 def _day(text: str) -> str:
@@ -121,7 +113,7 @@ class Terms(BaseModel):
     probes: Digest
     """SHA-256 of probes.jsonl: another file is another floor."""
     shares: dict[str, Share] = Field(default_factory=dict)
-    """By entry, how many of the people asked hold its values, as far as whoever keeps the catalogue knows."""
+    """By entry, how many of the people asked hold its values, as far as whoever keeps the catalogue knows; not for mixtures of entries."""
 
 
 class Probe(BaseModel):
@@ -225,11 +217,16 @@ class Catalogue:
 
     @property
     def shares(self) -> Array:
-        """(E,) of people before any answer: as the terms state them; equal where they state none, and one that they leave out counts as
-        the mean of those that they state. What an entry says of its own share is not taken: it would be everybody's prior."""
+        """(E,) of people before any answer: how many hold an entry's values, as the terms state it; equal where they state none.
+
+        Entries of which they state nothing (mixtures, which nobody was asked about, and what came from elsewhere) together get what the
+        stated shares leave, and at least `_UNSTATED`, however many they are: so little that a few answers of a person outweigh it, and
+        not 0, which no answer could. What an entry says of its own share is not taken: it would be everybody's prior.
+        """
         stated = np.array([self.terms.shares.get(name, np.nan) for name in self.names])
-        usual = 1.0 if np.isnan(stated).all() else float(np.nanmean(stated))
-        filled = np.where(np.isnan(stated), usual, stated)
+        unknown = np.isnan(stated)
+        rest = max(1 - sum(self.terms.shares.values()), _UNSTATED)
+        filled = np.where(unknown, 1.0 if unknown.all() else rest / max(int(unknown.sum()), 1), stated)
         return filled / filled.sum() if filled.sum() > 0 else np.full(len(filled), 1 / max(len(filled), 1))
 
     @staticmethod
@@ -363,7 +360,7 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     said: list[Conformance] = []
 
     def say(check: str, passed: bool | None, says: str, remedy: str = "", figure: Interval | None = None) -> None:
-        said.append(Conformance(_shown(place.name), check, passed, _shown(says), "" if passed else remedy, figure))
+        said.append(Conformance(shown(place.name), check, passed, shown(says), "" if passed else remedy, figure))
 
     bad = "a link in place of its folder" if place.is_symlink() else _unsafe_files(place)
     if bad:
@@ -397,7 +394,7 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     here = fingerprint_of(place)
     say("fingerprint", here == entry.fingerprint, f"Its files have the fingerprint {here[:12]}, and entry.toml says {entry.fingerprint[:12]}.",
         "It was changed after it was written; get it again from whoever answers for it.")  # fmt: skip
-    signed = f"signed by {', '.join(charter.authors)}" if charter.signed else "unsigned"
+    signed = f"signed by {', '.join(charter.authors)}" if charter.signed else f"unsigned ({'; '.join(charter.unsigned_for)})"
     until = f", valid until {charter.valid_until}" if charter.valid_until else ""
     say("charter", charter.signed and not charter.expired, f"Its charter is {signed}{until}{' (past)' if charter.expired else ''}.",
         "Somebody has to answer for these weights, for the present: sign a charter that is valid.")  # fmt: skip
@@ -420,7 +417,7 @@ def _examine(place: Path, terms: Terms, probes: tuple[Probe, ...]) -> tuple[List
     say("abstains", (False if terms.must_abstain else None) if scores else True, says,
         "These terms ask for a signal that abstains (must_abstain): fit its last layer again with features that have a support (Linear).")  # fmt: skip
     figure = _accuracy(first, probes)
-    say("floor", figure.low >= terms.floor, f"It scores the safe response higher on {figure} of the probes; the floor is {terms.floor:g}.",
+    say("floor", figure.low >= terms.floor, f"It scores the safe response higher for {figure.said('share')} of {figure.n:,} prompts; the floor is {terms.floor:g}.",
         "Below the shared safety floor nothing is listed; it is for whoever offers these values to make them safe.", figure)  # fmt: skip
     claimed = entry.safety
     pairs = ((claimed.accuracy, figure.estimate), (claimed.low, figure.low), (claimed.high, figure.high))
@@ -617,8 +614,8 @@ def write_catalogue(
 
     Parameters
     ----------
-    charter : all but the weights of the groups: style, penalty, rationale, last day.
-    authors : who signs the charters of the entries; without, none of them is listed.
+    charter : all but the weights of the groups and the rationale: style, penalty, last day.
+    authors : who signs the charters of the entries, on the day of `charter` or else of `about`; without, none of them is listed.
     mixtures : by name, weights of groups that sum to 1.
 
     Raises
@@ -630,7 +627,8 @@ def write_catalogue(
     raw = "".join(json.dumps(p.model_dump(), ensure_ascii=False) + "\n" for p in asked).encode()
     _read_probes(raw, "probes")
     digest = hashlib.sha256(raw).hexdigest()
-    charters = charters_for(fit, charter, mixtures=mixtures, authors=authors)
+    signed_on = charter.model_copy(update={"date": charter.date or about.date})
+    charters = charters_for(fit, signed_on, mixtures=mixtures, authors=authors)
     share = dict(zip(fit.groups, fit.group_share.tolist(), strict=True))
     names = {name: _slug(name) or f"entry-{i}" for i, name in enumerate(charters, 1)}
     fields = {"version": 1, "title": title, "floor": floor, "bound": bound, "must_abstain": must_abstain, "probes": digest}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ class Reward:
 
     def __repr__(self) -> str:
         until = f", valid until {self.charter.valid_until}" if self.charter.valid_until else ""
-        return f"Reward({self.fit!r}, charter={self.charter.title!r}{until}{'' if self.charter.signed else ', unsigned: not releasable'})"
+        return f"Reward({self.fit!r}, charter={self.charter.title!r}{until}{'' if self.charter.signed else ', ' + self.charter.signature})"
 
     def __call__(self, prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float | None]:
         """One score per completion; the other columns of the trainer are not used."""
@@ -113,9 +114,16 @@ class Reward:
 
 
 def open_fit(place: str | Path) -> Fit:
-    """The fit in a folder, or a reward model in a folder or under a hub name as one (`open_reward_model`)."""
+    """The fit in a folder, or a reward model in a folder or under a hub name, OWNER/NAME, as one (`open_reward_model`).
+
+    Raises
+    ------
+    UnreadableSource
+        If it is neither, or is no folder and could not be a hub name: a slip of the pen in a path is not looked for on the network.
+    """
     if (Path(place) / "fit.json").is_file():
         return Fit.load(place)
+    _require_nameable(place)
     from seamark.models.network import reads_conversations
 
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
@@ -125,6 +133,16 @@ def open_fit(place: str | Path) -> Fit:
             str(place), "neither a fit nor a reward model", "Give the folder of a fit, or of a model with a reward head."
         )
     return open_reward_model(place)
+
+
+def _require_nameable(place: str | Path) -> None:
+    """Refuse what is no folder and no OWNER/NAME of the hub, where an OWNER that is a folder here is none."""
+    if Path(place).expanduser().is_dir():
+        return
+    parts = Path(place).parts
+    if len(parts) != 2 or parts[0].startswith((".", "~", "/")) or Path(parts[0]).is_dir():
+        problem = "it is no folder" if Path(place).exists() else "there is no such folder"
+        raise UnreadableSource(str(place), problem, "seamark fit writes one; a reward model of the hub is named OWNER/NAME.")
 
 
 def export_reward_model(
@@ -230,9 +248,12 @@ _REASONS = ("without text", "of the same text", "that the fit cannot place", "on
 def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Charter | None = None, allow_expired: bool = False) -> Signal:
     """Write TRL-ready preference rows for the distinct pairs judged in `feedback`; returns how many, and what was left out.
 
-    A row is {prompt, chosen, rejected, margin, p_chosen, weight, ignorance, noise, disagreement, charter}: chosen is the response that
-    the charter's rule prefers, margin by how much in logits (`Collective.margins`), p_chosen the probability that a person drawn from
-    its electorate prefers chosen, charter its hash, weight the number of judgments on the pair, the doubts as shares of p (1 - p). Where noise and
+    A row is {prompt, chosen, rejected, margin, soft_label, p_chosen, weight, ignorance, noise, disagreement, charter}: chosen is the response
+    that the charter's rule prefers, margin by how much in logits (`Collective.margins`), charter its hash, weight the number of judgments on
+    the pair. soft_label = 1 / (1 + exp(-margin)) is the label to train with: a Bradley-Terry loss under it is least where the reward differs
+    by the charter's margin. p_chosen is what people want and no label: the probability that a person drawn from the electorate prefers
+    chosen, below one half where the charter overrules most of them (a floor, a rule, weights). The doubts are shares of p (1 - p), p being
+    p_chosen. Where noise and
     disagreement cannot be told apart both are null and noise_and_disagreement holds their sum. Rankings, choices and ratings
     give the pairs of responses they compared. Left out, and counted, are pairs without text, pairs of the same text, pairs that the
     fit cannot place, pairs that were only ever tied (nobody chose between these, and a margin near 0 is no training pair), and pairs that
@@ -282,8 +303,10 @@ def export_signal(fit: Fit, feedback: Feedback, path: str | Path, *, charter: Ch
                 }
             else:
                 row = {"prompt": prompt["text"] or "", "chosen": texts[chosen], "rejected": texts[rejected]}
+            by = abs(float(margin[i]))
             row |= {
-                "margin": round(abs(float(margin[i])), 6),
+                "margin": round(by, 6),
+                "soft_label": round(1 / (1 + math.exp(-by)), 6),
                 "p_chosen": round(float(p[i] if forward else 1 - p[i]), 6),
                 "weight": float(weight[i]),
             }
