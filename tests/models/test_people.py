@@ -31,6 +31,7 @@ from seamark.models import (
     fit,
     predict,
 )
+from seamark.models.people import labels
 from seamark.records import Feedback
 from seamark.simulation import Axes, Contexts, Drift, Society, Tastes, simulate
 from seamark.simulation import Personas as PlantedPersonas
@@ -397,6 +398,41 @@ def test_latent_people_take_raters():
         Varying(3)
 
 
+def _profiled(*profiles: dict[str, Any] | None) -> Feedback:
+    """One judgment by a rater of each profile."""
+    n = len(profiles)
+    columns = {
+        "kind": ["pair"] * n,
+        "prompt": ["p"] * n,
+        "texts": [["a", "b"]] * n,
+        "outcome": ["left"] * n,
+        "rater": [f"r{i}" for i in range(n)],
+    }
+    return Feedback.from_columns(columns | {"rater_profile": [None if p is None else json.dumps(p) for p in profiles]})
+
+
+def test_a_profile_is_read_by_its_whole_name():
+    """A name with a comma, a space or a dot is that column, and no other one that it begins with."""
+    feedback = _profiled({"gender": "woman", "age group": "old", "a.b": "c", "it's": "d"}, None)
+    for name, level in (("gender", "woman"), ("age group", "old"), ("a.b", "c"), ("it's", "d"), ("gender,profile.age", None)):
+        assert feedback.rater_profile(name).to_list() == [level, None]
+    assert feedback.profile_names == ("a.b", "age group", "gender", "it's")
+
+
+def test_a_column_that_no_rater_has_names_the_nearest():
+    feedback = _profiled({"gender": "woman"}, {"gender": "man"})
+    assert labels(feedback, "profile.gender").to_list() == ["woman", "man"]
+    for by in ("profile.gendre", "profile.gender,profile.nosuch"):
+        with pytest.raises(InvalidSetting, match=r"not known of any rater; the nearest that is known is profile\.gender"):
+            labels(feedback, by)
+    with pytest.raises(InvalidSetting, match="the nearest known is group"):
+        labels(feedback, "gruop")
+    with pytest.raises(InvalidSetting, match="none has a profile"):
+        labels(_profiled(None), "profile.gender")
+    with pytest.raises(InvalidSetting, match=r"group is 'profile\.nosuch'"):
+        fit(feedback, utility=Tabular(), people=Groups(by=("profile.gender", "profile.nosuch"), min_judgments=1))
+
+
 # ------------------------------------------------------------------------------------ the three doubts against personas that are known
 
 
@@ -590,7 +626,7 @@ def test_a_rater_of_whom_a_column_is_not_known_is_of_no_cell():
     [
         (("profile.age",), "two columns or more"),
         (("profile.age", "profile.age"), "each once"),
-        (("profile.age", "profile.income"), "Fewer than two levels"),
+        (("profile.age", "profile.income"), "not known of any rater; the nearest that is known is profile.age"),
     ],
 )
 def test_cells_that_cannot_be_are_refused(by: tuple[str, ...], said: str, cells: tuple[Feedback, np.ndarray, Fit]):

@@ -251,6 +251,35 @@ def test_a_prompt_with_too_many_responses_is_dealt_into_parts(tmp_path: Path, to
         assert set(shown.ravel()) == set(item["responses"].numpy())
 
 
+def test_a_batch_mixes_prompts_that_are_too_large_for_it(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few judgments each about many responses: small parts cost hardly more to read, and no batch is of one prompt."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "outcome")}
+    for p in range(6):
+        texts = [" ".join(rng.choice(WORDS, 12)) + f" {i}" for i in range(40)]
+        for i, j in rng.integers(40, size=(50, 2)).tolist():
+            if i != j:
+                columns["kind"].append("pair")
+                columns["prompt"].append(f"prompt {p}")
+                columns["texts"].append([texts[i], texts[j]])
+                columns["outcome"].append(("left", "right")[int(rng.integers(2))])
+    feedback = sm.Feedback.from_columns(columns)
+
+    def prompts_and_tokens() -> tuple[float, int]:
+        # features of an encoder depend on the whole conversation, so that nothing is shared
+        model = small_model("bert", tokenizer=tokenizer)
+        trainer = FeedbackTrainer(model, settings(tmp_path), train_dataset=feedback, processing_class=tokenizer)
+        items = [trainer.batches[i] for i in range(len(trainer.batches))]
+        prompt = trainer.batches.prompt
+        return float(np.mean([len(set(prompt[item["responses"].numpy()].tolist())) for item in items])), trainer.tokens.forward
+
+    mixed, tokens = prompts_and_tokens()
+    monkeypatch.setattr("seamark.models.objective._PARTS", (2,))
+    plain, fewest = prompts_and_tokens()
+    assert mixed > 1.5 * plain, (mixed, plain)
+    assert tokens < 1.35 * fewest, (tokens, fewest)
+
+
 def test_a_token_sees_its_own_branch_and_the_trunk() -> None:
     trees = [Tree.of([np.array(p, dtype=np.int32) for p in ([1, 2, 3, 4], [1, 2, 5])]), Tree.of([np.array([7, 8], dtype=np.int32)])]
     rows = lay_out([*trees, Tree.of([np.arange(1, 10, dtype=np.int32)])], 0, row_tokens=9)
@@ -272,6 +301,27 @@ def test_a_token_sees_its_own_branch_and_the_trunk() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what it learns
+
+
+def test_the_first_steps_push_values_apart_and_not_one_way(tmp_path: Path, tokenizer: Any) -> None:
+    """Ratings that are mostly high: while all values are alike, cut points explain that, and no gradient does."""
+    rng = np.random.default_rng(0)
+    n = 120
+    columns = {
+        "kind": ["rating"] * n,
+        "prompt": [f"question {i % 20}" for i in range(n)],
+        "texts": [[f"{rng.choice(WORDS)} {i}"] for i in range(n)],
+        "outcome": ["answered"] * n,
+        "rating": rng.choice([7.0, 8.0, 9.0, 10.0], n).tolist(),
+        "scale_low": [1.0] * n,
+        "scale_high": [10.0] * n,
+    }
+    model = small_model("llama", tokenizer=tokenizer)
+    feedback = sm.Feedback.from_columns(columns)
+    objective = FeedbackTrainer(model, settings(tmp_path), train_dataset=feedback, processing_class=tokenizer).objective
+    rows = np.arange(len(objective.cells(0).group))
+    _, gradient = objective.observed(0, rows, np.zeros((len(rows), 1)))
+    assert abs(gradient.sum()) < 0.02 * np.abs(gradient).sum()
 
 
 def test_it_learns_what_was_planted_and_who_is_careless(tmp_path: Path, tokenizer: Any) -> None:
@@ -616,6 +666,18 @@ def test_a_model_without_a_reward_head_is_trained_but_never_scored(tmp_path: Pat
     with pytest.raises(UnreadableSource, match="no reward head"):
         sm.Reward(str(tmp_path / "lm"))
     FeedbackTrainer(str(tmp_path / "lm"), settings(tmp_path), train_dataset=pairs(("q", "one", "two")))
+
+
+def test_a_reward_model_is_trained_on_from_its_own_head(tmp_path: Path, tokenizer: Any) -> None:
+    """In memory as from a folder: scores before the first step are the model's."""
+    model = small_model("llama", tokenizer=tokenizer)
+    model.save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    head = model.score.weight.detach().clone()
+    feedback = pairs(("q", "one", "two"))
+    for given in (model, str(tmp_path / "reward")):
+        trainer = FeedbackTrainer(given, settings(tmp_path / "run"), train_dataset=feedback, processing_class=tokenizer)
+        assert torch.equal(trainer.head.weight.detach(), head)
 
 
 def test_a_model_that_is_in_a_trainer_is_not_taken_into_another(tmp_path: Path, tokenizer: Any) -> None:

@@ -46,6 +46,11 @@ _FURTHEST = 1.0
 """Most that one of them moves in a step, in logits or log units."""
 _RATED_TOGETHER = 20
 """Ratings by the same rater to the same prompt, each compared with as many after it."""
+_PARTS = (2, 4, 8, 16, 32)
+"""A part of a piece that is too large is such a fraction of the budget."""
+_MIXED = 1.25
+"""Most that smaller parts may cost of what the largest do. On UKPConvArg1 (debates of 33 arguments, batches of 2,048 tokens) an epoch
+of batches of one or two debates leaves values at half the scale of those that batches of eight judgments from anywhere lead to."""
 _NOTHING = 1e-9
 """A node of less posterior mass than this in all cells of a batch is left out."""
 
@@ -97,6 +102,8 @@ class Objective:
         search.look()
         objective = Objective(problem, search, [], [])
         objective._hold()
+        # cut points, ties and sides start where they are right while all values are alike: else the first steps push every value one way
+        objective.refit(np.zeros((feedback.n_responses, objective.n_values)))
         return objective
 
     @property
@@ -146,7 +153,8 @@ class Objective:
         """All cells, in pieces whose responses cost at most `budget` together where that can be.
 
         Responses that meet in a judgment or share a prompt are one piece. Where these cost more, they are dealt into parts of
-        about half the budget, and each two parts whose members meet are a piece: its responses are read once in each.
+        half the budget at most, and each two parts whose members meet are a piece: its responses are read once in each. Parts are as
+        small as a few more tokens allow, since a batch of several prompts says more than one of many judgments of a single prompt.
         """
         blocks = [c.block for c in self.likelihood.cells]
         label = self._parts(self.problem.feedback)
@@ -189,11 +197,24 @@ class Objective:
         return Piece(np.unique(np.concatenate(judged)), piece.cells)
 
     def _dealt(self, piece: Piece, cost: Callable[[Codes], int], budget: int, rng: np.random.Generator) -> list[Piece]:
+        """Parts of half the budget, or the smallest that cost little more to read."""
         responses = rng.permutation(piece.responses)
+        best: list[Piece] = []
+        most = np.inf
+        for share in _PARTS:
+            found = self._in_parts(piece, responses, cost, budget // share)
+            total = sum(cost(p.responses) for p in found)
+            if total > most:
+                break
+            best, most = found, min(most, _MIXED * total)
+        return best
+
+    def _in_parts(self, piece: Piece, responses: Codes, cost: Callable[[Codes], int], size: int) -> list[Piece]:
+        """A piece for each two parts, of that size, whose members meet."""
         part = np.zeros(self.likelihood.design.n_responses, dtype=np.int64)
         number, held = 0, [int(responses[0])]
         for code in responses[1:]:
-            if cost(np.array([*held, code])) > budget // 2:
+            if cost(np.array([*held, code])) > size:
                 number, held = number + 1, []
             held.append(int(code))
             part[code] = number

@@ -14,6 +14,7 @@ answered has values all the same, from its columns; with `interaction` it also h
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -67,7 +68,7 @@ class Factor:
             codes = bounds.search_sorted(time, side="right").cast(pl.Int64)
             return codes.set(time.is_null(), unknown).to_numpy()
         lookup = pl.DataFrame({"level": pl.Series(self.levels, dtype=pl.String), "code": pl.Series(range(unknown), dtype=pl.Int64)})
-        given = labels(feedback, self.by) if isinstance(self.by, str) else cell_labels(feedback, self.by)
+        given = _levels_of(feedback, self.by) if isinstance(self.by, str) else _cell_levels(feedback, self.by)
         levels = given.alias("level").to_frame()
         return levels.join(lookup, on="level", how="left", maintain_order="left")["code"].fill_null(unknown).to_numpy()
 
@@ -88,19 +89,32 @@ class Factor:
         )  # fmt: skip
 
 
-def labels(feedback: Feedback, by: str) -> pl.Series:
+def labels(feedback: Feedback, by: str, *, setting: str = "by") -> pl.Series:
     """The level of each judgment as text; null where it is not known.
 
     Raises
     ------
     InvalidSetting
-        If `by` is neither a field of the judgments nor profile.NAME.
+        If `by` is neither a field of the judgments nor profile.NAME of a rater's profile; `setting` is what it was given as.
     """
+    names = [f"profile.{name}" for name in feedback.profile_names]
+    if by.startswith("profile.") and by not in names:
+        said = f"the nearest that is known is {difflib.get_close_matches(by, names, n=1, cutoff=0)[0]}" if names else "none has a profile"
+        raise InvalidSetting(setting, by, f"It is not known of any rater; {said}.")
+    return _levels_of(feedback, by, setting)
+
+
+def _levels_of(feedback: Feedback, by: str, setting: str = "by") -> pl.Series:
+    """The level of each judgment as text; null where it is not known, as of judgments by raters without such a profile."""
     if by.startswith("profile."):
         profile = feedback.rater_profile(by.removeprefix("profile."))
         return profile.gather(feedback.judgments["rater"])
     if by not in feedback.judgments.columns:
-        raise InvalidSetting("by", by, "Use a field of the judgments such as group, axis or team, or profile.NAME.")
+        known = [*feedback.judgments.columns, *(f"profile.{name}" for name in feedback.profile_names)]
+        near = difflib.get_close_matches(by, known, n=1, cutoff=0)[0]
+        raise InvalidSetting(
+            setting, by, f"Use a field of the judgments such as group, axis or team, or profile.NAME; the nearest known is {near}."
+        )
     return feedback.judgments[by].cast(pl.String)
 
 
@@ -113,15 +127,15 @@ def cell_name(levels: Sequence[str]) -> str:
     return SEPARATOR.join(levels)
 
 
-def cell_labels(feedback: Feedback, by: Sequence[str]) -> pl.Series:
+def _cell_levels(feedback: Feedback, by: Sequence[str]) -> pl.Series:
     """The cell of each judgment as text; null where one of the columns is not known."""
-    parts = [labels(feedback, column).alias(str(i)) for i, column in enumerate(by)]
+    parts = [_levels_of(feedback, column).alias(str(i)) for i, column in enumerate(by)]
     return pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=SEPARATOR))["0"]
 
 
 def _known_levels(feedback: Feedback, name: str, by: str, min_judgments: int, remedy: str) -> list[str]:
     """The levels of a column with enough judgments, sorted."""
-    given = labels(feedback, by)
+    given = labels(feedback, by, setting=name)
     counts = given.drop_nulls().value_counts(sort=True)
     levels = sorted(counts.filter(pl.col("count") >= min_judgments)[given.name].to_list())
     if len(levels) < 2:

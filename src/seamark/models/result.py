@@ -242,6 +242,14 @@ class Fit:
         return self._people.share if self._people else np.ones(1)
 
     @property
+    def inferred(self) -> tuple[str, ...]:
+        """Groups, cells of several columns, that no rater is of: their values are made of the others', and nobody of theirs was asked."""
+        people = self._people
+        if people is None or people.latent:
+            return ()
+        return tuple(name for name, share in zip(people.levels, people.share.tolist(), strict=True) if share == 0)
+
+    @property
     def loadings(self) -> Array:
         """(G + 1, k) how each group weighs the k values, leaving out axes, contexts and periods; the last row is a group not known."""
         rows = np.zeros((len(self.groups) + 1, len(self.weights)))

@@ -311,7 +311,7 @@ class FeedbackTrainer(Trainer):
         self.head = head_of(head, reward.hidden, self.objective.n_values)
         if reward.last.weight.dtype == torch.float64:
             self.head.double()  # else 32 bits, however few the network is in
-        if self.head.to_dict()["head"] == "linear" and isinstance(model, str) and len(reward.last.weight) == 1:
+        if self.head.to_dict()["head"] == "linear" and len(reward.last.weight) == 1:
             shared = torch.zeros(self.objective.n_values, reward.hidden)
             shared[:1] = reward.last.weight.detach()
             self.head.start_from(shared)  # a reward model is trained on from where it is, and what values differ by from 0
