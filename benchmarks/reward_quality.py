@@ -10,7 +10,7 @@ by GPT-4; split by question). Methods are tested on the same judgments of the sa
 - frozen: every debate, or fifth of the prompts, is held out once. "Plain Bradley-Terry" is a logistic regression on differences of the encoder's
   vectors, with the ridge that is best on a fifth of the training prompts: what TRL's loss comes to if only its head learns, to convergence.
 - trained: TRL's RewardTrainer and Seamark's FeedbackTrainer start from the same encoder and head, see the same judgments for as many
-  epochs, and each takes the best of the same learning rates on a fifth of the training prompts of the first seed. Of the prompt the last
+  epochs in about as many steps, and each takes the best of the same learning rates on a fifth of the training prompts of the first seed. Of the prompt the last
   96 tokens are read, of the response the first 150: 256 in all with the special ones. Seeds differ in what is held out, in the sample
   of judgments, in the head and in the order.
 
@@ -368,7 +368,7 @@ def train_trl(
         "rejected_ids": tokenizer([p + b for p, _, b in seen.pairs])["input_ids"],
     }
     with tempfile.TemporaryDirectory() as folder:
-        args = RewardConfig(per_device_train_batch_size=8, **_settings(folder, rate, epochs, seed))
+        args = RewardConfig(per_device_train_batch_size=PAIRS_A_STEP, **_settings(folder, rate, epochs, seed))
         trainer = RewardTrainer(model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
         if len(trainer.train_dataset) != len(seen.pairs):
             raise RuntimeError("TRL dropped pairs over its max_length")
@@ -390,8 +390,10 @@ def train_seamark(
         prompts = [p for p, _, _ in seen.pairs]
         feedback = sm.Feedback.from_columns({"kind": ["pair"] * n, "prompt": prompts, "texts": turned, "outcome": outcomes})
     with tempfile.TemporaryDirectory() as folder:
-        args = NetworkConfig(tokens_per_batch=TOKENS_PER_BATCH, **_settings(folder, rate, epochs, seed))
-        trainer = FeedbackTrainer(model, args=args, train_dataset=feedback, processing_class=tokenizer)
+        trainer = FeedbackTrainer(
+            model, args=NetworkConfig(**_settings(folder, rate, epochs, seed)), train_dataset=feedback, processing_class=tokenizer
+        )
+        in_steps(trainer, -(-len(seen.pairs) // PAIRS_A_STEP))
         trainer.train()
         # as it is saved for others: until then the trainer reads the model through a head of its own
         trainer.write(Path(folder) / "reward")
@@ -411,7 +413,7 @@ def network(
         responses=held.responses.with_columns(pl.Series("text", [" " + text for text in texts])),
     )
     with tempfile.TemporaryDirectory() as folder:
-        settings = _settings(folder, rate, epochs, seed) | {"tokens_per_batch": TOKENS_PER_BATCH}
+        settings = _settings(folder, rate, epochs, seed) | {"tokens_per_batch": 2048}  # about as many steps as TRL's
         del settings["output_dir"], settings["seed"]
         utility = sm.Network(encoder, folder + "/reward", held_back=back, settings=settings)
         fit = sm.fit(seen.feedback, utility=utility, seed=seed, require_converged=False)
@@ -421,8 +423,21 @@ def network(
     return scored(held, name, Pairs(shown[:, 0], shown[:, 1], won), p, count)
 
 
-TOKENS_PER_BATCH = 1024
-"""Of ours: about as many judgments a step as TRL's eight pairs of this length."""
+PAIRS_A_STEP = 8
+"""Of TRL's."""
+BUDGETS = tuple(round(256 * 2 ** (step / 4)) for step in range(25))
+"""Tokens of one of our batches, 256 to 16,384."""
+
+
+def in_steps(trainer: Any, steps: int) -> None:
+    """Deal the batches anew, by the budget that comes nearest to so many steps: a step is worth more than a token here."""
+    found: dict[int, int] = {}
+    for budget in BUDGETS:
+        trainer.batches.budget = budget
+        trainer.batches.deal()
+        found[budget] = abs(len(trainer.batches) - steps)
+    trainer.batches.budget = min(found, key=lambda budget: found[budget])
+    trainer.batches.deal()
 
 
 def scores(model: Any, tokenizer: Any, texts: Sequence[str], *, rows: int = 32) -> Array:
@@ -597,7 +612,7 @@ def run_trained(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> 
                 found, rate, losses = trained(
                     train, held, name, method, encoder=given.encoder, n=given.n, epochs=given.epochs, seed=seed, rates=rates
                 )
-            if losses:
+            if method not in BACK:
                 chosen.write_text(f"{rate} {losses}\n", encoding="utf-8")
             found.save(path)
             _say(f"trained {name:6} {method:14} seed {seed}: rate {rate:g} {losses or ''} {time.perf_counter() - start:.0f} s")
@@ -659,6 +674,13 @@ def _figure(x: tuple[float, float, float], sign: str = "") -> str:
     return f"{x[0]:{sign}.3f} [{x[1]:{sign}.3f}, {x[2]:{sign}.3f}]"
 
 
+def _rate(path: Path) -> str:
+    """What a file of a learning rate says: of which set and method, and whether it was chosen."""
+    _, name, method = path.stem.split("-", 2)
+    rate, losses = path.read_text(encoding="utf-8").strip().split(" ", 1)
+    return f"{SETS[name]}, {method}: {rate}{'' if losses != '{}' else ', not chosen but given'}"
+
+
 def write(given: argparse.Namespace) -> None:
     """The part of docs/benchmarks.md between the marks."""
     page = given.docs / "benchmarks.md"
@@ -668,16 +690,13 @@ def write(given: argparse.Namespace) -> None:
     made = tables(given.results)
     if not made:
         raise SystemExit("nothing has been measured yet; run without --write first")
-    rates = "; ".join(
-        f"{SETS[path.stem.split('-', 2)[1]]}, {path.stem.split('-', 2)[2]}: {path.read_text(encoding='utf-8').split()[0]}"
-        for path in sorted(given.results.glob("rate-*.txt"))
-    )
+    rates = "; ".join(_rate(path) for path in sorted(given.results.glob("rate-*.txt")))
     said = (
         "`python benchmarks/reward_quality.py`, then with `--write`; it needs `SEAMARK_TEST_DATA`. all-MiniLM-L6-v2; what is held out was never "
         "seen. Means over debates, prompts or questions, which count alike, with Student's t over them; ECE over all judgments in ten bins, with "
         "a bootstrap over them (it is above 0 by chance alone). Length alone takes the direction that held in training. "
-        f"Trained: {given.n} judgments, {given.epochs} epochs, no more than 256 tokens a text; learning rates chosen from "
-        f"{', '.join(f'{rate:g}' for rate in given.rates)} ({rates or 'none yet'})."
+        f"Trained: {given.n} judgments, {given.epochs} epoch{'s' * (given.epochs > 1)}, no more than 256 tokens a text, as many steps on either "
+        f"side; learning rates chosen from {', '.join(f'{rate:g}' for rate in given.rates)} ({rates or 'none yet'})."
     )
     before, after = text.split(START)[0], text.split(END, 1)[1]
     page.write_text(f"{before}{START}\n\n{said}\n\n{made}\n\n{END}{after}", encoding="utf-8")

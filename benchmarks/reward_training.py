@@ -32,7 +32,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import median
@@ -51,6 +51,8 @@ WORDS = 1000
 PAIRS_A_STEP = 8
 """Pairs per step of TRL's trainer: its default."""
 SIDES = ("trl", "seamark")
+TERMS = ("contrastive", "meta")
+"""Of `reward_terms.py`: Seamark's trainer with one more term."""
 
 
 @dataclass(frozen=True)
@@ -363,12 +365,20 @@ def trainer_of(side: str, model: Any, tokenizer: Any, made: Judged, folder: str,
     from seamark.models.training import FeedbackTrainer, NetworkConfig
 
     args = NetworkConfig(tokens_per_batch=training.tokens_per_batch, **settings)
-    return FeedbackTrainer(model, args=args, train_dataset=as_feedback(made), processing_class=tokenizer, callbacks=callbacks)
+    given: dict[str, Any] = {"args": args, "train_dataset": as_feedback(made), "processing_class": tokenizer, "callbacks": callbacks}
+    if side == "seamark":
+        return FeedbackTrainer(model, **given)
+    from reward_terms import TERMS as CLASSES
+
+    if side == "meta":  # as many responses again that nobody judged, as a policy would write
+        case = replace(LEARN[0], n_responses=len(made.responses[0]))
+        given["eval_dataset"] = as_feedback(judged(case, len(made.prompts), seed=50_000 + training.seed))
+    return CLASSES[side](model, **given)
 
 
 def finish(side: str, trainer: Any, folder: str) -> Any:
     """The model as it is saved and loaded by others: Seamark's trainer reads it through a head of its own until then."""
-    if side == "seamark":
+    if side != "trl":
         trainer.write(Path(folder) / "reward")
     return trainer.model
 
@@ -607,7 +617,7 @@ def run_learn(given: argparse.Namespace) -> None:
     log, done = _log(given)
     for seed in range(given.seeds):
         for case in LEARN:
-            for side in SIDES:
+            for side in (*SIDES, *(TERMS if given.terms else ())):
                 job = {"case": case.key, "side": side, "seed": seed}
                 if tuple(job.values()) in done:
                     continue
@@ -717,20 +727,28 @@ def learnt(runs: list[dict[str, Any]]) -> str:
     """Held-out accuracy at equal epochs, and the paired difference with its interval over seeds."""
     from scipy.stats import t as student
 
-    lines = ["| case | epochs | judgments | TRL | Seamark | difference | seeds |", "|" + " --- |" * 7]
+    titles = {
+        "trl": "TRL",
+        "seamark": "Seamark",
+        "contrastive": "Seamark with a contrastive term",
+        "meta": "Seamark with a meta-learning step",
+    }
+    lines = ["| case | epochs | judgments | what | accuracy | beside | difference | seeds |", "|" + " --- |" * 8]
     for case in LEARN:
-        by_side = {side: {r["seed"]: r for r in runs if (r["case"], r["side"]) == (case.key, side) and "accuracy" in r} for side in SIDES}
-        seeds = sorted(by_side["trl"].keys() & by_side["seamark"].keys())
-        if not seeds:
-            continue
-        value = {side: np.array([by_side[side][seed]["accuracy"] for seed in seeds]) for side in SIDES}
-        gap = value["seamark"] - value["trl"]
-        half = student.ppf(0.975, len(seeds) - 1) * gap.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else float("inf")
-        one = by_side["trl"][seeds[0]]
-        lines.append(
-            f"| {case.title} | {one['epochs']} | {one['judgments']:,} | {value['trl'].mean():.3f} | {value['seamark'].mean():.3f} "
-            f"| {gap.mean():+.3f} [{gap.mean() - half:+.3f}, {gap.mean() + half:+.3f}] | {len(seeds)} |"
-        )
+        for side, other in (("seamark", "trl"), *((term, "seamark") for term in TERMS)):
+            ours, theirs = (
+                {r["seed"]: r for r in runs if (r["case"], r["side"]) == (case.key, name) and "accuracy" in r} for name in (side, other)
+            )
+            seeds = sorted(ours.keys() & theirs.keys())
+            if not seeds:
+                continue
+            a, b = (np.array([found[seed]["accuracy"] for seed in seeds]) for found in (ours, theirs))
+            gap, one = a - b, ours[seeds[0]]
+            half = student.ppf(0.975, len(seeds) - 1) * gap.std(ddof=1) / np.sqrt(len(seeds)) if len(seeds) > 1 else float("inf")
+            lines.append(
+                f"| {case.title} | {one['epochs']} | {one['judgments']:,} | {titles[side]} | {a.mean():.3f} | {titles[other]}: {b.mean():.3f} "
+                f"| {gap.mean():+.3f} [{gap.mean() - half:+.3f}, {gap.mean() + half:+.3f}] | {len(seeds)} |"
+            )
     return "\n".join(lines)
 
 
@@ -785,6 +803,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of ours that are timed in a run; TRL's is one")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "default"])
     parser.add_argument("--learn", action="store_true", help="held-out accuracy at equal epochs instead of time")
+    parser.add_argument(
+        "--terms", action="store_true", help="in --learn, also the trainer with a contrastive term, and with a meta-learning step"
+    )
     parser.add_argument("--learn-epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=5, help="of --learn")
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="learning rates to choose from in --learn")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from scipy.special import expit
 from small_models import save_small, small_tokenizer
 
@@ -143,6 +144,26 @@ def test_what_is_planted_can_be_learnt(training: ModuleType, side: str, require:
     case = training.Case("tiny", "tiny", 200, 4, 8, n_responses=4, n_raters=1, tokens_per_batch=256)
     found = training.learn(case, side, training.Shape(64, 1, 2, 2, 64), seed=0, epochs=4, rates=(3e-3,))
     assert found["accuracy"] > 0.65
+
+
+@pytest.mark.parametrize("side", ["contrastive", "meta"])
+def test_a_term_changes_the_gradient_and_nothing_else(training: ModuleType, side: str, tmp_path: Path) -> None:
+    """Weights stand where they stood: the meta step is taken back, dropout is off again."""
+    tokenizer = training.word_tokenizer()
+    made = training.judged(training.Case("small", "small", 8, 4, 6, n_responses=3, n_raters=1), 8, seed=1)
+    gradients, losses = [], []
+    for name in ("seamark", side):
+        model = training.network("llama", tokenizer, training.Shape(16, 1, 2, 2, 16), seed=0)
+        # a rate this large makes the meta step one that can be seen
+        trainer = training.trainer_of(name, model, tokenizer, made, str(tmp_path), training.Training(rate=10.0, tokens_per_batch=4096), [])
+        trainer.current_gradient_accumulation_steps = 1  # as its loop sets it
+        before = [p.detach().clone() for p in model.parameters()]
+        losses.append(float(trainer.training_step(model, trainer.batches[0])))
+        assert all(torch.allclose(p, q, atol=1e-4) for p, q in zip(model.parameters(), before, strict=True))
+        assert all(m.p == 0 for m in model.modules() if isinstance(m, torch.nn.Dropout))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) > 0.01
+    assert losses[1] != losses[0]
 
 
 # ---------------------------------------------------------------------------------------------- quality
