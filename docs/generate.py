@@ -9,6 +9,7 @@ import ast
 import inspect
 import itertools
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import seamark
@@ -166,33 +168,46 @@ def _meanings(names: Iterable[str]) -> str:
     return "\n".join(f"| `{name}` | {(_MEANINGS | sides)[name]} |" for name in names)
 
 
-FURTHER = (
-    "seamark.models",
-    "seamark.models.labels",
-    "seamark.models.distributional",
-    "seamark.models.targets",
-    "seamark.models.privacy",
-    "seamark.checks",
-    "seamark.governance",
-    "seamark.simulation",
-)
-"""Modules whose other public names are listed, too."""
+MODULES = {
+    "seamark.aggregation": ("axioms", "consensus", "juries", "matching", "plurality", "population", "quantities", "regret", "rules"),
+    "seamark.governance": None,
+    "seamark.models": ("labels", "distributional", "targets", "privacy"),
+    "seamark.reward": None,
+}
+"""Packages of which modules are listed by themselves, too: these, or (None) all. Of the others the names of the package are what is meant to be used."""
+
+
+def places() -> list[str]:
+    """Every package with public names, each followed by those of its modules that are listed; the command line has a page of its own."""
+    packages = [name for _, name, is_package in pkgutil.iter_modules(seamark.__path__, "seamark.") if is_package and name != "seamark.cli"]
+    found: list[str] = []
+    for package in sorted(packages):
+        inside = sorted(name for _, name, _ in pkgutil.iter_modules(import_module(package).__path__))
+        chosen = MODULES.get(package, ())
+        found += [package, *(f"{package}.{name}" for name in (inside if chosen is None else chosen))]
+    return found
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What can be called of a module: of its `__all__`, or without one of what it defines."""
+    own = [n for n, t in vars(module).items() if inspect.getmodule(t) is module and not n.startswith("_")]
+    return sorted(n for n in getattr(module, "__all__", own) if callable(getattr(module, n)))
 
 
 def api() -> str:
     rows = []
     for name in seamark.__all__:
         thing = getattr(seamark, name)
-        parts = [f"## {name}", f"`{_called(name, thing)}`", _first_words(thing), *_parameters(thing), f"In `{thing.__module__}`."]
+        parts = [f"## {name}", f"`{_called(f'sm.{name}', thing)}`", _first_words(thing), *_parameters(thing), f"In `{thing.__module__}`."]
         rows.append("\n\n".join(parts))
-    listed = set(seamark.__all__)
-    for place in FURTHER:
+    listed = {id(getattr(seamark, name)) for name in seamark.__all__}
+    for place in places():
         module = import_module(place)
-        own = [n for n, t in vars(module).items() if inspect.getmodule(t) is module and not n.startswith("_") and callable(t)]
-        names = sorted(n for n in getattr(module, "__all__", own) if n not in listed and callable(getattr(module, n)))
-        listed |= set(names)
-        lines = [f"- `{n}`: {_first_words(getattr(module, n))}" for n in names]
-        rows.append("\n\n".join([f"## Further, in {place}", "\n".join(lines)]))
+        things = [(name, thing) for name in public_names(module) if id(thing := getattr(module, name)) not in listed]
+        listed |= {id(thing) for _, thing in things}
+        if things:
+            lines = [f"- `{_called(name, thing)}`: {_first_words(thing)}" for name, thing in things]
+            rows.append("\n\n".join([f"## Further, in {place}", "\n".join(lines)]))
     return "\n\n".join(["# The Python interface", GENERATED, "`import seamark as sm`: these names, imported on first use.", *rows]) + "\n"
 
 
@@ -220,13 +235,13 @@ def _parameters(thing: Any) -> list[str]:
 def _called(name: str, thing: Any) -> str:
     """How it is written, with the names of its arguments; results that the library makes have too many to be made by hand."""
     if inspect.isclass(thing) and (issubclass(thing, Exception) or len(inspect.signature(thing).parameters) > 8):
-        return f"sm.{name}"
+        return name
     shown: list[str] = []
     for p in inspect.signature(thing).parameters.values():
         if p.kind is p.KEYWORD_ONLY and "*" not in shown:
             shown.append("*")
-        shown.append(p.name if p.default is p.empty else f"{p.name}=")
-    return f"sm.{name}({', '.join(shown)})"
+        shown.append(f"**{p.name}" if p.kind is p.VAR_KEYWORD else p.name if p.default is p.empty else f"{p.name}=")
+    return f"{name}({', '.join(shown)})"
 
 
 def findings() -> str:

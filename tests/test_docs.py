@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -50,6 +51,18 @@ def test_every_public_name_is_documented() -> None:
     for name in sm.__all__:
         assert f"\n## {name}\n" in page
         assert getattr(sm, name).__doc__, name
+
+
+def test_the_names_of_every_package_are_listed() -> None:
+    """What `__all__` of a package names, and what the modules that are listed by themselves define, is there with a line about it."""
+    page, places = GENERATE.api(), GENERATE.places()
+    assert {f"seamark.{place.name}" for place in (ROOT / "src" / "seamark").iterdir() if (place / "__init__.py").exists()} - set(
+        places
+    ) == {"seamark.cli"}
+    assert {"seamark.governance.release", "seamark.reward.catalogue", "seamark.aggregation.quantities"} < set(places)
+    for place in places:
+        for name in GENERATE.public_names(import_module(place)):
+            assert re.search(rf"^## {name}$|^- `{name}(\(.*\))?`: \S", page, re.MULTILINE), f"{place}.{name}"
 
 
 def test_public_names_are_sorted_and_few() -> None:
