@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -46,11 +46,18 @@ def _plain() -> dict[str, str]:
     return kept | {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
 
 
-def help_text(*command: str) -> str:
-    """What `seamark COMMAND --help` prints, 100 columns wide and without colour."""
-    start = "from seamark.cli import app; app(prog_name='seamark')"
-    shown = subprocess.run([sys.executable, "-c", start, *command, "--help"], env=_plain(), capture_output=True, text=True, check=True)
-    return "\n".join(line.rstrip() for line in shown.stdout.splitlines()).strip("\n")
+def help_texts(names: list[str]) -> list[str]:
+    """What `seamark NAME --help` prints for each of the names, 100 columns wide and without colour."""
+    start = """
+import sys
+from seamark.cli import app
+for name in sys.argv[1:]:
+    app([*name.split(), "--help"], prog_name="seamark", standalone_mode=False)
+    print("\\f")
+"""
+    shown = subprocess.run([sys.executable, "-c", start, *names], env=_plain(), capture_output=True, text=True, check=True)
+    texts = shown.stdout.split("\f")[:-1]
+    return ["\n".join(line.rstrip() for line in text.splitlines()).strip("\n") for text in texts]
 
 
 def cli() -> str:
@@ -60,8 +67,9 @@ def cli() -> str:
         "Every command prints a table, or JSON with `--json`; no progress is shown when the output is piped. It exits with 0 when all "
         "is fine, 1 on a blocking finding, and 2 when it is used wrongly or the data cannot be read, with one message on standard error.",
     ]
-    for name in ("", *commands()):
-        parts += [f"## seamark {name}".rstrip(), f"```text\n{help_text(*name.split())}\n```"]
+    names = ["", *commands()]
+    for name, text in zip(names, help_texts(names), strict=True):
+        parts += [f"## seamark {name}".rstrip(), f"```text\n{text}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -290,8 +298,22 @@ def readme() -> str:
         return re.sub(r"^```(?P<kind>\w+)(?: (?P<name>\S+))?\n(?P<body>.*?)^```", block, page, flags=re.MULTILINE | re.DOTALL)
 
 
-def examples() -> str:
-    """The examples in full, each with what it prints; the one on a page stands by itself."""
+def printed(path: Path) -> str:
+    """What an example prints.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails, warns or prints to standard error.
+    """
+    done = subprocess.run([sys.executable, "-W", "error", str(path)], env=_plain(), capture_output=True, text=True)
+    if done.returncode or done.stderr:
+        raise RuntimeError(f"{path.name}: {done.stderr}")
+    return done.stdout.rstrip()
+
+
+def examples(run: Callable[[Path], str] = printed) -> str:
+    """The examples in full, each with what it prints when it is run; the one on a page stands by itself."""
     parts = [
         "# Worked examples",
         GENERATED,
@@ -305,7 +327,6 @@ def examples() -> str:
         first, _, rest = said.partition("\n\n")
         told = re.sub(r"^    python .*\n\n", "", rest, flags=re.MULTILINE)
         code = text.partition(said.splitlines()[-1] + '\n"""')[2].strip()
-        shown = subprocess.run([sys.executable, str(path)], env=_plain(), capture_output=True, text=True, check=True).stdout.rstrip()
         title = first.partition(":")[0]
         link = f"[{path.name}](../examples/{path.name})"
         parts += [
@@ -313,7 +334,7 @@ def examples() -> str:
             f"{first.partition(': ')[2].capitalize()}\n{link}",
             told,
             f"```python\n{code}\n```",
-            f"```text\n{shown}\n```",
+            f"```text\n{run(path)}\n```",
         ]
     return "\n\n".join(parts) + "\n"
 

@@ -50,7 +50,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train.jsonl, held.jsonl, and reversed.jsonl, which is held.jsonl with the winners swapped."""
     folder = tmp_path_factory.mktemp("cli")
-    feedback = sm.simulate(n_prompts=40, n_raters=20, n_judgments=1500, careless=0.0, opposed=0.0, seed=2).feedback
+    feedback = sm.simulate(n_prompts=40, n_raters=18, n_judgments=1000, careless=0.0, opposed=0.0, seed=2).feedback
     train, held = feedback.split(by="prompt", test=0.2, seed=0)
     train.to_jsonl(folder / "train.jsonl")
     held.to_jsonl(folder / "held.jsonl")
@@ -576,10 +576,16 @@ def test_style_control_is_named_on_the_command_line(call: Any, tmp_path: Path) -
     assert "coverage/bias/length" in out
 
 
-def test_train_a_reward_model_export_it_and_check_it(work: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_a_reward_model_export_it_and_check_it(tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands of the guide to reward models, one after the other, as a new user types them."""
     from small_models import save_small, small_tokenizer
 
+    work = tmp_path
+    train, held = sm.simulate(n_prompts=24, n_raters=8, n_judgments=300, careless=0.0, opposed=0.0, seed=2).feedback.split(
+        by="prompt", test=0.25
+    )
+    train.to_jsonl(work / "train.jsonl")
+    held.to_jsonl(work / "held.jsonl")
     monkeypatch.setenv("SEAMARK_CACHE", str(tmp_path / "cache"))
     base, out, released = save_small(tmp_path / "base", tokenizer=small_tokenizer()), tmp_path / "rm", tmp_path / "released"
     quick = ("--set", "use_cpu=true", "--tokens", "8192")

@@ -20,6 +20,7 @@ from seamark.sources import FORMATS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 OURS = [
     p for folder in ("src", "tests", "docs", "examples", "benchmarks", ".ci") for p in sorted((ROOT / folder).rglob("*")) if p.is_file()
@@ -40,10 +41,27 @@ def _generate() -> ModuleType:
 GENERATE = _generate()
 
 
-@pytest.mark.parametrize("name", GENERATE.PAGES)
+@pytest.mark.parametrize("name", [name for name in GENERATE.PAGES if name != "examples.md"])
 def test_page_is_fresh(name: str) -> None:
     """README.md among them: its blocks are run and what they print is compared."""
     assert (DOCS / name).read_text(encoding="utf-8") == GENERATE.PAGES[name](), f"{name} is stale: run make docs"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_example_prints_what_its_page_shows(path: Path) -> None:
+    shown = GENERATE.printed(path)
+    assert shown
+    if path.name != "mini_seamark.py":
+        _, section = (DOCS / "examples.md").read_text(encoding="utf-8").split(f"](../examples/{path.name})", 1)
+        section = section.partition("](../examples/")[0]
+        assert f"\n```text\n{shown}\n```" in section, "examples.md is stale: run make docs"
+
+
+def test_the_page_of_examples_is_fresh() -> None:
+    """But for what they print, which the test above compares."""
+    page = (DOCS / "examples.md").read_text(encoding="utf-8")
+    silent = re.sub(r"^```text\n.*?^```", "```text\n\n```", page, flags=re.MULTILINE | re.DOTALL)
+    assert silent == GENERATE.examples(lambda _: ""), "examples.md is stale: run make docs"
 
 
 def test_every_public_name_is_documented() -> None:

@@ -41,7 +41,7 @@ _judgment = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(_judgment, min_size=1, max_size=6))
 def test_round_trips_lose_nothing(tmp_path_factory: pytest.TempPathFactory, judgments: list[Judgment]):
     folder = tmp_path_factory.mktemp("round")

@@ -39,7 +39,7 @@ def write(path: Path, rows: Rows) -> Path:
 
 
 def society(**settings: Any) -> sm.Feedback:
-    return sm.simulate(**({"n_prompts": 40, "n_raters": 20, "n_judgments": 900, "seed": 1} | settings)).feedback
+    return sm.simulate(**({"n_prompts": 40, "n_raters": 18, "n_judgments": 900, "seed": 1} | settings)).feedback
 
 
 def saved(feedback: sm.Feedback, path: Path) -> Path:

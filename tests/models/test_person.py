@@ -20,6 +20,7 @@ POSITION = Observation(effects=(Position(),), lapse=False)
 PLAIN = Observation(effects=(), lapse=False)
 LABELS = (0, 2, 5, 10, 20)
 ALONE = (2, 20)
+PEOPLE = 20
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def person_of(society: Society, rng: np.random.Generator) -> NDArray[np.float64]
     return truth.value + truth.persona_values[:, rng.choice(len(shares), p=shares)]
 
 
-def regrets(society: Society, result: Fit, *, alone: bool, people: int = 40) -> dict[int, NDArray[np.float64]]:
+def regrets(society: Society, result: Fit, *, alone: bool, people: int) -> dict[int, NDArray[np.float64]]:
     """Per number of labels, (people,) what the response thought best falls short of the best, in logits; with `alone`, of a fit to the
     person's own judgments and nothing else."""
     rng = np.random.default_rng(0)
@@ -80,14 +81,14 @@ def regrets(society: Society, result: Fit, *, alone: bool, people: int = 40) -> 
 
 @pytest.mark.parametrize("kind", ["personas", pytest.param("tastes", marks=pytest.mark.slow)])
 def test_regret_falls_with_the_labels_of_a_new_person(kind: str, request: pytest.FixtureRequest):
-    """40 people who were not in the data: after 20 labels little is lost of what there was to lose, and at no number of labels is their
+    """People who were not in the data: after 20 labels little is lost of what there was to lose, and at no number of labels is their
     own data alone better."""
     society, result = request.getfixturevalue(kind)
-    adapted, alone = (regrets(society, result, alone=alone) for alone in (False, True))
+    adapted, alone = (regrets(society, result, alone=alone, people=PEOPLE) for alone in (False, True))
     mean = {n: r.mean() for n, r in adapted.items()}
     print(
         kind,
-        {n: f"{r.mean():.3f} +- {r.std() / 40**0.5:.3f}" for n, r in adapted.items()},
+        {n: f"{r.mean():.3f} +- {r.std() / PEOPLE**0.5:.3f}" for n, r in adapted.items()},
         {n: f"{r.mean():.3f}" for n, r in alone.items()},
     )
     assert mean[0] > 0.2, "there is nothing to learn of people who do not differ"
@@ -132,13 +133,13 @@ def test_the_posterior_is_that_of_bayes(personas: tuple[Society, Fit]):
 
 
 def test_posteriors_are_as_sure_as_they_are_right(personas: tuple[Society, Fit]):
-    """Over 150 new people with 5 labels each: the mean probability given to their persona equals how sure the posterior says it is."""
+    """Over 80 new people with 5 labels each: the mean probability given to their persona equals how sure the posterior says it is."""
     society, result = personas
     rng = np.random.default_rng(5)
     names = society.feedback.responses["name"].to_list()
     order = np.argsort(-result.group_share)
     hit, sure = [], []
-    for _ in range(150):
+    for _ in range(80):
         persona = rng.choice(3, p=[0.5, 0.3, 0.2])
         share = for_person(result, answers(society.truth.value + society.truth.persona_values[:, persona], names, 5, rng)).group_share[
             order
@@ -146,7 +147,7 @@ def test_posteriors_are_as_sure_as_they_are_right(personas: tuple[Society, Fit])
         hit.append(float(share.argmax() == persona))
         sure.append(share.max())
     error = np.array(hit) - np.array(sure)
-    assert abs(error.mean()) < 3 * error.std(ddof=1) / np.sqrt(150)
+    assert abs(error.mean()) < 3 * error.std(ddof=1) / np.sqrt(80)
     assert np.mean(hit) > 0.7
 
 

@@ -377,37 +377,51 @@ def test_personas_with_opposite_tastes_are_told_apart(tmp_path: Path, tokenizer:
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
-import os, signal
 from pathlib import Path
-import numpy as np
-from test_training import settings, small_model, small_tokenizer, society, WORDS, FeedbackTrainer
-from transformers import TrainerCallback
-
-class Stop(TrainerCallback):
-    def on_step_end(self, args, state, control, **given):
-        if state.global_step == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
+from test_training import run_to_the_end
 
 if __name__ == "__main__":
-    tokenizer = small_tokenizer([" ".join(WORDS)] * 3)
-    accumulate = int(sys.argv[3])
-    args = settings(Path(sys.argv[1]), tokens_per_batch=480, num_train_epochs=2, learning_rate=1e-3, save_strategy="steps", save_steps=3,
-                    gradient_accumulation_steps=accumulate, warmup_steps=0)
-    trainer = FeedbackTrainer(small_model("llama", tokenizer=tokenizer), args, train_dataset=society(24, careless=2), processing_class=tokenizer,
-                              callbacks=[Stop()])
-    trainer.train(resume_from_checkpoint=True)
-    values = trainer.values()
-    if args.process_index == 0:
-        np.savez(Path(sys.argv[1]) / "end.npz", values=values, posterior=trainer.objective.search.posterior,
-                 weights=np.concatenate([p.detach().numpy().ravel() for p in trainer.reward_model.model.parameters()]),
-                 steps=trainer.state.global_step, batches=len(trainer.train_dataset))
+    run_to_the_end(Path(sys.argv[1]), kill_at=int(sys.argv[2]))
 """
 
 
-def run_script(folder: Path, *, kill_at: int = -1, accumulate: int = 1, processes: int = 1) -> int:
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+def run_to_the_end(folder: Path, *, kill_at: int = -1, accumulate: int = 1) -> None:
+    """Train, from the last save if there is one, and write where it ends; the process kills itself after step `kill_at`."""
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002  # the callback's signature
+            if state.global_step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    tokenizer = small_tokenizer([" ".join(WORDS)] * 3)
+    args = settings(
+        folder, tokens_per_batch=480, num_train_epochs=2, learning_rate=1e-3, save_strategy="steps", save_steps=3,
+        gradient_accumulation_steps=accumulate, warmup_steps=0,
+    )  # fmt: skip
+    trainer = FeedbackTrainer(
+        small_model("llama", tokenizer=tokenizer),
+        args,
+        train_dataset=society(24, careless=2),
+        processing_class=tokenizer,
+        callbacks=[Stop()],
+    )
+    trainer.train(resume_from_checkpoint=True)
+    values = trainer.values()
+    if args.process_index == 0:
+        np.savez(
+            folder / "end.npz",
+            values=values,
+            posterior=trainer.objective.search.posterior,
+            weights=np.concatenate([p.detach().numpy().ravel() for p in trainer.reward_model.model.parameters()]),
+            steps=trainer.state.global_step,
+            batches=len(trainer.train_dataset),
+        )
+
+
+def run_elsewhere(folder: Path, *, kill_at: int = -1, processes: int = 1) -> int:
+    """The same in processes of its own; how they ended."""
     script = folder.parent / "run.py"
-    script.write_text(SCRIPT.format(paths=paths), encoding="utf-8")
+    script.write_text(SCRIPT.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[1])]), encoding="utf-8")
     launch = [sys.executable, str(script)]
     if processes > 1:
         launch = [
@@ -415,23 +429,21 @@ def run_script(folder: Path, *, kill_at: int = -1, accumulate: int = 1, processe
             "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
         ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*launch, str(folder), str(kill_at), str(accumulate)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*launch, str(folder), str(kill_at)], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
     return done.returncode
 
 
 def test_a_killed_run_goes_on_from_its_last_save_and_ends_where_it_would_have(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run_script(whole) == 0
-    assert run_script(killed, kill_at=8) == -signal.SIGKILL
+    run_to_the_end(whole)
+    assert run_elsewhere(killed, kill_at=8) == -signal.SIGKILL
     last = last_checkpoint(killed)
     assert last is not None
     assert last.endswith("checkpoint-6")  # a save every three steps, killed at the eighth: two are lost
     (killed / "checkpoint-7").mkdir()  # one that was being written when the run ended is passed over
     (killed / "checkpoint-7" / "trainer_state.json").write_text("{", encoding="utf-8")
-    assert run_script(killed) == 0
+    run_to_the_end(killed)
     one, two = np.load(whole / "end.npz"), np.load(killed / "end.npz")
     assert one["steps"] == two["steps"] > 8
     np.testing.assert_allclose(two["weights"], one["weights"], atol=1e-7)
@@ -440,8 +452,8 @@ def test_a_killed_run_goes_on_from_its_last_save_and_ends_where_it_would_have(tm
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
     """The same steps: two processes with a batch each, or one with two batches to a step."""
-    assert run_script(tmp_path / "one", accumulate=2) == 0
-    assert run_script(tmp_path / "two", processes=2) == 0
+    run_to_the_end(tmp_path / "one", accumulate=2)
+    assert run_elsewhere(tmp_path / "two", processes=2) == 0
     one, two = np.load(tmp_path / "one" / "end.npz"), np.load(tmp_path / "two" / "end.npz")
     assert one["batches"] % 2 == 0
     assert one["steps"] == two["steps"]
