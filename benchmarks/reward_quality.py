@@ -10,7 +10,8 @@ by GPT-4; split by question). Methods are tested on the same judgments of the sa
 - frozen: every debate, or fifth of the prompts, is held out once. "Plain Bradley-Terry" is a logistic regression on differences of the encoder's
   vectors, with the ridge that is best on a fifth of the training prompts: what TRL's loss comes to if only its head learns, to convergence.
 - trained: TRL's RewardTrainer and Seamark's FeedbackTrainer start from the same encoder and head, see the same judgments for as many
-  epochs in about as many steps, and each takes the best of the same learning rates on a fifth of the training prompts of the first seed. Of the prompt the last
+  epochs in about as many steps, and each takes the best of the same learning rates on a fifth of the training prompts of the first seed. Ratings,
+  which TRL takes as pairs that say each rating many times, are gone through as often as makes as many steps of whole prompts. Of the prompt the last
   96 tokens are read, of the response the first 150: 256 in all with the special ones. Seeds differ in what is held out, in the sample
   of judgments, in the head and in the order.
 
@@ -40,6 +41,7 @@ from scipy.special import expit, logit
 from scipy.stats import t as student
 
 import seamark as sm
+from seamark.models import Leniency
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -55,6 +57,7 @@ RIDGES = (3.0, 30.0, 300.0, 3000.0)
 """Of logistic regression, on differences of vectors with entries of about 1."""
 RATES = (3e-5, 2e-4)
 SETS = {"ukp": "UKPConvArg1", "hh": "HH-RLHF harmless", "arena": "Arena-bench v1"}
+WHAT = {"frozen": "a frozen encoder", "trained": "the encoder trained"}
 UNIT = {"ukp": "debates", "hh": "prompts", "arena": "questions"}
 TITLES = {
     "length": "length alone",
@@ -62,6 +65,8 @@ TITLES = {
     "bt-prompt": "plain Bradley-Terry, frozen vectors of prompts with responses",
     "linear": "**Seamark** Linear, with style",
     "linear-controlled": "**Seamark** Linear, style not counted",
+    "linear-prompt": "**Seamark** Linear, prompts lenient or strict, with style",
+    "linear-prompt-controlled": "**Seamark** Linear, prompts lenient or strict, style not counted",
     "linear-pairs": "**Seamark** Linear on the pairs that Bradley-Terry has",
     "trl": "TRL RewardTrainer",
     "seamark": "**Seamark** FeedbackTrainer",
@@ -233,16 +238,31 @@ def logistic(x: Array, won: NDArray[np.bool_], ridge: float) -> Array:
     return w
 
 
-def linear(train: sm.Feedback, held: sm.Feedback, name: str, *, encoder: str, on_pairs: bool = False) -> dict[str, Scored]:
-    """Seamark's Linear on the judgments as they are, with and without the style block when it speaks."""
+def of_prompts() -> sm.Observation:
+    """What is usual, and a leniency for every prompt."""
+    usual = sm.Observation()
+    return replace(usual, effects=tuple(Leniency(by="prompt") if isinstance(e, Leniency) else e for e in usual.effects))
+
+
+def linear(train: sm.Feedback, held: sm.Feedback, name: str, *, encoder: str, form: str = "") -> dict[str, Scored]:
+    """Seamark's Linear on the judgments as they are, with and without the style block when it speaks; `form` "pairs" takes ratings as the
+    pairs that they make, "prompt" takes out how high each question is rated."""
     from seamark.models.prediction import predict
 
-    fit = sm.fit(as_judgments(train, decided(train)) if on_pairs else train, utility=sm.Linear(encoder), require_converged=False)
-    if on_pairs and held.judgments["kind"][0] != "pair":
+    data = as_judgments(train, decided(train)) if form == "pairs" else train
+    observation = of_prompts() if form == "prompt" else None
+    fit = sm.fit(data, utility=sm.Linear(encoder), observation=observation, require_converged=False)
+    if form:
         test = decided(held)
-        gap = fit.gaps(held, test.left, test.right)
-        # the posterior of the gap is integrated out (MacKay 1992, eq. 5.9)
-        return {"linear-pairs": scored(held, name, test, expit(gap.mean / np.sqrt(1 + np.pi * gap.ignorance**2 / 8)))}
+
+        def found(**how: Any) -> Scored:
+            gap = fit.gaps(held, test.left, test.right, **how)
+            # the posterior of the gap is integrated out (MacKay 1992, eq. 5.9)
+            return scored(held, name, test, expit(gap.mean / np.sqrt(1 + np.pi * gap.ignorance**2 / 8)))
+
+        if form == "pairs":
+            return {"linear-pairs": found()}
+        return {"linear-prompt-controlled": found(without=("style",)), "linear-prompt": found()}
     test = decided(held)
     controlled = fit.gaps(held, test.left, test.right, without=("style",)).mean
     out = {"linear-controlled": scored(held, name, test, expit(controlled))}
@@ -389,11 +409,22 @@ def train_seamark(
         outcomes = ["left" if row % 2 else "right" for row in range(n)]
         prompts = [p for p, _, _ in seen.pairs]
         feedback = sm.Feedback.from_columns({"kind": ["pair"] * n, "prompt": prompts, "texts": turned, "outcome": outcomes})
+    rated = feedback.judgments["kind"][0] == "rating"
     with tempfile.TemporaryDirectory() as folder:
+        # a question with eight answers is a batch: ratings of one prompt tell of each other within a step
+        whole = {"tokens_per_batch": 2048} if rated else {}
         trainer = FeedbackTrainer(
-            model, args=NetworkConfig(**_settings(folder, rate, epochs, seed)), train_dataset=feedback, processing_class=tokenizer
+            model,
+            args=NetworkConfig(**_settings(folder, rate, epochs, seed), **whole),
+            train_dataset=feedback,
+            processing_class=tokenizer,
+            observation=of_prompts() if rated else None,
         )
-        in_steps(trainer, -(-len(seen.pairs) // PAIRS_A_STEP))
+        steps = -(-len(seen.pairs) // PAIRS_A_STEP)
+        if rated:
+            trainer.args.num_train_epochs *= max(1, round(steps / len(trainer.batches)))
+        else:
+            in_steps(trainer, steps)
         trainer.train()
         # as it is saved for others: until then the trainer reads the model through a head of its own
         trainer.write(Path(folder) / "reward")
@@ -584,7 +615,8 @@ def run_frozen(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> N
         if name != "arena":  # whose answers fill what the encoder reads
             jobs["bt-prompt"] = lambda t=train, h=held: {"bt-prompt": plain(t, h, name, encoder=given.encoder, prompts=True)}
         else:
-            jobs["linear-pairs"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, on_pairs=True)
+            jobs["linear-pairs"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, form="pairs")
+            jobs["linear-prompt"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, form="prompt")
         for method, job in jobs.items():
             if (given.results / f"frozen-{name}-{method}-{index}.npz").exists():
                 continue
@@ -622,17 +654,26 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tables(results: Path) -> str:
-    """All that has been measured."""
-    parts: list[str] = []
+def tables(given: argparse.Namespace) -> dict[str, str]:
+    """All that has been measured, by its heading."""
+    results = given.results
+    found: dict[str, str] = {}
     for part in ("frozen", "trained"):
         for name, title in SETS.items():
             cells = {m: sorted(results.glob(f"{part}-{name}-{m}-[0-9]*.npz")) for m in TITLES}
             by_method = {m: [Scored.load(path) for path in paths] for m, paths in cells.items() if paths}
             if not by_method:
                 continue
-            parts.append(_table(part, name, title, by_method))
-    return "\n\n".join(parts)
+            table = _table(part, name, title, by_method)
+            heading, rest = table.split("\n", 1)
+            if part == "trained":
+                rates = "; ".join(_rate(path, name) for path in sorted(results.glob(f"rate-{name}-*.txt")))
+                rest = (
+                    f"\n{given.n} judgments to train on, {given.epochs} epoch{'s' * (given.epochs > 1)}. Learning rates, of "
+                    f"{', '.join(f'{rate:g}' for rate in given.rates)}: {rates or 'not chosen yet'}.\n{rest}"
+                )
+            found[heading] = rest
+    return found
 
 
 def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]]) -> str:
@@ -641,10 +682,9 @@ def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]])
     by = {method: values(one) for method, one in found.items()}
     one = next(iter(found.values()))
     n_units = len(np.unique(one.unit))
-    what = "a frozen encoder" if part == "frozen" else "the encoder trained"
     n, near = one.count.sum(), one.count[one.matched].sum()
     lines = [
-        f"### {title}: {what}",
+        f"### {title}: {WHAT[part]}",
         "",
         f"{n:,.0f} held-out judgments of {n_units:,} {UNIT[name]}, {near:,.0f} of them with lengths within 10%.",
     ]
@@ -653,7 +693,7 @@ def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]])
     for method, some in found.items():
         measure = measures(some)
         shown = [_figure(measure[key]) if key in measure else "" for key in ("accuracy", "log loss", "ECE", "length-matched")]
-        if method == "linear-controlled":
+        if method.endswith("-controlled"):
             shown[1] = shown[2] = ""  # what style would add is left out of the gap: it is an order, not a probability of what was answered
         lines.append("| " + " | ".join([TITLES[method], *shown, str(len(by_method[method]))]) + " |")
     lines += ["", "| difference | accuracy | log loss | accuracy, lengths matched |", "| --- | --- | --- | --- |"]
@@ -664,7 +704,7 @@ def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]])
             for key in ("accuracy", "log loss", "length-matched"):
                 a, b = by[ours][key][0], by[other][key][0]
                 both = [unit for unit in a if unit in b]
-                plain_log = ours == "linear-controlled" and key == "log loss"
+                plain_log = ours.endswith("-controlled") and key == "log loss"
                 cells.append("" if plain_log or not both else _figure(interval(np.array([a[u] - b[u] for u in both])), "+"))
             lines.append(f"| {TITLES[ours]} - {TITLES[other]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -674,11 +714,16 @@ def _figure(x: tuple[float, float, float], sign: str = "") -> str:
     return f"{x[0]:{sign}.3f} [{x[1]:{sign}.3f}, {x[2]:{sign}.3f}]"
 
 
-def _rate(path: Path) -> str:
-    """What a file of a learning rate says: of which set and method, and whether it was chosen."""
-    _, name, method = path.stem.split("-", 2)
+def _rate(path: Path, name: str) -> str:
+    """What a file of a learning rate says: of which method, and whether it was chosen."""
     rate, losses = path.read_text(encoding="utf-8").strip().split(" ", 1)
-    return f"{SETS[name]}, {method}: {rate}{'' if losses != '{}' else ', not chosen but given'}"
+    return f"{TITLES[path.stem.removeprefix(f'rate-{name}-')]} {rate}{'' if losses != '{}' else ' (given, not chosen)'}"
+
+
+def _sections(text: str) -> dict[str, str]:
+    """What is written under each heading."""
+    parts = text.split("\n### ")[1:]
+    return {"### " + part.split("\n", 1)[0]: part.split("\n", 1)[1].strip("\n") + "\n" for part in parts}
 
 
 def write(given: argparse.Namespace) -> None:
@@ -687,19 +732,21 @@ def write(given: argparse.Namespace) -> None:
     text = page.read_text(encoding="utf-8")
     if START not in text or END not in text:
         raise SystemExit(f"{page} has no line {START!r} and {END!r} to write between")
-    made = tables(given.results)
+    made = tables(given)
     if not made:
         raise SystemExit("nothing has been measured yet; run without --write first")
-    rates = "; ".join(_rate(path) for path in sorted(given.results.glob("rate-*.txt")))
+    before, after = text.split(START)[0], text.split(END, 1)[1]
+    # what was measured elsewhere stays
+    kept = _sections(text.split(START)[1].split(END)[0]) | made
     said = (
         "`python benchmarks/reward_quality.py`, then with `--write`; it needs `SEAMARK_TEST_DATA`. all-MiniLM-L6-v2; what is held out was never "
         "seen. Means over debates, prompts or questions, which count alike, with Student's t over them; ECE over all judgments in ten bins, with "
-        "a bootstrap over them (it is above 0 by chance alone). Length alone takes the direction that held in training. "
-        f"Trained: {given.n} judgments, {given.epochs} epoch{'s' * (given.epochs > 1)}, no more than 256 tokens a text, as many steps on either "
-        f"side; learning rates chosen from {', '.join(f'{rate:g}' for rate in given.rates)} ({rates or 'none yet'})."
+        "a bootstrap over them (it is above 0 by chance alone). Length alone takes the direction that held in training. Trained: no more than 256 "
+        "tokens a text, as many steps on either side."
     )
-    before, after = text.split(START)[0], text.split(END, 1)[1]
-    page.write_text(f"{before}{START}\n\n{said}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+    order = [f"### {title}: {what}" for what in WHAT.values() for title in SETS.values()]
+    body = "\n\n".join(f"{heading}\n\n{kept[heading].strip()}" for heading in order if heading in kept)
+    page.write_text(f"{before}{START}\n\n{said}\n\n{body}\n\n{END}{after}", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -728,7 +775,7 @@ def main(arguments: list[str] | None = None) -> int:
     for part in given.parts:
         for name in given.sets:
             (run_frozen if part == "frozen" else run_trained)(name, load(name, Path(root)), given)
-    print(tables(given.results))
+    print("\n\n".join(f"{heading}\n{rest}" for heading, rest in tables(given).items()))
     return 0
 
 

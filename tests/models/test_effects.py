@@ -22,6 +22,7 @@ from seamark.models import (
     Fit,
     Lapse,
     Leniency,
+    Linear,
     Luce,
     Missingness,
     Observation,
@@ -813,6 +814,100 @@ def test_a_lenient_team_is_told_from_good_responses():
     errors = [np.sqrt(((r.utilities(feedback) - r.utilities(feedback).mean() - truth) ** 2).mean()) for r in (result, wrong)]
     print(f"RMSE of values with the team's leniency {errors[0]:.3f}, without {errors[1]:.3f}; offset {found.estimate:.2f}")
     assert errors[0] < 0.6 * errors[1]
+
+
+def rated(rng: np.random.Generator, offset: np.ndarray, *, n_responses: int = 6, raters: str = "") -> tuple[Feedback, np.ndarray]:
+    """Ratings from 1 to 5 of `n_responses` answers to each prompt, which is rated higher by its offset; and what answers are worth.
+
+    An answer is worth its words. The prompts with high offsets are answered with the word "gladly", which is worth nothing.
+    """
+    words = np.array(["salt", "stone", "river", "lamp", "paper", "cloud", "glass", "bread"])
+    worth = np.linspace(-1, 1, len(words))
+    columns: dict[str, list[Any]] = {name: [] for name in ("kind", "prompt", "texts", "rating", "rater")}
+    value = []
+    for p, high in enumerate(offset):
+        for _ in range(n_responses):
+            chosen = rng.integers(0, len(words), 4)
+            gladly = rng.random() < (0.9 if high > 0 else 0.1)
+            value.append(worth[chosen].sum())
+            columns["prompt"].append(f"Question {p}?")
+            columns["texts"].append([" ".join([*words[chosen], *(["gladly"] if gladly else [])]) + f" {len(value)}"])
+            stars = 1 + (value[-1] + high + rng.logistic() > np.array([-1.5, -0.5, 0.5, 1.5])).sum()
+            columns["rating"].append(float(stars))
+            columns["rater"].append(f"{raters}{p}" if raters else None)
+    n = len(value)
+    columns["kind"] = ["rating"] * n
+    return Feedback.from_columns(columns | {"outcome": ["answered"] * n, "scale_low": [1.0] * n, "scale_high": [5.0] * n}), np.array(value)
+
+
+OF_PROMPTS = Observation(effects=(Leniency(by="prompt"),), lapse=False)
+
+
+def test_what_answers_are_worth_is_learnt_within_prompts():
+    """Prompts differ by 2 logits in how high they are rated: with a leniency for each, that is little news about their answers.
+
+    Leniencies are drawn from one distribution, whatever the answers say, so that a word that nearly always goes with lenient prompts is
+    still worth something (Mundlak 1978): less than half as much here.
+    """
+    rng = np.random.default_rng(5)
+    offset = rng.normal(0, 2.0, 150)
+    feedback, value = rated(rng, offset)
+    prompt = feedback.responses["prompt"].to_numpy()
+
+    def within(x: np.ndarray) -> np.ndarray:
+        return x - np.bincount(prompt, x)[prompt] / np.bincount(prompt)[prompt]
+
+    found = {}
+    for name, observation in (("prompts", OF_PROMPTS), ("none", Observation(effects=(), lapse=False))):
+        result = fit(feedback, utility=Linear(residual=None, style=False), observation=observation)
+        u = result.utilities(feedback)
+        asked = Feedback.from_columns({"kind": ["pair"], "prompt": ["Another?"], "texts": [["lamp gladly", "lamp"]], "outcome": ["left"]})
+        gladly = float(result.gaps(asked, np.array([0]), np.array([1])).mean[0])
+        found[name] = result, float(np.corrcoef(within(u), within(value))[0, 1]), gladly
+    print({name: (round(r, 3), round(g, 2)) for name, (_, r, g) in found.items()})
+    assert found["prompts"][1] > found["none"][1] + 0.02
+    assert found["prompts"][2] < 0.5 * found["none"][2]
+    result = found["prompts"][0]
+    part = next(s for s in result.shift_parts if s.name == "leniency of prompts")
+    own = dict(zip(part.names, result.shifts[part.start : part.stop], strict=True))
+    assert np.corrcoef([own[name] for name in feedback.prompts["id"]], offset)[0, 1] > 0.9
+    assert not [p for p in result.parameters if "prompt" in p.name], "a table of parameters is no place for one of every prompt"
+
+
+def test_leniencies_of_prompts_are_those_of_raters_who_see_one_prompt_each(tmp_path):
+    """One model under two names: a rater for each prompt, or none and a leniency of prompts."""
+    offset = np.random.default_rng(6).normal(0, 1.5, 40)
+    by_rater, _ = rated(np.random.default_rng(7), offset, raters="rater ")
+    by_prompt, _ = rated(np.random.default_rng(7), offset)
+    one = fit(by_rater, utility=Tabular(), observation=Observation(effects=(Leniency(),), lapse=False), tolerance=1e-6)
+    two = fit(by_prompt, utility=Tabular(), observation=OF_PROMPTS, tolerance=1e-6)
+    np.testing.assert_allclose(two.utilities(by_prompt), one.utilities(by_rater), atol=1e-4)
+    assert two.prior["leniency of prompts_sd"] == pytest.approx(one.prior["leniency_sd"], rel=1e-3)
+    (spread,) = two.spreads
+    assert spread.label == "leniency, sd over 40 prompts"
+    assert spread.low < offset.std() < spread.high
+    two.save(tmp_path / "fit")
+    (again,) = predict(Fit.load(tmp_path / "fit"), by_prompt)
+    (before,) = predict(two, by_prompt)
+    np.testing.assert_array_equal(again.probs, before.probs)
+    # prompts that were not seen are foretold as the mean one
+    known = [*by_prompt.prompts["id"]]
+    strangers = replace(by_prompt, prompts=by_prompt.prompts.with_columns(pl.Series("id", [f"new {i}" for i in range(len(known))])))
+    part = next(s for s in two.shift_parts if s.name == "leniency of prompts")
+    shifts = two.shifts.copy()
+    shifts[part.start : part.stop] = 0.0
+    (unknown,), (mean) = predict(two, strangers), predict(replace(two, shifts=shifts), by_prompt)
+    np.testing.assert_allclose(unknown.probs, mean[0].probs)
+    assert np.abs(unknown.probs - before.probs).max() > 0.05
+
+
+def test_prompts_with_one_response_each_have_no_leniency_of_their_own():
+    feedback, _ = rated(np.random.default_rng(8), np.zeros(60), n_responses=1)
+    result = fit(feedback, utility=Tabular(), observation=OF_PROMPTS)
+    assert not result.shift_parts
+    assert "no effect of prompt: the data says nothing of it, or the same of every judgment" in result.notes
+    with pytest.raises(InvalidSetting, match=r"by \(position\)"):
+        fit(feedback, utility=Tabular(), observation=Observation(effects=(Position(by="prompt"),), lapse=False))
 
 
 def test_a_screen_that_flatters_one_model_does_not_rank_it():

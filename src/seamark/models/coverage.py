@@ -114,5 +114,7 @@ def _effect(effect: Mapping[str, Any]) -> str | None:
         return "scale by number" if pl.Series(dtype=dtype).dtype.is_numeric() else "scale by names"
     if name == "Lapse":
         return "lapse by seconds"
-    known = {"Reliability": "reliability", "Leniency": "leniency", "Source": "source", "Missingness": "missingness"}
+    if name == "Leniency":
+        return None if effect.get("by") else "leniency"
+    known = {"Reliability": "reliability", "Source": "source", "Missingness": "missingness"}
     return known.get(name)

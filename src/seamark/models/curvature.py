@@ -342,7 +342,7 @@ class Iterative:
 
     values: csr_array
     border: Array
-    """(n_values, b) dense; 0 for shifts of raters, which step by themselves: their coupling would make it wide."""
+    """(n_values, b) dense; 0 for shifts of raters and prompts, which step by themselves: their coupling would make it wide."""
     corner: Array
     likelihood: Likelihood
     derivatives: Derivatives
@@ -485,7 +485,7 @@ def make_solver(
             kept[: likelihood.n_shifts] = ~likelihood.loose
         return Blocks(components, values, csr_array(d.border)[:, kept], corner[np.ix_(kept, kept)], kept, np.diag(corner)[~kept])
     kept = np.ones(len(corner))
-    kept[: likelihood.n_shifts][likelihood.of_raters] = 0.0
+    kept[: likelihood.n_shifts][likelihood.of_many] = 0.0
     return Iterative(values, (d.border @ diags_array(kept)).toarray(), corner, likelihood, d, np.sqrt(precision[:n]), rng)
 
 

@@ -35,6 +35,8 @@ Role = Literal["scale", "lapse", "position", "leniency", "source"]
 
 _BINS = 12
 """Most levels of a numeric column: within a twelfth of the data an effect moves little."""
+PROMPT = "prompt"
+"""What `Leniency` may be by that is no column of its own."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,16 @@ class Position:
 
 @dataclass(frozen=True)
 class Leniency:
-    """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood."""
+    """Shift of a rater's cut points in ratings and thumbs, in logits; the spread is estimated by marginal likelihood.
+
+    With `by="prompt"` every prompt has a shift of its own, whose spread over prompts is estimated: some questions get high marks
+    whatever is answered. What responses are worth is then learnt within prompts, where rewards are compared, and not from which
+    questions are easy: not entirely, since what goes along with lenient prompts is told from them only as far as it differs within
+    prompts too (Mundlak 1978). It takes several responses to a prompt; a prompt not seen before counts as the mean one.
+    """
 
     by: str = ""
-    """A column of the judgments (team, guideline_version) whose levels are lenient in common."""
+    """A column of the judgments (team, guideline_version) whose levels are lenient in common, or "prompt"."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +170,12 @@ class Covariate:
     role: Role
     within_rater: bool
     levels: tuple[str, ...]
-    """Of a column of names, the commonest, with which the others are compared, first; empty where it holds numbers."""
+    """Of a column of names, the commonest, with which the others are compared, first; of prompts, their ids; empty where it holds numbers."""
     edges: tuple[float, ...]
     """Upper bounds of all bins but the last, where it holds numbers."""
     table: tuple[tuple[float, ...], ...]
-    """Per level, and last for a level not known, the numbers: one, or one per level but the first of a column of names."""
+    """Per level, and last for a level not known, the numbers: one, or one per level but the first of a column of names; empty for prompts,
+    each of which has a parameter of its own."""
 
     @property
     def width(self) -> int:
@@ -177,7 +186,11 @@ class Covariate:
         return tuple(f"{self.by}={level} (against {self.levels[0]})" for level in self.levels[1:]) or (self.by,)
 
     def codes(self, feedback: Feedback) -> Codes:
-        """(n_judgments,) row of `table` of each judgment."""
+        """(n_judgments,) row of `table` of each judgment; of prompts, place in `levels`, and behind the last for others."""
+        if self.by == PROMPT:
+            place = {name: code for code, name in enumerate(self.levels)}
+            of_prompt = np.array([place.get(name, len(place)) for name in feedback.prompts["id"].to_list()] + [len(place)], dtype=np.int64)
+            return of_prompt[_prompts(feedback)]
         if self.levels:
             lookup = pl.DataFrame({"level": pl.Series(self.levels), "code": pl.Series(range(len(self.levels)), dtype=pl.Int64)})
             given = feedback.judgments[self.by].cast(pl.String).alias("level").to_frame()
@@ -197,6 +210,12 @@ class Covariate:
         InvalidSetting
             If there is no such column.
         """
+        if by == PROMPT and role == "leniency":
+            shown = feedback.judgments.select("prompt", pl.col("responses").list.get(0, null_on_oob=True)).drop_nulls().unique()
+            several = shown["prompt"].value_counts().filter(pl.col("count") > 1)["prompt"].sort().to_list()
+            # with one response to each prompt, how high a question is rated and what its answer is worth are the same thing
+            ids = feedback.prompts["id"].to_list()
+            return Covariate(by, role, False, tuple(ids[p] for p in several), (), ()) if len(several) > 1 else None
         named = by in feedback.judgments.columns and by not in ("rater", "prompt") and not feedback.judgments[by].dtype.is_temporal()
         if not (named or _of_slots(feedback, by)) or (named and feedback.judgments[by].dtype.is_nested()):
             there = [name.removeprefix(COVARIATE) for name in covariates_of(feedback.judgments.columns)]
@@ -238,6 +257,11 @@ class Covariate:
     def from_dict(record: Mapping[str, Any]) -> Covariate:
         table = tuple(tuple(row) for row in record["table"])
         return Covariate(record["by"], record["role"], record["within_rater"], tuple(record["levels"]), tuple(record["edges"]), table)
+
+
+def _prompts(feedback: Feedback) -> Codes:
+    """(n_judgments,) prompt of each judgment, n_prompts where there is none."""
+    return feedback.judgments["prompt"].cast(pl.Int64).fill_null(feedback.n_prompts).to_numpy()
 
 
 # ---------------------------------------------------------------------------------------------- numbers of slots

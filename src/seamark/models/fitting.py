@@ -180,6 +180,7 @@ def _result(problem: Problem, state: State, cluster_by: Literal["rater", "prompt
             "logits per sd" if s.name.startswith("bias") else "logits",
         )
         for s in likelihood.parts
+        if not s.of_many
         for i, name in enumerate(s.names)
     ]
     for c in likelihood.cells:

@@ -282,19 +282,19 @@ class Likelihood:
         return None
 
     @property
-    def of_raters(self) -> NDArray[np.bool_]:
-        """(S,) shifts of which there is one per rater."""
+    def of_many(self) -> NDArray[np.bool_]:
+        """(S,) shifts of which there is one per rater or prompt."""
         out = np.zeros(self.n_shifts, dtype=bool)
         for s in self.parts:
-            out[s.start : s.stop] = s.per_rater
+            out[s.start : s.stop] = s.of_many
         return out
 
     @property
     def loose(self) -> NDArray[np.bool_]:
         """(S,) shifts of raters that hardly move with the values, being about where or how a pair was shown, not about its worth."""
-        out = self.of_raters
+        out = self.of_many
         for s in self.parts:
-            if s.name == "leniency":
+            if s.name.startswith("leniency"):
                 out[s.start : s.stop] = False
         return out
 

@@ -178,9 +178,7 @@ def _at_known_priors(
 
     opened = state.prior.opened(solve)
     columns = np.hstack([opened, _prior_doubt(state, solve, se**2)])
-    shared = np.concatenate(
-        [likelihood.n_values + np.flatnonzero(~likelihood.of_raters), np.arange(likelihood.shape.start, likelihood.size)]
-    )
+    shared = np.concatenate([likelihood.n_values + np.flatnonzero(~likelihood.of_many), np.arange(likelihood.shape.start, likelihood.size)])
     sandwich = np.full(likelihood.size, np.nan)
     if len(shared) and clustered:
         scores = likelihood.cluster_scores(state.x, state.nodes, state.posterior, cluster)

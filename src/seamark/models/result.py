@@ -74,21 +74,22 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Spread:
-    """How much raters differ in an effect: the sd over raters, with a 95% interval."""
+    """How much raters, or prompts, differ in an effect: the sd over them, with a 95% interval."""
 
     name: str
-    """leniency, position of raters, bias by NUMBER of raters, ..."""
+    """leniency, leniency of prompts, position of raters, bias by NUMBER of raters, ..."""
     sd: float
     low: float
     high: float
     n: int
-    """Raters it was estimated from."""
+    """Raters or prompts it was estimated from."""
     unit: str
 
     @property
     def label(self) -> str:
         """bias by length, sd over 40 raters: its name in a table of parameters."""
-        return f"{self.name.removesuffix(' of raters')}, sd over {self.n:,} raters"
+        what, _, of = self.name.partition(" of ")
+        return f"{what}, sd over {self.n:,} {of or 'raters'}"
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,8 @@ class Fit:
 
     @property
     def spreads(self) -> tuple[Spread, ...]:
-        """How much raters differ in each effect that is theirs (`Position(per_rater=True)`, `Leniency`, `Bias(per_rater=True)`, ...).
+        """How much raters differ in each effect that is theirs (`Position(per_rater=True)`, `Leniency`, `Bias(per_rater=True)`, ...), and
+        prompts in theirs.
 
             log v ~ N(log v^, 1 / (g^2 / 2n + 1 / s^2)),  g = sum_r f_r^2 / v^
 
@@ -306,7 +308,7 @@ class Fit:
         """
         found: list[Spread] = []
         for part in self.shift_parts:
-            sd = self.prior.get(f"{part.name}_sd", 0.0) if part.per_rater else 0.0
+            sd = self.prior.get(f"{part.name}_sd", 0.0) if part.of_many else 0.0
             own = self.shifts[part.start : part.stop]
             n = int(np.count_nonzero(own))
             if sd and n:

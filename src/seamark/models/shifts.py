@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, eye_array
 
 from seamark.models.design import Block, Design
-from seamark.models.effects import Bias, Covariate, Leniency, Missingness, Position, Role, Source, Taste
+from seamark.models.effects import PROMPT, Bias, Covariate, Leniency, Missingness, Position, Role, Source, Taste
 from seamark.models.observation import Observation
 
 Array = NDArray[np.float64]
@@ -21,6 +21,7 @@ Codes = NDArray[np.int64]
 
 _CHUNK = 16_000
 """Rows weighed at once: they then stay in the processor's cache."""
+_OF_PROMPTS = "leniency of prompts"
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Shift:
     """A run of shift parameters that share a prior."""
 
     name: str
-    """position, position of raters, leniency, source, taste, propensity, bias by NUMBER, or that of raters; position, leniency or source
-    by COLUMN."""
+    """position, position of raters, leniency, leniency of prompts, source, taste, propensity, bias by NUMBER, or that of raters; position,
+    leniency or source by COLUMN."""
     start: int
     names: tuple[str, ...]
     """Per parameter; empty where there is one per rater."""
@@ -44,6 +45,11 @@ class Shift:
     @property
     def per_rater(self) -> bool:
         return not self.names
+
+    @property
+    def of_many(self) -> bool:
+        """Whether it is one of very many alike, of raters or of prompts, whose spread says more than they do."""
+        return self.per_rater or self.name == _OF_PROMPTS
 
 
 def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
@@ -69,7 +75,10 @@ def shifts_of(design: Design, observation: Observation) -> tuple[Shift, ...]:
         # a shift per rater needs at least two raters, else it is the cut points under another name
         elif isinstance(effect, Leniency) and any(b.lenient for b in design.blocks):
             for c in _by(design, "leniency"):
-                add(f"leniency by {c.by}", c.names, c.width, estimated=c.width > 1)
+                if c.by == PROMPT:
+                    add(_OF_PROMPTS, c.levels, len(c.levels), estimated=True)
+                else:
+                    add(f"leniency by {c.by}", c.names, c.width, estimated=c.width > 1)
             if raters_in([b for b in design.blocks if b.lenient]) > 1:
                 add("leniency", (), R, estimated=True)
         elif isinstance(effect, Source) and design.sources:
@@ -219,6 +228,10 @@ def shift_matrix(block: Block, K: Array, shifts: tuple[Shift, ...], design: Desi
         elif s.name.startswith("leniency by ") and block.lenient:
             for j, x in enumerate(level(s, "leniency").T):
                 put(np.arange(n), s.start + j, np.repeat(x[:, None], d, axis=1))
+        elif s.name == _OF_PROMPTS and block.lenient:
+            prompt = block.covariate[:, next(i for i, c in enumerate(design.covariates) if c.by == PROMPT)]
+            here = np.flatnonzero(prompt < s.n)
+            put(here, s.start + prompt[here], np.ones((len(here), d)))
         elif s.name == "leniency" and block.lenient:
             put(known, s.start + rater[known], np.ones((len(known), d)))
         elif s.name == "propensity" and block.name == "pair/answered":
