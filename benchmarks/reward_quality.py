@@ -57,6 +57,7 @@ RIDGES = (3.0, 30.0, 300.0, 3000.0)
 """Of logistic regression, on differences of vectors with entries of about 1."""
 RATES = (3e-5, 2e-4)
 SETS = {"ukp": "UKPConvArg1", "hh": "HH-RLHF harmless", "arena": "Arena-bench v1"}
+RATED = " Seamark's are the ratings that make these pairs, about 190, gone through as often as makes as many steps of whole questions."
 WHAT = {"frozen": "a frozen encoder", "trained": "the encoder trained"}
 UNIT = {"ukp": "debates", "hh": "prompts", "arena": "questions"}
 TITLES = {
@@ -670,7 +671,8 @@ def tables(given: argparse.Namespace) -> dict[str, str]:
                 rates = "; ".join(_rate(path, name) for path in sorted(results.glob(f"rate-{name}-*.txt")))
                 rest = (
                     f"\n{given.n} judgments to train on, {given.epochs} epoch{'s' * (given.epochs > 1)}. Learning rates, of "
-                    f"{', '.join(f'{rate:g}' for rate in given.rates)}: {rates or 'not chosen yet'}.\n{rest}"
+                    f"{', '.join(f'{rate:g}' for rate in given.rates)}: {rates or 'not chosen yet'}."
+                    f"{RATED if name == 'arena' else ''}\n{rest}"
                 )
             found[heading] = rest
     return found

@@ -45,6 +45,8 @@ HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results"
 START, END = "<!-- reward training: written by benchmarks/reward_training.py --write -->", "<!-- end of reward training -->"
+LEARNT_START = "<!-- what reward training learns: written by benchmarks/reward_training.py --write -->"
+LEARNT_END = "<!-- end of what reward training learns -->"
 PACKAGES = ("seamark", "torch", "transformers", "trl", "accelerate")
 WORDS = 1000
 """Words of the vocabulary."""
@@ -765,13 +767,6 @@ def report(runs: list[dict[str, Any]]) -> str:
         goals(runs),
         table(runs, "cpu"),
     ]
-    if any("accuracy" in r for r in runs):
-        said = (
-            "After equal epochs on the same judgments: the share of pairs of 400 held-out prompts put in their true order. Prompts of 48 tokens, "
-            f"responses of 24, a Llama of two layers of 128; raters are noisy, their slopes differ. Each side takes the best of the learning rates {', '.join(map(str, RATES))} "
-            "on a fifth of its training prompts. Intervals are Student's t over seeds: data, model and order differ."
-        )
-        parts += [said, learnt(runs)]
     if any(r.get("device") == "cuda" for r in runs):
         one = next(r for r in runs if r.get("device") == "cuda" and "rate" in r)
         said = (
@@ -782,17 +777,34 @@ def report(runs: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
+def report_learnt(runs: list[dict[str, Any]]) -> str:
+    """What was learnt, with how it was measured."""
+    said = (
+        "`python benchmarks/reward_training.py --learn --terms`, then `--write`. After equal epochs on the same judgments: the share of pairs of 400 "
+        "held-out prompts put in their true order. Prompts of 48 tokens, responses of 24, a Llama of two layers of 128; raters are noisy, their "
+        f"slopes differ. Each side takes the best of the learning rates {', '.join(map(str, RATES))} on a fifth of its training prompts. Intervals are "
+        "Student's t over seeds: data, model and order differ."
+    )
+    return f"{said}\n\n{learnt(runs)}"
+
+
 def write(given: argparse.Namespace) -> None:
-    """The part of docs/benchmarks.md between the marks."""
+    """The parts of docs/benchmarks.md between the marks, as far as they have been measured here."""
     runs = measured(given.results / "reward_training.jsonl")
     if not runs:
         raise SystemExit("nothing has been measured yet; run without --write first")
     page = given.docs / "benchmarks.md"
     text = page.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise SystemExit(f"{page} has no line {START!r} and {END!r} to write between")
-    before, after = text.split(START)[0], text.split(END, 1)[1]
-    page.write_text(f"{before}{START}\n\n{report(runs)}\n\n{END}{after}", encoding="utf-8")
+    timed, learning = [r for r in runs if "accuracy" not in r], [r for r in runs if "accuracy" in r]
+    for start, end, made in (
+        (START, END, report(timed) if timed else ""),
+        (LEARNT_START, LEARNT_END, report_learnt(learning) if learning else ""),
+    ):
+        if start not in text or end not in text:
+            raise SystemExit(f"{page} has no line {start!r} and {end!r} to write between")
+        if made:
+            text = f"{text.split(start)[0]}{start}\n\n{made}\n\n{end}{text.split(end, 1)[1]}"
+    page.write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:

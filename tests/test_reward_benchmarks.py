@@ -102,7 +102,8 @@ def test_ratios_are_made_within_rounds(training: ModuleType, tmp_path: Path) -> 
     assert "2.5 [2, 3] of 2 rounds" in training.goals(runs)
     assert "| 1.050 |" in training.goals(runs)
     page, marks = tmp_path / "benchmarks.md", (training.START, training.END)
-    page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n", encoding="utf-8")
+    other = f"{training.LEARNT_START}\nwhat was learnt elsewhere\n{training.LEARNT_END}"
+    page.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\n{other}\nafter\n", encoding="utf-8")
     results = tmp_path / "results"
     results.mkdir()
     (results / "reward_training.jsonl").write_text("\n".join(map(json.dumps, runs)), encoding="utf-8")
@@ -110,6 +111,23 @@ def test_ratios_are_made_within_rounds(training: ModuleType, tmp_path: Path) -> 
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
     assert "2.5 [2, 3] of 2" in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert other in text, "what was not measured here stays"
+
+
+def test_tables_of_what_was_measured_elsewhere_stay(quality: ModuleType, tmp_path: Path) -> None:
+    here, there = "### Arena-bench v1: a frozen encoder", "### UKPConvArg1: a frozen encoder"
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{quality.START}\n\nstale words\n\n{here}\n\nstale\n\n{there}\n\nkept\n\n{quality.END}\nafter\n", encoding="utf-8")
+    unit = np.array(["a", "a", "b", "b"])
+    found = quality.Scored(np.array([0.7, 0.6, 0.2, 0.9]), np.array([True, False, False, True]), unit, unit == "a", np.ones(4))
+    (tmp_path / "results").mkdir()
+    found.save(tmp_path / "results" / "frozen-arena-linear-prompt-0.npz")
+    quality.main(["--write", "--docs", str(tmp_path), "--results", str(tmp_path / "results")])
+    text = page.read_text(encoding="utf-8")
+    assert "stale" not in text
+    assert text.index(there) < text.index("kept") < text.index(here) < text.index("prompts lenient or strict, with style | 0.750")
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
 

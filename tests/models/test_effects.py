@@ -867,10 +867,12 @@ def test_what_answers_are_worth_is_learnt_within_prompts():
     print({name: (round(r, 3), round(g, 2)) for name, (_, r, g) in found.items()})
     assert found["prompts"][1] > found["none"][1] + 0.02
     assert found["prompts"][2] < 0.5 * found["none"][2]
+    said = [any("answers to one prompt are rated alike" in note for note in found[name][0].notes) for name in found]
+    assert said == [False, True]
     result = found["prompts"][0]
     part = next(s for s in result.shift_parts if s.name == "leniency of prompts")
     own = dict(zip(part.names, result.shifts[part.start : part.stop], strict=True))
-    assert np.corrcoef([own[name] for name in feedback.prompts["id"]], offset)[0, 1] > 0.9
+    assert np.corrcoef([own[name] for name in feedback.prompts["id"]], offset)[0, 1] > 0.8
     assert not [p for p in result.parameters if "prompt" in p.name], "a table of parameters is no place for one of every prompt"
 
 

@@ -54,7 +54,8 @@ EffectOption = Annotated[
     typer.Option(
         "--effect",
         help="Beside the usual effects: scale:FIELD (position is fatigue; guideline_version, team, confidence), lapse:seconds, "
-        "position:raters, position:FIELD, leniency:FIELD (team), source, source:FIELD (ui_version), taste:NAME (taste:log_characters), bias:NAME (a covariate of what was shown: style "
+        "position:raters, position:FIELD, leniency:FIELD (team; prompt, where several responses to each are rated), source, "
+        "source:FIELD (ui_version), taste:NAME (taste:log_characters), bias:NAME (a covariate of what was shown: style "
         "control), or bias:NAME:raters. May be given again.",
     ),
 ]
