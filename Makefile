@@ -4,7 +4,8 @@ CHROMIUM ?= chromium
 HOURS ?= 8
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+# what is never imported need not be compiled: it takes longer than fetching it
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
 
 # the matrices here are small: on a busy machine more threads wait for each other for longer than they work
 export OMP_NUM_THREADS ?= 1

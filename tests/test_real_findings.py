@@ -151,7 +151,11 @@ REAL: dict[str, RealSet] = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+# one of each kind of judgment; the others take a minute
+QUICK = ("ukp", "hh-rlhf", "dices", "hanna", "polis")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REAL])
 def test_a_study_of_real_judgments_says_what_can_be_counted(name: str, real_data: Path, tmp_path: Path, require: Require) -> None:
     """The whole study, and of its findings those that are a plain count: equal to the digit, on as many judgments."""
     chosen = REAL[name]

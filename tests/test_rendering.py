@@ -882,7 +882,10 @@ class Visit:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("make", "width"), [(fake_report, 1200), (fake_report, 390), (nasty_report, 1200), (bare_report, 800)])
+@pytest.mark.parametrize(
+    ("make", "width"),
+    [(fake_report, 390), (nasty_report, 1200), (bare_report, 800), pytest.param(fake_report, 1200, marks=pytest.mark.slow)],
+)
 def test_browser_draws_every_chart_without_a_complaint_or_request(browser: Any, tmp_path: Path, make: Any, width: int, scheme: str) -> None:
     write_report(make(), tmp_path / "report.html")
     visit = Visit(browser, tmp_path / "report.html", color_scheme=scheme, viewport={"width": width, "height": 900})

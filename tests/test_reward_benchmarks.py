@@ -119,7 +119,9 @@ def test_ratios_are_made_within_rounds(training: ModuleType, tmp_path: Path) -> 
 def test_tables_of_what_was_measured_elsewhere_stay(quality: ModuleType, tmp_path: Path) -> None:
     here, there = "### Arena-bench v1: a frozen encoder", "### UKPConvArg1: a frozen encoder"
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"before\n{quality.START}\n\nstale words\n\n{here}\n\nstale\n\n{there}\n\nkept\n\n{quality.END}\nafter\n", encoding="utf-8")
+    page.write_text(
+        f"before\n{quality.START}\n\nstale words\n\n{here}\n\nstale\n\n{there}\n\nkept\n\n{quality.END}\nafter\n", encoding="utf-8"
+    )
     unit = np.array(["a", "a", "b", "b"])
     found = quality.Scored(np.array([0.7, 0.6, 0.2, 0.9]), np.array([True, False, False, True]), unit, unit == "a", np.ones(4))
     (tmp_path / "results").mkdir()

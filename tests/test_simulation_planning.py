@@ -153,6 +153,7 @@ def test_a_plan_is_a_table_a_text_and_json(made: Plan) -> None:
     assert [o["cheapest"] for o in record["options"]].count(True) == 1
 
 
+@pytest.mark.slow
 def test_groups_are_planned_for() -> None:
     """The smallest group decides; equal recruiting reaches it with fewer judgments."""
     assumptions = Assumptions(group_shares={"young": 1.0, "old": 3.0}, disagreement=0.6)

@@ -378,6 +378,7 @@ def test_values_are_those_at_equal_numbers():
     assert plain > 2 * controlled
 
 
+@pytest.mark.slow
 def test_intervals_of_a_number_cover_what_was_planted():
     """100 small fits, with numbers that go with the value: the share of 200 intervals that hold it has a standard error of 1.5 points.
 
@@ -609,6 +610,7 @@ def test_an_effect_is_given_once(effects: tuple[Any, ...], said: str):
     assert len(Observation(effects=(Bias("length"), Bias("lists"), Scale("length"))).effects) == 3
 
 
+@pytest.mark.slow
 def test_how_much_raters_differ_has_an_interval():
     """Over 30 societies 95% intervals hold what was planted in 24 or more: a right interval fails that once in 700, the sd being somewhat
     too small where raters' reliability is left out."""

@@ -1291,6 +1291,7 @@ def _doubts(*, reps: int = 4, **settings: Any) -> dict[str, float]:
     return {name: float(np.sqrt(np.mean(np.concatenate(values) ** 2))) for name, values in out.items()}
 
 
+@pytest.mark.slow
 def test_each_doubt_moves_alone():
     """Four times the judgments, by four times the raters, halve ignorance and leave the others; careful raters lower response noise and, through information,
     ignorance, never disagreement; a society twice as divided moves disagreement, and ignorance through information alone. Allowances are

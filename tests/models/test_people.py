@@ -189,7 +189,7 @@ def test_size_of_the_conflict_alarm():
     assert bounds[0].low > LEVEL
 
 
-@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("k", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_tastes_are_found(k: int):
     society = planted(4, tastes=Tastes(k=k, sd=1.0), n_raters=120, n_judgments=6000)
     result = fit(society.feedback, utility=Tabular(), people=Varying(k, points=7), observation=POSITION)
@@ -436,7 +436,7 @@ def test_a_column_that_no_rater_has_names_the_nearest():
 # ------------------------------------------------------------------------------------ the three doubts against personas that are known
 
 
-@pytest.mark.parametrize("seed", [0, 6, 7])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (6, 7))])
 def test_a_minority_is_no_crowd_at_chance(seed: int):
     """With reliability, a minority of 3 in 10 was once taken for raters at chance: a mode a thousand nats below that found from the truth."""
     society = personas(seed, n_judgments=14_400)
@@ -552,6 +552,7 @@ def test_each_column_has_a_spread_of_its_own(cells: tuple[Feedback, np.ndarray, 
     assert prior["values of group by profile.region_sd"] * np.sqrt(2) == pytest.approx(0.2, abs=0.12)
 
 
+@pytest.mark.slow
 def test_intervals_of_cells_hold_the_truth():
     """90% intervals of 20 replications of 240 gaps; cells of a replication share their columns, 7 of them, so about 20 x 20 x 7 / 2 are
     independent, and three binomial standard errors of .9 are .024. Empty cells, 400 gaps, are counted apart: .045."""

@@ -241,6 +241,7 @@ def root_mean_square(errors: list[Array]) -> float:
     return float(np.sqrt(np.mean([e @ e for e in errors])))
 
 
+@pytest.mark.slow
 def test_correcting_for_flips_is_consistent_and_ignoring_them_is_not() -> None:
     """Error of theta at n = 2k, 8k, 32k under epsilon = 1 (27% flipped): both corrections shrink as n^-1/2, plain fitting never.
 
@@ -400,7 +401,7 @@ def test_raters_of_one_group_agree_as_said() -> None:
 
 @pytest.mark.parametrize(
     ("per_rater", "majority", "minority", "within"),
-    [(1, 0.96, 0.64, 0.03), (5, 0.98, 0.90, 0.03), (20, 0.98, 0.93, 0.03)],
+    [pytest.param(1, 0.96, 0.64, 0.03, marks=pytest.mark.slow), (5, 0.98, 0.90, 0.03), (20, 0.98, 0.93, 0.03)],
 )
 def test_a_minority_of_one_in_eleven_needs_several_labels_a_rater(per_rater: int, majority: float, minority: float, within: float) -> None:
     """MaxMin-RLHF (Chakraborty et al. 2024) at 10 : 1: one reward serves the majority alone, a mixture both, given repeats.
@@ -444,7 +445,10 @@ class Numbers:
         return {"utility": "Linear"}
 
 
-@pytest.mark.parametrize(("per_rater", "minority", "told"), [(1, 0.56, False), (5, 0.90, True), (20, 0.93, True)])
+@pytest.mark.parametrize(
+    ("per_rater", "minority", "told"),
+    [pytest.param(1, 0.56, False, marks=pytest.mark.slow), pytest.param(5, 0.90, True, marks=pytest.mark.slow), (20, 0.93, True)],
+)
 def test_a_fit_with_personas_serves_both_given_repeats(per_rater: int, minority: float, told: bool) -> None:
     """The same 10 : 1 groups by `fit(people=Personas(2))`, whose prior strengths are estimated: 6 rounds.
 
@@ -509,6 +513,7 @@ def cross_fitted_gap(feedback: Feedback, observation: Observation, seed: int) ->
     return np.where(feedback.judgments["outcome"].to_numpy() == "left", gap, -gap)
 
 
+@pytest.mark.slow
 def test_learning_who_flips_serves_better_than_uniform_weights() -> None:
     """A fifth of the labels flipped, by raters: who flips is learnt from the labels alone, and what is chosen by them is better.
 

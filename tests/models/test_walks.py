@@ -129,7 +129,11 @@ def covered(seeds: range, dates: tuple[int, ...], **settings: Any) -> tuple[NDAr
 
 
 @pytest.mark.parametrize(
-    "settings", [{"n": 1500, "items": 8, "days": 60, "step": 0.1}, {"n": 6000, "items": 30, "days": 120, "step": 0.06}]
+    "settings",
+    [
+        {"n": 1500, "items": 8, "days": 60, "step": 0.1},
+        pytest.param({"n": 6000, "items": 30, "days": 120, "step": 0.06}, marks=pytest.mark.slow),
+    ],
 )
 def test_intervals_cover_on_any_date(settings: dict[str, Any]):
     """Judged days, days without a judgment, and up to a month after the last; the interval is over data sets."""
@@ -143,6 +147,7 @@ def test_intervals_cover_on_any_date(settings: dict[str, Any]):
     assert (np.diff(widths.mean(0)[2:]) > 0).all()
 
 
+@pytest.mark.slow
 def test_the_size_of_a_step_is_found_whatever_the_period():
     """Steps of .06 a day are .06 sqrt(7) a week; and where nothing moves, none are found."""
     found = []
