@@ -1,0 +1,212 @@
+"""Policies that follow a reward, exactly, over pools of responses: what optimisation makes of it, without training anything.
+
+Conventions
+-----------
+A pool has responses to n_prompts prompts, each with a `proxy`, the reward that a policy follows, and a `gold`, what it should have
+followed. The start policy draws a response to a prompt uniformly, or by given weights. A prompt counts as one, however many responses
+it has. KL divergences are in nats, from the start policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import gammaln
+
+from seamark.errors import InvalidSetting
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Responses to choose from."""
+
+    prompt: Codes
+    """(n,) code of each response's prompt, from 0."""
+    proxy: Array
+    """(n,) the reward that is followed."""
+    gold: Array
+    """(n,) what it stands for, in any unit."""
+    log_start: Array
+    """(n,) log probability of each response under the start policy, given its prompt."""
+
+    @staticmethod
+    def of(prompt: ArrayLike, proxy: ArrayLike, gold: ArrayLike, *, weight: ArrayLike | None = None) -> Pool:
+        """A pool from columns.
+
+        Parameters
+        ----------
+        prompt : (n,) anything that tells prompts apart.
+        proxy, gold : (n,) finite numbers.
+        weight : (n,) how likely the start policy gives each response, up to a factor per prompt; alike where left out.
+
+        Raises
+        ------
+        InvalidSetting
+            If columns differ in length, hold what is not finite, or there is nothing to choose from.
+        """
+        _, code = np.unique(np.asarray(prompt), return_inverse=True)
+        code = code.astype(np.int64)
+        columns = {"proxy": np.asarray(proxy, dtype=np.float64), "gold": np.asarray(gold, dtype=np.float64)}
+        columns["weight"] = np.ones(len(code)) if weight is None else np.asarray(weight, dtype=np.float64)
+        for name, column in columns.items():
+            if column.shape != code.shape:
+                raise InvalidSetting(name, column.shape, f"Give one number for each of the {len(code):,} responses.")
+            if not np.isfinite(column).all() or (name == "weight" and (column <= 0).any()):
+                row = int(np.flatnonzero(~np.isfinite(column) | ((name == "weight") & (column <= 0)))[0])
+                raise InvalidSetting(f"{name}[{row}]", column[row], "Leave out responses without a score, and those that are never given.")
+        if not len(code) or np.bincount(code).max() < 2:
+            raise InvalidSetting(
+                "prompt", f"{len(code):,} responses", "Give at least two responses to a prompt: else there is nothing to choose."
+            )
+        total = np.bincount(code, columns["weight"])
+        return Pool(code, columns["proxy"], columns["gold"], np.log(columns["weight"] / total[code]))
+
+    @property
+    def n_prompts(self) -> int:
+        return int(self.prompt.max()) + 1
+
+    def turned(self) -> Pool:
+        """The pool in which gold is what is followed: the best that a policy of the same strength can do."""
+        return Pool(self.prompt, self.gold, self.gold, self.log_start)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What policies of growing strength lead to."""
+
+    strength: Array
+    """(K,) n of best-of-n, or 1 / beta of a tilt."""
+    kl: Array
+    """(K,) mean over prompts."""
+    proxy: Array
+    """(n_prompts, K) mean reward of what is given."""
+    gold: Array
+    """(n_prompts, K)"""
+    ideal: Array
+    """(n_prompts, K) gold of policies as strong that follow gold itself."""
+    start: Array
+    """(n_prompts,) gold of the start policy."""
+
+    def regret(self, rows: Codes | None = None) -> Array:
+        """(K,) 1 - (J(proxy) - J(start)) / (J(gold) - J(start)): 0 where following the proxy is as good as following gold, 1 where it
+        gains nothing, above 1 where it does harm; NaN where nothing can be gained. Of the prompts `rows`, with repeats, or all.
+
+        Source: the normalised drop ratio of Wen et al. 2024, from 1.
+        """
+        rows = np.arange(len(self.start)) if rows is None else rows
+        start = self.start[rows].mean()
+        gain = self.ideal[rows].mean(0) - start
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(gain > 1e-12, 1 - (self.gold[rows].mean(0) - start) / gain, np.nan)
+
+
+def best_of_n(pool: Pool, n: Sequence[int]) -> Policies:
+    """The best by proxy of n responses drawn from a prompt's, for each n: unbiased for the policy whose samples the pool is.
+
+        E gold = sum_i C(i - 1, n - 1) / C(m, n) gold_(i),     i = 1 .. m in ascending order of the proxy,
+
+    the mean over all draws of n of the m responses without replacement; responses of equal proxy are as likely. KL is log n - (n - 1) / n,
+    that of a policy whose rewards are never equal, else a bound (Beirami et al. 2024).
+
+    Raises
+    ------
+    InvalidSetting
+        If n is below 1, above what every prompt has, or responses are not alike under the start policy.
+
+    Source: the estimator that Nakano et al. 2021 use, as a U-statistic (Hoeffding 1948).
+    """
+    counts = np.bincount(pool.prompt)
+    asked = np.asarray(n, dtype=np.int64)
+    if (asked < 1).any() or asked.max() > counts.min():
+        wrong = int(asked[(asked < 1) | (asked > counts.min())][0])
+        raise InvalidSetting("n", wrong, f"Use 1 to {int(counts.min())}, the fewest responses that a prompt has here.")
+    if np.ptp(pool.log_start + np.log(counts)[pool.prompt]) > 1e-9:
+        raise InvalidSetting("weight", "uneven", "Best-of-n draws from a pool of samples, which count alike; use tilt for weights.")
+
+    def mean(pool: Pool, value: Array) -> Array:
+        """(n_prompts, K) mean of what is chosen."""
+        order = np.lexsort((pool.proxy, pool.prompt))
+        # any response of an equal proxy may come first: each counts as their mean
+        level = np.cumsum(np.r_[True, (np.diff(pool.proxy[order]) != 0) | (np.diff(pool.prompt[order]) != 0)]) - 1
+        alike = (np.bincount(level, value[order]) / np.bincount(level))[level]
+        out = np.zeros((pool.n_prompts, len(asked)))
+        first = np.r_[0, np.cumsum(counts)[:-1]]
+        for m in np.unique(counts):
+            mine = np.flatnonzero(counts == m)
+            rows = first[mine][:, None] + np.arange(m)
+            out[mine] = alike[rows] @ np.stack([_chosen(int(m), int(k)) for k in asked], 1)
+        return out
+
+    kl = np.log(asked) - (asked - 1) / asked
+    start = _means(pool, pool.gold)
+    return Policies(asked.astype(np.float64), kl, mean(pool, pool.proxy), mean(pool, pool.gold), mean(pool.turned(), pool.gold), start)
+
+
+def tilt(pool: Pool, beta: Sequence[float]) -> Policies:
+    """The policies that KL-regularised training would end in if it could: start(y) exp(proxy(y) / beta), normalised over a prompt's
+    responses, for each beta.
+
+    Raises
+    ------
+    InvalidSetting
+        If beta is not above 0.
+
+    Source: the optimum of E proxy - beta KL (Korbak et al. 2022, eq. 3).
+    """
+    asked = np.asarray(beta, dtype=np.float64)
+    if not np.isfinite(asked).all() or (asked <= 0).any():
+        raise InvalidSetting("beta", asked.tolist(), "Use numbers above 0.")
+
+    kl, proxy, gold, ideal = ([] for _ in range(4))
+    for b in asked:
+        weight, far = _tilted(pool, pool.proxy, float(b))
+        kl.append(far)
+        proxy.append(np.bincount(pool.prompt, weight * pool.proxy))
+        gold.append(np.bincount(pool.prompt, weight * pool.gold))
+        ideal.append(np.bincount(pool.prompt, _as_far(pool, far) * pool.gold))
+    return Policies(1 / asked, np.array(kl), np.stack(proxy, 1), np.stack(gold, 1), np.stack(ideal, 1), _means(pool, pool.gold))
+
+
+def _tilted(pool: Pool, reward: Array, beta: float) -> tuple[Array, float]:
+    """(n,) probability of each response, and the mean KL over prompts."""
+    log_weight = pool.log_start + reward / beta
+    top = np.full(pool.n_prompts, -np.inf)
+    np.maximum.at(top, pool.prompt, log_weight)
+    log_weight = log_weight - top[pool.prompt]
+    log_weight = log_weight - np.log(np.bincount(pool.prompt, np.exp(log_weight)))[pool.prompt]
+    weight = np.exp(log_weight)
+    return weight, float(np.bincount(pool.prompt, weight * (log_weight - pool.log_start)).mean())
+
+
+def _as_far(pool: Pool, kl: float) -> Array:
+    """(n,) probabilities under the policy that follows gold to the same mean KL, or as far as it can."""
+    spread = max(float(np.ptp(pool.gold)), 1e-12)
+    low, high = np.log(spread) - 14.0, np.log(spread) + 14.0
+
+    def short(log_beta: float) -> float:
+        return _tilted(pool, pool.gold, float(np.exp(log_beta)))[1] - kl
+
+    if short(low) <= 0:
+        return _tilted(pool, pool.gold, float(np.exp(low)))[0]
+    log_beta = high if short(high) >= 0 else float(brentq(short, low, high, xtol=1e-6))  # type: ignore[arg-type]  # it is a float here
+    return _tilted(pool, pool.gold, float(np.exp(log_beta)))[0]
+
+
+def _chosen(m: int, n: int) -> Array:
+    """(m,) how likely each of m responses in ascending order is the best of n drawn without replacement."""
+    i = np.arange(1, m + 1, dtype=np.float64)
+    log_share = np.full(m, -np.inf)
+    can = i >= n
+    log_share[can] = gammaln(i[can]) - gammaln(n) - gammaln(i[can] - n + 1) - (gammaln(m + 1) - gammaln(n + 1) - gammaln(m - n + 1))
+    return np.exp(log_share)
+
+
+def _means(pool: Pool, value: Array) -> Array:
+    return np.bincount(pool.prompt, np.exp(pool.log_start) * value)
