@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy import stats
 
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidSetting, SeamarkError
 from seamark.reward.policies import Policies, Pool, best_of_n, tilt
 
 Array = np.ndarray
@@ -182,3 +185,39 @@ def test_settings_that_cannot_be() -> None:
         best_of_n(uneven, [1])
     with pytest.raises(InvalidSetting, match=r"weight\[1\]"):
         Pool.of([0, 0], [1, 2], [1, 2], weight=[1, 0])
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.tsv", "s.jsonl", "s.parquet"])
+def test_a_file_of_scores_is_the_pool_of_its_columns(tmp_path: Path, name: str) -> None:
+    frame = pl.DataFrame({"prompt": ["a", "b", "a", "b"], "proxy": [1, 2, 3, 4], "gold": [0.5, 0.25, 0.125, 1.0], "note": ["x"] * 4})
+    path = tmp_path / name
+    writers = {
+        "s.csv": frame.write_csv,
+        "s.tsv": partial(frame.write_csv, separator="\t"),
+        "s.jsonl": frame.write_ndjson,
+        "s.parquet": frame.write_parquet,
+    }
+    writers[name](path)
+    read = Pool.read(path)
+    expected = Pool.of(frame["prompt"].to_numpy(), frame["proxy"].to_numpy(), frame["gold"].to_numpy())
+    for column in ("prompt", "proxy", "gold", "log_start"):
+        np.testing.assert_array_equal(getattr(read, column), getattr(expected, column))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("s.csv", "prompt,proxy\na,1\na,2\n", "no column 'gold' among prompt, proxy"),
+        ("s.csv", "prompt,proxy,gold\na,high,1\na,low,2\n", "column 'proxy' holds 'high'"),
+        ("s.csv", "prompt,proxy,gold\na,1,1\n,2,2\n", "1 rows have no prompt"),
+        ("s.csv", "prompt,proxy,gold\na,1,1\na,,2\n", r"proxy\[1\] is nan"),
+        ("s.jsonl", "{", "columns prompt, proxy and gold"),
+        ("s.xlsx", "", "ends in .csv, .tsv"),
+    ],
+)
+def test_a_file_that_is_none_is_one_clear_error(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(SeamarkError, match=said):
+        Pool.read(tmp_path / name)
+    with pytest.raises(SeamarkError, match="nowhere"):
+        Pool.read(tmp_path / "nowhere.csv")

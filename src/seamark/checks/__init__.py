@@ -14,6 +14,7 @@ from seamark.checks.disparity import (
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.model import evaluate
+from seamark.checks.optimisation import check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
 from seamark.checks.population import check_population
 
@@ -33,10 +34,12 @@ __all__ = [
     "check_exposure",
     "check_homogenisation",
     "check_matched_pairs",
+    "check_optimisation",
     "check_parity",
     "check_population",
     "check_representation_gap",
     "check_trade_offs",
+    "cross_fitted",
     "diagnose",
     "evaluate",
     "find_change",

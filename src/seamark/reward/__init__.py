@@ -1,19 +1,24 @@
 """The signal as others consume it."""
 
 from seamark.reward.catalogue import Catalogue, InvalidEntry, Mixture, Probe, add_entry, write_catalogue
+from seamark.reward.policies import Policies, Pool, best_of_n, tilt
 from seamark.reward.signal import Reward, Scores, Signal, export_reward_model, export_signal, open_fit
 
 __all__ = [
     "Catalogue",
     "InvalidEntry",
     "Mixture",
+    "Policies",
+    "Pool",
     "Probe",
     "Reward",
     "Scores",
     "Signal",
     "add_entry",
+    "best_of_n",
     "export_reward_model",
     "export_signal",
     "open_fit",
+    "tilt",
     "write_catalogue",
 ]

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaln
 
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidSetting, UnreadableSource
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -60,13 +63,51 @@ class Pool:
                 raise InvalidSetting(name, column.shape, f"Give one number for each of the {len(code):,} responses.")
             if not np.isfinite(column).all() or (name == "weight" and (column <= 0).any()):
                 row = int(np.flatnonzero(~np.isfinite(column) | ((name == "weight") & (column <= 0)))[0])
-                raise InvalidSetting(f"{name}[{row}]", column[row], "Leave out responses without a score, and those that are never given.")
+                raise InvalidSetting(f"{name}[{row}]", float(column[row]), "Leave out responses without a score, and those that are never given.")
         if not len(code) or np.bincount(code).max() < 2:
             raise InvalidSetting(
                 "prompt", f"{len(code):,} responses", "Give at least two responses to a prompt: else there is nothing to choose."
             )
         total = np.bincount(code, columns["weight"])
         return Pool(code, columns["proxy"], columns["gold"], np.log(columns["weight"] / total[code]))
+
+    @staticmethod
+    def read(path: str | Path) -> Pool:
+        """The pool of a file of scores: CSV, TSV, JSONL or Parquet with columns prompt, proxy, gold and, if responses are not alike
+        under the start policy, weight.
+
+        Raises
+        ------
+        UnreadableSource
+            If the file cannot be read or lacks a column.
+        InvalidSetting
+            As `of` does; rows are counted from 0.
+        """
+        path = Path(path)
+        readers = {
+            ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson,
+            ".parquet": pl.read_parquet,
+        }  # fmt: skip
+        if (reader := readers.get(path.suffix.lower())) is None:
+            raise UnreadableSource(str(path), f"a file of scores ends in {', '.join(readers)}", "Give one of these.")
+        try:
+            frame: pl.DataFrame = reader(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise UnreadableSource(str(path), str(error).splitlines()[0], "Give a table with columns prompt, proxy and gold.") from None
+        if lacking := [name for name in ("prompt", "proxy", "gold") if name not in frame.columns]:
+            raise UnreadableSource(
+                str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", "Name its columns prompt, proxy and gold."
+            )
+        numbers = [name for name in ("proxy", "gold", "weight") if name in frame.columns]
+        if words := [name for name in numbers if not frame[name].dtype.is_numeric()]:
+            value = frame[words[0]].drop_nulls().first()
+            raise UnreadableSource(str(path), f"column {words[0]!r} holds {value!r}, which is no number", "Write numbers, with a point.")
+        if (null := frame["prompt"].null_count()) or frame["prompt"].dtype.is_nested():
+            raise UnreadableSource(
+                str(path), f"{null} rows have no prompt" if null else "prompts are no plain values", "Give each row its prompt."
+            )
+        columns = {name: frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in numbers}
+        return Pool.of(frame["prompt"].to_numpy(), columns["proxy"], columns["gold"], weight=columns.get("weight"))
 
     @property
     def n_prompts(self) -> int:
