@@ -106,6 +106,19 @@ def test_a_reward_turned_round_is_blocking_and_one_that_is_gold_has_no_regret() 
     assert json.loads(Findings(tuple(good)).to_json())
 
 
+def test_a_few_prompts_with_few_responses_do_not_end_the_curve() -> None:
+    rng = np.random.default_rng(9)
+    prompt = np.concatenate([np.repeat(np.arange(40), 8), [40, 41, 41, 41]])
+    proxy = rng.normal(size=len(prompt))
+    found = check_optimisation(Pool.of(prompt, proxy, proxy))
+    assert [row["n"] for row in found[0].details["curve"]] == ["1", "2", "4", "8"]
+    assert found[0].n == 40
+    assert "2 prompts with fewer than 8 responses left out." in (found[0].reason or "")
+    whole = check_optimisation(Pool.of(prompt[:320], proxy[:320], proxy[:320]))
+    assert whole[0].details["curve"] == found[0].details["curve"]
+    assert "left out" not in (whole[0].reason or "")
+
+
 def test_what_cannot_be_told_is_not() -> None:
     few = check_optimisation(Pool.of([0, 0, 1, 1], [1, 2, 1, 2], [1, 2, 1, 2]))
     assert [f.verdict for f in few] == ["not_applicable"] * 3

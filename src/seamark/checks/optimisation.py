@@ -20,6 +20,7 @@ from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidSetting
 from seamark.intervals import figure, interval_of
 from seamark.models import fit
+from seamark.models.observation import Observation
 from seamark.models.people import People
 from seamark.models.utility import Utility
 from seamark.records import Feedback
@@ -29,6 +30,8 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _DRAWS = 1000
+_SPARED = 0.1
+"""Share of the prompts, those with the fewest responses, that may be left out so that the others can be optimised further."""
 _FEW = 10
 """Fewer prompts have no interval."""
 _TILTS = tuple(float(np.sqrt(2) * d) for d in np.arange(0.0, 2.01, 0.25))
@@ -91,10 +94,12 @@ def trace(policies: Policies, *, seed: int = 0) -> Curve:
     coefficients, others = solve @ gain, drawn @ solve.T
 
     def interval(estimate: float, draws: Array) -> tuple[float, float, float]:
-        return (estimate, *(float(x) for x in np.nanquantile(draws, [0.025, 0.975])))
+        low, high = np.nanquantile(draws, [0.025, 0.975])
+        return estimate, float(low), float(high)
 
+    first, last = np.quantile(tops, [0.025, 0.975], method="nearest")
     return Curve(
-        policies, distance, gain, low, high, turning, *(int(x) for x in np.quantile(tops, [0.025, 0.975], method="nearest")), fall,
+        policies, distance, gain, low, high, turning, int(first), int(last), fall,
         (regret, float("nan"), float("nan")) if np.isnan(regrets).all() else interval(regret, regrets),
         interval(float(coefficients[1]), others[:, 1]), interval(float(coefficients[0]), others[:, 0]),
     )  # fmt: skip
@@ -119,28 +124,33 @@ def check_optimisation(pool: Pool | Sequence[Pool], *, gold: str = "gold", unit:
     first = pools[0]
     if any(p.n_prompts != first.n_prompts for p in pools):
         raise InvalidSetting("pool", [p.n_prompts for p in pools], "Give pools of the same prompts.")
-    if first.n_prompts < _FEW:
-        why = f"There are responses to {counted(first.n_prompts, 'prompt')}; an interval takes {_FEW}."
+    sizes = np.min([np.bincount(p.prompt) for p in pools], axis=0)
+    # one prompt with few responses would end every curve early
+    least = max(2, int(np.quantile(sizes, _SPARED, method="lower")))
+    kept = sizes >= least
+    pools = [p.only(kept) for p in pools]
+    if kept.sum() < _FEW:
+        why = f"There are several responses to {counted(int(kept.sum()), 'prompt')}; an interval takes {_FEW}."
         return Findings(
             tuple(
                 Finding.not_applicable(f"optimisation/{name}", "Whether the reward survives optimisation cannot be told.", why)
                 for name in ("best-of-n", "tilt", "regret")
             )
         )
-    least = min(int(np.bincount(p.prompt).min()) for p in pools)
+    left_out = f" {counted(int((~kept).sum()), 'prompt')} with fewer than {least} responses left out." if not kept.all() else ""
     strengths = [n for n in (2**k for k in range(20)) if n <= least]
     strengths += [least] if strengths[-1] < least else []
     best = trace(_together([best_of_n(p, strengths) for p in pools]), seed=seed)
     # one beta for all pools is the same pressure on each
     scale = float(np.mean([np.sqrt(np.bincount(p.prompt, (p.proxy - _centre(p)) ** 2).sum() / len(p.prompt)) for p in pools]))
     tilted = trace(_together([tilt(p, [scale / max(d, 1e-6) for d in _TILTS]) for p in pools]), seed=seed) if scale > 0 else None
-    found = [_found("best-of-n", best, gold, unit, [f"{n:,}" for n in strengths], "n")]
+    found = [_found("best-of-n", best, gold, unit, [f"{n:,}" for n in strengths], "n", left_out)]
     if tilted is None:
         found.append(
             Finding.not_applicable("optimisation/tilt", "Tilts lead nowhere.", "The proxy is the same for all responses to a prompt.")
         )
     else:
-        found.append(_found("tilt", tilted, gold, unit, [f"{s:.2g}" for s in tilted.policies.strength], "1 / beta"))
+        found.append(_found("tilt", tilted, gold, unit, [f"{s:.2g}" for s in tilted.policies.strength], "1 / beta", left_out))
     found.append(_regret(best, strengths[-1], gold))
     return Findings(tuple(found))
 
@@ -159,7 +169,7 @@ def _together(policies: list[Policies]) -> Policies:
     return Policies(*(mean(name) for name in ("strength", "kl", "proxy", "gold", "ideal", "start")))
 
 
-def _found(name: str, curve: Curve, gold: str, unit: str, labels: list[str], what: str) -> Finding:
+def _found(name: str, curve: Curve, gold: str, unit: str, labels: list[str], what: str, left_out: str) -> Finding:
     """The curve as a finding: how far gold rises, and whether it falls."""
     end, k = len(labels) - 1, curve.turning
     worse, falls = curve.high[end] < 0, curve.fall[1] > 0
@@ -186,7 +196,7 @@ def _found(name: str, curve: Curve, gold: str, unit: str, labels: list[str], wha
         high=float(curve.distance[curve.turning_high]), n=len(curve.policies.start), unit="sqrt nats",
         verdict="blocking" if worse else "warning" if falls else "ok" if curve.low[end] > 0 else "notice",
         reason="The estimate is the square root of the KL at which gold is highest, with a bootstrap over prompts, which are n. That gold falls is said "
-        "where one strength is above the last by simultaneous bounds for all.",
+        f"where one strength is above the last by simultaneous bounds for all.{left_out}",
         remedy=f"Go no further than {what} = {labels[curve.turning_low]}, or mend the reward first." if worse or falls else None,
         source="Gao et al. 2023; Beirami et al. 2024" if name == "best-of-n" else "Gao et al. 2023; Korbak et al. 2022",
         details={
@@ -217,6 +227,7 @@ def cross_fitted(
     *,
     utility: Utility | None = None,
     people: People | None = None,
+    observation: Observation | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> tuple[tuple[Pool, Pool], str]:
@@ -257,7 +268,7 @@ def cross_fitted(
             mine = of_judgment == (turn + 1 + side) % 3
             if apart:
                 mine &= (rater >= 0) & (half[rater] == side)
-            signal = fit(feedback.filter(mine), utility=utility, people=people, require_converged=False, seed=seed)
+            signal = fit(feedback.filter(mine), utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
             scores.append(signal.utilities(feedback))
             if progress is not None:
                 progress("fitting", (2 * turn + side + 1) / 6)

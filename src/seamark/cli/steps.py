@@ -333,7 +333,7 @@ def optimise(
         Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold.")
     ] = None,
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
-    groups: GroupsOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
+    groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, as_json: Json = False,
 ) -> None:  # fmt: skip
     """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns."""
     from seamark.checks import check_optimisation, cross_fitted
@@ -342,7 +342,7 @@ def optimise(
     if (source is None) == (scores is None):
         raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
     if scores is not None:
-        given = {"--format": format, "--columns": columns, "--utility": utility, "--groups": groups, "--axis": axis}
+        given = {"--format": format, "--columns": columns, "--utility": utility, "--groups": groups, "--effect": effect, "--axis": axis}
         if wrong := next((name for name, value in given.items() if value is not None), None):
             raise InvalidSetting(wrong, given[wrong], "It is about judgments; leave it out with --scores.")
         finish(None, check_optimisation(Pool.read(scores), seed=seed), as_json, None, access="black-box")
@@ -350,8 +350,9 @@ def optimise(
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
         pools, how = cross_fitted(
-            feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), seed=seed, progress=say
-        )
+            feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=parse_effects(effect), seed=seed,
+            progress=say,
+        )  # fmt: skip
     findings = check_optimisation(pools, gold="the other signal", seed=seed)
     if not as_json:
         typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")

@@ -63,7 +63,9 @@ class Pool:
                 raise InvalidSetting(name, column.shape, f"Give one number for each of the {len(code):,} responses.")
             if not np.isfinite(column).all() or (name == "weight" and (column <= 0).any()):
                 row = int(np.flatnonzero(~np.isfinite(column) | ((name == "weight") & (column <= 0)))[0])
-                raise InvalidSetting(f"{name}[{row}]", float(column[row]), "Leave out responses without a score, and those that are never given.")
+                raise InvalidSetting(
+                    f"{name}[{row}]", float(column[row]), "Leave out responses without a score, and those that are never given."
+                )
         if not len(code) or np.bincount(code).max() < 2:
             raise InvalidSetting(
                 "prompt", f"{len(code):,} responses", "Give at least two responses to a prompt: else there is nothing to choose."
@@ -112,6 +114,11 @@ class Pool:
     @property
     def n_prompts(self) -> int:
         return int(self.prompt.max()) + 1
+
+    def only(self, prompts: NDArray[np.bool_]) -> Pool:
+        """The responses to some prompts, (n_prompts,), which are numbered anew."""
+        rows = prompts[self.prompt]
+        return Pool((np.cumsum(prompts) - 1)[self.prompt[rows]], self.proxy[rows], self.gold[rows], self.log_start[rows])
 
     def turned(self) -> Pool:
         """The pool in which gold is what is followed: the best that a policy of the same strength can do."""
@@ -250,4 +257,4 @@ def _chosen(m: int, n: int) -> Array:
 
 
 def _means(pool: Pool, value: Array) -> Array:
-    return np.bincount(pool.prompt, np.exp(pool.log_start) * value)
+    return np.bincount(pool.prompt, np.exp(pool.log_start) * value).astype(np.float64, copy=False)

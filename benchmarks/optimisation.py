@@ -1,0 +1,127 @@
+"""What becomes of rewards when policies follow them, on real answers: regret by the ratings themselves, and by a second signal without them.
+
+    SEAMARK_TEST_DATA=... python benchmarks/optimisation.py            prints the table
+    SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --write    and writes it to docs/
+
+Arena-bench v1: GPT-4's ratings of about 19 answers to each of 300 questions. A reward is fitted to four fifths of the questions and
+scores the answers to the others, in turn, so that every question is scored once by a reward that never saw it. Gold is the answer's mean rating. Beside it stands the regret that
+cross-fitting tells (`seamark optimise`), which uses no rating of the questions that are scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from reward_quality import DOCS, folds, load, minilm, of_prompts
+
+import seamark as sm
+from seamark.checks import check_optimisation, cross_fitted
+from seamark.reward import Pool
+
+START, END = "<!-- optimisation: written by benchmarks/optimisation.py --write -->", "<!-- end of optimisation -->"
+
+
+def scored(feedback: sm.Feedback, utility: sm.Linear, observation: sm.Observation | None, *, without: tuple[str, ...] = ()) -> Pool:
+    """Every rated answer with the value it has for a reward that never saw its question, and its mean rating."""
+    prompt, proxy, gold = [], [], []
+    for train, held in folds(feedback, "arena", 5):
+        fitted = sm.fit(train, utility=utility, observation=observation, require_converged=False)
+        rated = (
+            held.judgments.select(pl.col("responses").list.first().alias("response"), "rating")
+            .group_by("response", maintain_order=True)
+            .mean()
+        )
+        rows = rated["response"].to_numpy()
+        proxy.append(fitted.utilities(held, without=without)[rows])
+        gold.append(rated["rating"].to_numpy())
+        prompt.append(np.array(held.prompts["id"].to_list())[held.responses["prompt"].to_numpy()[rows]])
+    return Pool.of(*(np.concatenate(column) for column in (prompt, proxy, gold)))
+
+
+def length_alone(feedback: sm.Feedback) -> Pool:
+    """The same with the length for a reward."""
+    length = feedback.responses["text"].str.len_chars().to_numpy().astype(float)
+    found = (
+        feedback.judgments.select(pl.col("responses").list.first().alias("response"), "rating")
+        .group_by("response", maintain_order=True)
+        .mean()
+    )
+    rows = found["response"].to_numpy()
+    prompt = np.array(feedback.prompts["id"].to_list())[feedback.responses["prompt"].to_numpy()[rows]]
+    return Pool.of(prompt, length[rows], found["rating"].to_numpy())
+
+
+def accuracy(pool: Pool) -> float:
+    """Share of pairs of answers to one question, rated differently, that the proxy puts in their order; questions count alike."""
+    shares = []
+    for p in range(pool.n_prompts):
+        rows = pool.prompt == p
+        gap, right = (x[rows][:, None] - x[rows] for x in (pool.proxy, pool.gold))
+        if (told := right > 0).any():
+            shares.append(((gap > 0) + 0.5 * (gap == 0))[told].mean())
+    return float(np.mean(shares))
+
+
+def table(feedback: sm.Feedback) -> str:
+    """Every reward."""
+    encoder = minilm()
+    rewards: dict[str, tuple[Pool, tuple[Pool, Pool] | None]] = {"length alone": (length_alone(feedback), None)}
+    forms = {
+        "n-grams": (sm.Linear(), None),
+        "n-grams, prompts lenient or strict": (sm.Linear(), of_prompts()),
+        "frozen vectors": (sm.Linear(encoder), None),
+        "frozen vectors, prompts lenient or strict": (sm.Linear(encoder), of_prompts()),
+    }
+    for name, (utility, observation) in forms.items():
+        start = time.perf_counter()
+        pools, _ = cross_fitted(feedback, utility=utility, observation=observation)
+        rewards[name] = scored(feedback, utility, observation), pools
+        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    lines = ["| reward | accuracy | gold above the start, points | highest at n | regret by the ratings | regret by the other signal |"]
+    lines.append("|" + " --- |" * 6)
+    for name, (pool, pools) in rewards.items():
+        found = check_optimisation(pool, gold="the mean rating", unit="points")
+        best, regret = found[0], found[2]
+        end = best.details["curve"][-1]
+        other = check_optimisation(pools)[2] if pools else None
+        cells = [
+            f"{accuracy(pool):.3f}",
+            f"{end['gold_gain']:.2f} [{end['low']:.2f}, {end['high']:.2f}] of {end['ideal_gain']:.2f} at n = {end['n']}",
+            f"{next(row['n'] for row in best.details['curve'] if row['sqrt_kl'] == best.estimate)}",
+            f"{regret.estimate:.3f} [{regret.low:.3f}, {regret.high:.3f}]",
+            f"{other.estimate:.3f} [{other.low:.3f}, {other.high:.3f}]" if other else "",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md as well")
+    given = parser.parse_args(arguments)
+    root = os.environ.get("SEAMARK_TEST_DATA")
+    if not root:
+        parser.error("set SEAMARK_TEST_DATA")
+    feedback = load("arena", Path(root))
+    made = table(feedback)
+    print(made)
+    if given.write:
+        page = DOCS / "benchmarks.md"
+        text = page.read_text(encoding="utf-8")
+        said = (
+            f"`python benchmarks/optimisation.py --write`. Arena-bench v1, {feedback.n_judgments:,} ratings of {feedback.n_responses:,} answers to "
+            f"{feedback.n_prompts:,} questions; every answer is scored by a reward that never saw its question. Policies choose the best of n; gold is the mean rating, of 1 to 10. "
+            "Intervals are a bootstrap over questions."
+        )
+        page.write_text(f"{text.split(START)[0]}{START}\n\n{said}\n\n{made}\n\n{END}{text.split(END, 1)[1]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
