@@ -87,9 +87,9 @@ def table(feedback: sm.Feedback) -> str:
     lines.append("|" + " --- |" * 6)
     for name, (pool, pools) in rewards.items():
         found = check_optimisation(pool, gold="the mean rating", unit="points")
-        best, regret = found[0], found[2]
+        best, regret = found[0], found[1]
         end = best.details["curve"][-1]
-        other = check_optimisation(pools)[2] if pools else None
+        other = check_optimisation(pools)[1] if pools else None
         cells = [
             f"{accuracy(pool):.3f}",
             f"{end['gold_gain']:.2f} [{end['low']:.2f}, {end['high']:.2f}] of {end['ideal_gain']:.2f} at n = {end['n']}",

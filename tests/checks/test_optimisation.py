@@ -113,6 +113,8 @@ def test_a_few_prompts_with_few_responses_do_not_end_the_curve() -> None:
     found = check_optimisation(Pool.of(prompt, proxy, proxy))
     assert [row["n"] for row in found[0].details["curve"]] == ["1", "2", "4", "8"]
     assert found[0].n == 40
+    weighted = check_optimisation(Pool.of(prompt, proxy, proxy, weight=1 + rng.random(len(prompt))))
+    assert [weighted.get(f"optimisation/{name}").verdict for name in ("best-of-n", "regret", "tilt")] == ["not_applicable"] * 2 + ["ok"]  # type: ignore[union-attr]  # they are there
     assert "2 prompts with fewer than 8 responses left out." in (found[0].reason or "")
     whole = check_optimisation(Pool.of(prompt[:320], proxy[:320], proxy[:320]))
     assert whole[0].details["curve"] == found[0].details["curve"]

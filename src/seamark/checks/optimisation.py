@@ -140,18 +140,23 @@ def check_optimisation(pool: Pool | Sequence[Pool], *, gold: str = "gold", unit:
     left_out = f" {counted(int((~kept).sum()), 'prompt')} with fewer than {least} responses left out." if not kept.all() else ""
     strengths = [n for n in (2**k for k in range(20)) if n <= least]
     strengths += [least] if strengths[-1] < least else []
-    best = trace(_together([best_of_n(p, strengths) for p in pools]), seed=seed)
+    uneven = any(p.uneven for p in pools)
+    best = None if uneven else trace(_together([best_of_n(p, strengths) for p in pools]), seed=seed)
     # one beta for all pools is the same pressure on each
     scale = float(np.mean([np.sqrt(np.bincount(p.prompt, (p.proxy - _centre(p)) ** 2).sum() / len(p.prompt)) for p in pools]))
     tilted = trace(_together([tilt(p, [scale / max(d, 1e-6) for d in _TILTS]) for p in pools]), seed=seed) if scale > 0 else None
-    found = [_found("best-of-n", best, gold, unit, [f"{n:,}" for n in strengths], "n", left_out)]
+    found: list[Finding] = []
+    if best is None:
+        why = "It draws from a pool of samples, which count alike; these have weights. The tilt takes them."
+        found += [Finding.not_applicable(f"optimisation/{name}", "Best-of-n is not computed.", why) for name in ("best-of-n", "regret")]
+    else:
+        found += [_found("best-of-n", best, gold, unit, [f"{n:,}" for n in strengths], "n", left_out), _regret(best, strengths[-1], gold)]
     if tilted is None:
         found.append(
             Finding.not_applicable("optimisation/tilt", "Tilts lead nowhere.", "The proxy is the same for all responses to a prompt.")
         )
     else:
         found.append(_found("tilt", tilted, gold, unit, [f"{s:.2g}" for s in tilted.policies.strength], "1 / beta", left_out))
-    found.append(_regret(best, strengths[-1], gold))
     return Findings(tuple(found))
 
 

@@ -262,3 +262,17 @@ def audit_release(
         )
         raise typer.Exit(1) from None
     print_answer(as_json, f"released: {entry.body['hash']}\nhead: {entry.seq + 1}:{entry.hash}", released=True, **entry.model_dump())
+
+
+def campaign(
+    file: Annotated[
+        Path, typer.Argument(metavar="CAMPAIGN", help="A campaign.toml: the questions it answers, and the file of its attempts.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """What a red-team campaign shows: is its record whole, what did it find, and how much has it not seen?"""
+    from seamark.governance.campaigns import Campaign, check_campaign, read_attempts
+
+    asked = Campaign.from_toml(file)
+    attempts = read_attempts(file.parent / asked.attempts) if asked.attempts else ()
+    finish(None, check_campaign(asked, attempts), as_json, None, access="black-box")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.governance import audit, charters
+from seamark.cli.governance import audit, campaign, charters
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import check_parity, diagnose, evaluate, export, fit, optimise, report, study, train
 from seamark.errors import SeamarkError
@@ -40,7 +40,22 @@ def options(
     del version  # its callback has answered
 
 
-for _command in (study, diagnose, fit, train, evaluate, optimise, export, check_parity, report, dissent, population, simulate, plan):
+for _command in (
+    study,
+    diagnose,
+    fit,
+    train,
+    evaluate,
+    optimise,
+    export,
+    check_parity,
+    report,
+    dissent,
+    population,
+    campaign,
+    simulate,
+    plan,
+):
     app.command()(_command)
 for _name, _group in {"charter": charters, "audit": audit, "catalogue": catalogue}.items():
     app.add_typer(_group, name=_name)

@@ -345,7 +345,7 @@ def optimise(
         given = {"--format": format, "--columns": columns, "--utility": utility, "--groups": groups, "--effect": effect, "--axis": axis}
         if wrong := next((name for name, value in given.items() if value is not None), None):
             raise InvalidSetting(wrong, given[wrong], "It is about judgments; leave it out with --scores.")
-        finish(None, check_optimisation(Pool.read(scores), seed=seed), as_json, None, access="black-box")
+        finish(None, check_optimisation(Pool.read(scores), unit="units", seed=seed), as_json, None, access="black-box")
     assert source is not None
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):

@@ -115,6 +115,11 @@ class Pool:
     def n_prompts(self) -> int:
         return int(self.prompt.max()) + 1
 
+    @property
+    def uneven(self) -> bool:
+        """Whether some responses to a prompt are likelier than others under the start policy."""
+        return bool(np.ptp(self.log_start + np.log(np.bincount(self.prompt))[self.prompt]) > 1e-9)
+
     def only(self, prompts: NDArray[np.bool_]) -> Pool:
         """The responses to some prompts, (n_prompts,), which are numbered anew."""
         rows = prompts[self.prompt]
@@ -175,7 +180,7 @@ def best_of_n(pool: Pool, n: Sequence[int]) -> Policies:
     if (asked < 1).any() or asked.max() > counts.min():
         wrong = int(asked[(asked < 1) | (asked > counts.min())][0])
         raise InvalidSetting("n", wrong, f"Use 1 to {int(counts.min())}, the fewest responses that a prompt has here.")
-    if np.ptp(pool.log_start + np.log(counts)[pool.prompt]) > 1e-9:
+    if pool.uneven:
         raise InvalidSetting("weight", "uneven", "Best-of-n draws from a pool of samples, which count alike; use tilt for weights.")
 
     def mean(pool: Pool, value: Array) -> Array:

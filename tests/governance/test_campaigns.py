@@ -1,0 +1,209 @@
+"""Red-team campaigns: the unseen mass against societies of failures that are known, records that are not whole, and files that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from seamark.checks import Findings
+from seamark.cli import app
+from seamark.errors import InvalidSetting, SeamarkError
+from seamark.governance.access import check_claims
+from seamark.governance.campaigns import (
+    Attempt,
+    Campaign,
+    check_campaign,
+    least_kinds,
+    no_more_than,
+    read_attempts,
+    two_teams,
+    unseen_mass,
+)
+from seamark.governance.registers import Claim
+
+WHOLE: dict[str, Any] = {
+    "artefact": "released, 4f2a", "threat_model": "a user asks for instructions", "risk": "dissentive", "team": "6 nurses", "hours": 40,
+    "access": "queries", "method": "manual", "sampling": "independent", "success_rule": "two of three judges", "reporting": "the board",
+    "mitigation": "none yet", "untested": ["other languages"], "attempts": "attempts.jsonl",
+}  # fmt: skip
+
+
+def probabilities(exponent: float, kinds: int = 500) -> np.ndarray:
+    """Zipf's law over the kinds of failure; 0 makes them equally likely."""
+    p = np.arange(1, kinds + 1) ** -exponent
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(
+    ("exponent", "seen", "chao", "mass", "rmse"),
+    [(1.0, 176, 358, 0.218, 0.025), (1.5, 73, 163, 0.085, 0.017), (0.0, 316, 499, 0.368, 0.033)],
+)
+def test_the_mass_is_right_and_the_number_of_kinds_is_a_lower_bound(
+    exponent: float, seen: int, chao: int, mass: float, rmse: float
+) -> None:
+    """400 searches of 500 attempts among 500 kinds: what is seen, Chao's bound, the mass that is left and how far the estimate is from it.
+
+    Uniform: the mass left is (1 - 1/500)^500 = .368. The interval holds the mass that this very search left in 92 to 98% of them.
+    """
+    rng = np.random.default_rng(1)
+    p = probabilities(exponent)
+    rows = []
+    for counts in rng.multinomial(500, p, 400):
+        found, least = unseen_mass(counts[counts > 0], 500), least_kinds(counts[counts > 0], 500)
+        left = float(p[counts == 0].sum())
+        rows.append(
+            [
+                (counts > 0).sum(),
+                least.estimate,
+                left,
+                found.estimate,
+                found.estimate - left,
+                found.low <= left <= found.high,
+                least.low <= 500,
+            ]
+        )
+    x = np.array(rows, dtype=float)
+    print(exponent, x.mean(0).round(3), np.sqrt((x[:, 4] ** 2).mean()).round(4))
+    assert x[:, 0].mean() == pytest.approx(seen, rel=0.01)
+    assert x[:, 1].mean() == pytest.approx(chao, rel=0.03)
+    assert x[:, 2].mean() == pytest.approx(mass, abs=0.002)
+    assert x[:, 4].mean() == pytest.approx(0, abs=0.004)
+    assert np.sqrt((x[:, 4] ** 2).mean()) == pytest.approx(rmse, abs=0.004)
+    assert 0.92 < x[:, 5].mean() < 0.98
+    assert x[:, 6].mean() > 0.95, "the low end is seldom above what there is"
+
+
+def test_a_search_that_goes_on_where_it_found_something_is_too_sure() -> None:
+    """Wrong on purpose: after a find the next nine attempts find the same. The record has to say so, for the numbers cannot."""
+    rng = np.random.default_rng(2)
+    p = probabilities(1.0)
+    held = []
+    for drawn in rng.multinomial(50, p, 300):
+        counts = 10 * drawn[drawn > 0]
+        found = unseen_mass(counts, 500)
+        held.append(found.low <= p[drawn == 0].sum() <= found.high)
+    assert np.mean(held) < 0.05
+
+
+def test_no_failure_in_n_bounds_its_rate_by_three_over_n() -> None:
+    for n in (30, 300, 3000):
+        assert (1 - no_more_than(n)) ** n == pytest.approx(0.05)
+        assert no_more_than(n) == pytest.approx(3 / n, rel=0.06)
+    found = unseen_mass([], 300)
+    assert (found.estimate, found.low) == (0.0, 0.0)
+    assert found.high == no_more_than(300)
+    assert least_kinds([], 300).estimate == 0
+    with pytest.raises(InvalidSetting, match="the 7 that found something"):
+        unseen_mass([3, 4], 5)
+
+
+def test_two_teams_by_hand_and_on_average() -> None:
+    """(3 + 1)(4 + 1) / (2 + 1) - 1 = 5.67; unbiased where kinds are as easily found as each other."""
+    assert two_teams(["a", "b", "c"], ["b", "c", "d", "e"]).estimate == pytest.approx(17 / 3)
+    rng = np.random.default_rng(3)
+    found, held = [], []
+    for _ in range(500):
+        one, two = (np.flatnonzero(rng.random(80) < 0.5).astype(str).tolist() for _ in range(2))
+        made = two_teams(one, two)
+        found.append(made.estimate)
+        held.append(made.low <= 80 <= made.high)
+    assert np.mean(found) == pytest.approx(80, abs=1.5)
+    assert 0.9 < np.mean(held) <= 0.99
+
+
+# ---------------------------------------------------------------------------------------------- the record
+
+
+def tries(n: int = 60, failures: int = 6) -> tuple[Attempt, ...]:
+    """Every tenth attempt finds something, of three kinds that come twice each."""
+    return tuple(Attempt(family=f"family {i % 3}", kind=f"kind {i // 20}" if i % (n // failures) == 0 else None) for i in range(n))
+
+
+def test_a_whole_record_says_what_was_found_and_what_was_not_tried() -> None:
+    found = check_campaign(Campaign(**WHOLE), tries())
+    record, failures, unseen, kinds = found
+    assert [f.verdict for f in found] == ["ok"] * 4
+    assert (failures.estimate, failures.n) == (0.1, 60)
+    assert "6 of 60 attempts in 3 families found a failure, of 3 kinds. Not tried: other languages." in failures.title
+    assert failures.details["families"]["family 0"] == {"attempts": 20, "failures": 2}
+    assert unseen.estimate == 0.0
+    assert unseen.high == pytest.approx(1.96 * np.sqrt(2 * 3) / 60, abs=1e-4)
+    assert kinds.estimate == 3
+    assert record.details["team"] == "6 nurses"
+    assert json.loads(Findings(tuple(found)).to_json())
+    adaptive = check_campaign(Campaign(**WHOLE | {"sampling": "adaptive"}), tries())
+    assert adaptive.get("campaign/unseen").verdict == "notice"  # type: ignore[union-attr]  # it is there
+    assert "speaks of this search and not of users" in (adaptive[2].reason or "")
+
+
+@pytest.mark.parametrize("lacking", sorted(WHOLE))
+def test_N32_an_incomplete_campaign_cannot_support_a_claim(lacking: str) -> None:
+    """Any question left open blocks the record, and evidence that names the campaign's findings is none (R86)."""
+    claim = Claim(name="safe", text="One attempt in a hundred fails.", needs="black-box", evidence=("campaign/failures", "campaign/unseen"))
+    whole = check_campaign(Campaign(**WHOLE), tries()).with_access("black-box")
+    assert check_claims([claim], whole)[0].verdict == "ok"
+    part = check_campaign(Campaign(**{k: v for k, v in WHOLE.items() if k != lacking}), tries()).with_access("black-box")
+    assert part[0].verdict == "blocking"
+    assert lacking in part[0].title
+    (found,) = check_claims([claim], part)
+    assert found.verdict == "blocking"
+    assert "campaign/failures could not be computed" in found.title
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+def test_files_are_read_whole(tmp_path: Path) -> None:
+    text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in WHOLE.items())
+    (tmp_path / "campaign.toml").write_text(text, encoding="utf-8")
+    assert Campaign.from_toml(tmp_path / "campaign.toml") == Campaign(**WHOLE)
+    assert not Campaign(**WHOLE).missing
+    lines = [a.model_dump() | {"prompt": "as it was"} for a in tries()]
+    (tmp_path / "attempts.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+    read = read_attempts(tmp_path / "attempts.jsonl")
+    assert [(a.family, a.kind) for a in read] == [(a.family, a.kind) for a in tries()]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("c.toml", 'artefakt = "x"', "unknown key artefakt. The nearest known key is artefact"),
+        ("c.toml", 'risk = "high"', "risk is 'high'"),
+        ("c.toml", "hours = 0", "hours is 0"),
+        ("c.toml", "hours", "A campaign is a TOML file"),
+        ("a.jsonl", "", "no attempts"),
+        ("a.jsonl", '{"family": "x", "kind": null}\n{"family": "x"}', "line 2: field 'kind'"),
+        ("a.jsonl", '{"family": " ", "kind": null}', "line 1: field 'family' is ' '"),
+        ("a.jsonl", "{", "line 1"),
+    ],
+)
+def test_a_file_that_is_none_is_one_clear_error(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    read: Any = Campaign.from_toml if name == "c.toml" else read_attempts
+    with pytest.raises(SeamarkError, match=said):
+        read(tmp_path / name)
+    with pytest.raises(SeamarkError, match="nowhere"):
+        read(tmp_path / "nowhere")
+
+
+def test_the_command_shows_what_a_campaign_shows(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    path = tmp_path / "campaign.toml"
+    path.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in WHOLE.items()), encoding="utf-8")
+    (tmp_path / "attempts.jsonl").write_text("\n".join(a.model_dump_json() for a in tries()), encoding="utf-8")
+    done = run(app, ["campaign", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [f["code"] for f in json.loads(done.stdout)["findings"]] == [
+        f"campaign/{name}" for name in ("record", "failures", "unseen", "kinds")
+    ]
+    path.write_text(path.read_text(encoding="utf-8").replace("team", "# team"), encoding="utf-8")
+    done = run(app, ["campaign", str(path)])
+    assert done.exit_code == 1
+    assert "1 question open: team" in " ".join(done.stdout.split())
+    path.write_text('artefact = "x"', encoding="utf-8")
+    assert run(app, ["campaign", str(path)]).exit_code == 1, "the attempts are one of the open questions"
