@@ -32,7 +32,7 @@ config = LlamaConfig(vocab_size=259, hidden_size=48, num_hidden_layers=2, num_at
 AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "base")
 
 judgments: list[sm.Judgment] = []
-for q in range(150):
+for q in range(100):
     answers = [" ".join(rng.choice(WORDS, 4)) for _ in range(3)]
     value = [sum(WORTH[w] for w in a.split()) for a in answers]
     for _ in range(3):
@@ -49,7 +49,7 @@ for q in range(150):
 train, test = sm.Feedback.from_judgments(judgments).split(by="prompt", seed=0)
 how = {
     "learning_rate": 3e-3,
-    "num_train_epochs": 8,
+    "num_train_epochs": 6,
     "tokens_per_batch": 2000,
     "disable_tqdm": True,
     "logging_strategy": "no",

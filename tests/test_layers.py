@@ -153,9 +153,11 @@ def test_no_module_and_function_share_a_name() -> None:
 
 # ---------------------------------------------------------------------------------------------- what an import costs
 
-_BUDGET_S = 0.4
+_BUDGET = {"import": 3.0, "help": 1.4}
+"""Times what cannot be done without: on a quick machine .05 s of .02 s, and .3 s of .25 s."""
 _HEAVY = ("torch", "transformers", "altair", "scipy", "sklearn", "httpx")
 _START = {"import": ["-c", "import seamark"], "help": ["-m", "seamark", "--help"]}
+_BARE = {"import": ["-c", "pass"], "help": ["-c", "import typer.rich_utils, rich.markdown, pydantic"]}
 
 
 def _python(*args: str) -> str:
@@ -171,16 +173,17 @@ def _loaded(statement: str) -> list[str]:
 
 @pytest.mark.parametrize("name", _START)
 def test_start_takes_less_than_its_budget(name: str) -> None:
-    """Seconds by the clock from starting the interpreter to its end, the quickest of at most 20 runs: what else a machine does can only
-    add to them, so one run within the budget shows that the program keeps it."""
-    quickest = float("inf")
-    for _ in range(20):
-        start = time.perf_counter()
-        _python(*_START[name])
-        quickest = min(quickest, time.perf_counter() - start)
-        if quickest < _BUDGET_S:
+    """The quickest of some starts beside the quickest of the interpreter with what the command line cannot do without: machines differ,
+    and what else one does can only add to either."""
+    quickest = {"ours": float("inf"), "bare": float("inf")}
+    for _ in range(15):
+        for which, start in (("ours", _START[name]), ("bare", _BARE[name])):
+            begun = time.perf_counter()
+            _python(*start)
+            quickest[which] = min(quickest[which], time.perf_counter() - begun)
+        if quickest["ours"] < _BUDGET[name] * quickest["bare"]:
             break
-    assert quickest < _BUDGET_S
+    assert quickest["ours"] < _BUDGET[name] * quickest["bare"], quickest
 
 
 @pytest.mark.parametrize("statement", ["import seamark", "from seamark.cli import app; app(['--help'], standalone_mode=False)"], ids=_START)

@@ -152,7 +152,7 @@ REAL: dict[str, RealSet] = {
 
 
 # one of each kind of judgment; the others take a minute
-QUICK = ("ukp", "hh-rlhf", "dices", "hanna", "polis")
+QUICK = ("ukp", "dices", "hanna", "polis")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REAL])

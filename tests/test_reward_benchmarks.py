@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -302,7 +303,7 @@ def test_frozen_methods_score_every_held_out_pair(
         assert ((one.p > 0) & (one.p < 1)).all()
     for name, one in found.items():
         one.save(tmp_path / f"frozen-hh-{ {'True': 'bt', 'False': 'bt-prompt'}.get(name, name) }-0.npz")
-    text = quality.tables(tmp_path)
+    text = "\n".join(f"{heading}\n{rest}" for heading, rest in quality.tables(argparse.Namespace(results=tmp_path)).items())
     assert f"{n} held-out judgments of 4 prompts" in text
     assert "**Seamark** Linear, with style - length alone" in text
 

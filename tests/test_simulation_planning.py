@@ -359,6 +359,7 @@ def test_a_plan_from_a_pilot() -> None:
     assert (made.n_prompts, made.n_responses) == (1, 8)
 
 
+@pytest.mark.slow
 def test_pilots_say_what_they_cannot() -> None:
     with pytest.raises(InvalidSetting, match="A pilot takes 100"):
         estimate_assumptions(simulate(n_judgments=50, n_prompts=20, n_raters=5).feedback)

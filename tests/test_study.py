@@ -506,7 +506,7 @@ def test_how_to_get_it_again(name: str) -> None:
     assert _command("my data.jsonl", Path("the study"), settings | {"seed": settings.get("seed", 0)}) == expected
 
 
-@pytest.mark.parametrize("name", ["shell", "columns"])
+@pytest.mark.parametrize("name", ["shell", pytest.param("columns", marks=pytest.mark.slow)])
 def test_what_the_report_says_gives_the_same_findings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, expected = REPRODUCED[name]
     monkeypatch.chdir(tmp_path)

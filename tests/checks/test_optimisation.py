@@ -101,7 +101,7 @@ def test_a_reward_turned_round_is_blocking_and_one_that_is_gold_has_no_regret() 
     good = check_optimisation(Pool.of(prompt, gold, gold), gold="the truth", unit="points")
     assert not good.blocking
     assert [f.verdict for f in good] == ["ok"] * 3
-    assert good[2].estimate == pytest.approx(0, abs=1e-12)
+    assert good[1].estimate == pytest.approx(0, abs=1e-12)
     assert "The truth rises by" in good[0].title
     assert json.loads(Findings(tuple(good)).to_json())
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_told_is_not() -> None:
 
 
 def test_the_two_signals_share_neither_raters_nor_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    feedback = sm.simulate(n_prompts=60, n_responses=6, n_raters=40, n_judgments=2000, seed=5).feedback
+    feedback = sm.simulate(n_prompts=60, n_responses=4, n_raters=40, n_judgments=1000, seed=5).feedback
     seen: list[Any] = []
 
     def watched(part: sm.Feedback, **how: Any) -> sm.Fit:
@@ -158,6 +158,7 @@ def test_the_two_signals_share_neither_raters_nor_prompts(monkeypatch: pytest.Mo
     assert len(one.prompt) == len(np.unique(np.concatenate(feedback.judgments["responses"].to_list())))
 
 
+@pytest.mark.slow
 def test_what_learning_from_few_labels_costs_is_seen_without_more_labels() -> None:
     """The other signal's regret is larger from 600 judgments than from 4,000, as is regret by the truth."""
     regret: dict[int, tuple[float, float]] = {}
@@ -201,10 +202,10 @@ def test_the_command_reads_scores_or_judgments(tmp_path: Path) -> None:
     assert found["optimisation/best-of-n"]["verdict"] == "blocking"
     assert {f["access"] for f in found.values()} == {"black-box"}
     source = tmp_path / "prefs.jsonl"
-    sm.simulate(n_prompts=60, n_responses=4, n_raters=40, n_judgments=1500, seed=8).feedback.to_jsonl(source)
+    sm.simulate(n_prompts=45, n_responses=4, n_raters=40, n_judgments=600, seed=8).feedback.to_jsonl(source)
     done = run(app, ["optimise", str(source)])
     assert done.exit_code == 0, done.output
-    assert "gold: two signals, raters and prompts apart, over 60 prompts" in done.stdout
+    assert "gold: two signals, raters and prompts apart, over 45 prompts" in done.stdout
     assert "optimisation/regret" in done.stdout
 
 

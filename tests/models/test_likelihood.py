@@ -235,17 +235,23 @@ def _world(feedback: Feedback, likelihood: Likelihood, x: np.ndarray, nodes: Nod
 
 CASES = [
     pytest.param({"observation": EVERYTHING, "groups": False}, id="everything, one population"),
-    pytest.param({"observation": EVERYTHING, "groups": True}, id="everything, groups"),
+    pytest.param({"observation": EVERYTHING, "groups": True}, id="everything, groups", marks=pytest.mark.slow),
     pytest.param({"observation": EVERYTHING, "groups": True, "columns": 4}, id="everything, groups, features"),
     pytest.param({"observation": NOTHING, "groups": False}, id="no effects, no lapse"),
     pytest.param(
-        {"observation": Observation(effects=(Position(),), lapse=True), "groups": False, "columns": 3}, id="position and lapse, features"
+        {"observation": Observation(effects=(Position(),), lapse=True), "groups": False, "columns": 3},
+        id="position and lapse, features",
+        marks=pytest.mark.slow,
     ),
     pytest.param({"observation": Observation(effects=(Leniency(),), lapse=False), "groups": True}, id="leniency, groups"),
     pytest.param({"observation": EVERYTHING, "groups": True, "latent": Personas(3)}, id="personas and groups"),
-    pytest.param({"observation": EVERYTHING, "groups": False, "latent": Personas(3), "columns": 4}, id="personas, features"),
-    pytest.param({"observation": EVERYTHING, "groups": True, "latent": Varying(1, points=5)}, id="varying tastes and groups"),
-    pytest.param({"observation": LIKING, "groups": True}, id="taste for a property, groups"),
+    pytest.param(
+        {"observation": EVERYTHING, "groups": False, "latent": Personas(3), "columns": 4}, id="personas, features", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        {"observation": EVERYTHING, "groups": True, "latent": Varying(1, points=5)}, id="varying tastes and groups", marks=pytest.mark.slow
+    ),
+    pytest.param({"observation": LIKING, "groups": True}, id="taste for a property, groups", marks=pytest.mark.slow),
     pytest.param({"observation": LIKING, "groups": False, "columns": 4, "latent": Varying(1, points=5)}, id="both tastes, features"),
 ]
 CIRCUMSTANCES = Observation(
