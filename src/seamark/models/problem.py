@@ -106,7 +106,8 @@ def _rated_by_prompt(feedback: Feedback) -> list[str]:
         pl.col("responses").list.first(),
         (pl.col("rating") - pl.col("scale_low")) / (pl.col("scale_high") - pl.col("scale_low")),
     )
-    each = rated.drop_nulls().group_by("prompt", "axis", "responses").agg(pl.col("rating").mean())
+    # a scale of one grade gives none
+    each = rated.drop_nulls().filter(pl.col("rating").is_finite()).group_by("prompt", "axis", "responses").agg(pl.col("rating").mean())
     cells = each.group_by("prompt", "axis").agg(
         pl.len().alias("n"), pl.col("rating").mean().alias("mean"), pl.col("rating").var().alias("var")
     )
