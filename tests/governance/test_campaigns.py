@@ -160,11 +160,15 @@ def test_N32_an_incomplete_campaign_cannot_support_a_claim(lacking: str) -> None
 
 def test_files_are_read_whole(tmp_path: Path) -> None:
     text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in WHOLE.items())
-    (tmp_path / "campaign.toml").write_text(text, encoding="utf-8")
+    (tmp_path / "campaign.toml").write_text(text, encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     assert Campaign.from_toml(tmp_path / "campaign.toml") == Campaign(**WHOLE)
     assert not Campaign(**WHOLE).missing
     lines = [a.model_dump() | {"prompt": "as it was"} for a in tries()]
-    (tmp_path / "attempts.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+    (tmp_path / "attempts.jsonl").write_text("\n\n".join(map(json.dumps, lines)), encoding="utf-8-sig")
+    (tmp_path / "other.jsonl").write_text(
+        '{"family": "x", "kind": "a\u2028b"}\r\n{"family": "x", "kind": null}\r\n', encoding="utf-8", newline=""
+    )
+    assert [a.kind for a in read_attempts(tmp_path / "other.jsonl")] == ["a\u2028b", None]
     read = read_attempts(tmp_path / "attempts.jsonl")
     assert [(a.family, a.kind) for a in read] == [(a.family, a.kind) for a in tries()]
 
@@ -207,3 +211,10 @@ def test_the_command_shows_what_a_campaign_shows(tmp_path: Path) -> None:
     assert "1 question open: team" in " ".join(done.stdout.split())
     path.write_text('artefact = "x"', encoding="utf-8")
     assert run(app, ["campaign", str(path)]).exit_code == 1, "the attempts are one of the open questions"
+
+
+def test_the_campaign_on_the_page_of_findings_is_whole(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    block = page.split("### campaign\n")[1].split("```toml\n")[1].split("```")[0]
+    (tmp_path / "campaign.toml").write_text(block, encoding="utf-8")
+    assert not Campaign.from_toml(tmp_path / "campaign.toml").missing

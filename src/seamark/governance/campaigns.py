@@ -88,7 +88,7 @@ class Campaign(BaseModel):
         """
         path = Path(path)
         try:
-            return Campaign.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return Campaign.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InvalidCampaign(str(path), str(error), "A campaign is a TOML file with keys such as artefact and attempts.") from None
         except ValidationError as error:
@@ -123,7 +123,7 @@ def read_attempts(path: str | Path) -> tuple[Attempt, ...]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of line
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidCampaign(str(path), str(error), "Name a JSONL file of all attempts.") from None
     found: list[Attempt] = []
