@@ -620,3 +620,29 @@ def test_train_a_reward_model_export_it_and_check_it(tmp_path: Path, call: Any, 
     code, _, error = call("train", work / "held.jsonl", "--model", base, "-o", tmp_path / "other", "--set", "nonsense")
     assert code == 2
     assert "Write it as NAME=VALUE" in error
+
+
+def test_findings_of_a_later_check_go_into_the_report_and_stop_a_pipeline(call, work: Path, tmp_path: Path) -> None:
+    study, scores = tmp_path / "study", tmp_path / "scores.csv"
+    assert call("study", work / "held.jsonl", "-o", study, "--utility", "tabular")[0] in (0, 1)
+    scores.write_text("prompt,proxy,gold\n" + "".join(f"{i // 4},{i % 4},{i % 4}\n" for i in range(80)))
+    asked = ("optimise", "--scores", scores, "--into", study)
+    status, out, err = call(*asked)
+    assert (status, err) == (0, "")
+    assert f"report: {study / 'report.html'}" in out
+    found = json.loads((study / "findings.json").read_text())["findings"]
+    assert sum(f["code"] == "optimisation/best-of-n" for f in found) == 1
+    assert "optimisation/best-of-n" in (study / "report.html").read_text()
+    status, _, err = call(*asked, "--fail-on", "optimisation/best-of-n > -1")  # what was there of it is replaced
+    assert status == 1
+    assert "stopped by --fail-on: optimisation/best-of-n is" in err
+    assert len(json.loads((study / "findings.json").read_text())["findings"]) == len(found)
+    status, out, err = call("optimise", "--scores", scores, "--fail-on", "optimisation ~ 3")
+    assert (status, out) == (2, "")
+    assert "--fail-on is 'optimisation ~ 3'" in err
+    status, out, err = call("optimise", "--scores", scores, "--into", tmp_path)
+    assert (status, out) == (2, "")
+    assert "--into is" in err
+    status, _, err = call("evaluate", "nothing", work / "held.jsonl", "--fail-on", "warning:often")
+    assert status == 2
+    assert "--fail-on" in err

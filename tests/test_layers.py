@@ -55,7 +55,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
 
 CLI: tuple[tuple[str, ...], ...] = (
     ("options", "printing"),
-    ("steps", "people", "governance", "catalogues"),
+    ("steps", "checks", "people", "governance", "catalogues"),
     ("program",),
     ("__init__",),
 )

@@ -606,15 +606,42 @@ def rewrite_report(folder: str | Path) -> Path:
         If the folder does not hold a study.
     """
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
-        fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
-        fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
-        report = Report(findings=read_findings(folder), **fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise _no_study(folder) from None
+    report = _read_report(folder)
     with whole_file(folder / "report.html") as fresh:
         write_report(report, fresh)
     with whole_file(folder / "card.md") as fresh:
         write_card(report, fresh)
     return folder / "report.html"
+
+
+def add_findings(folder: str | Path, findings: Findings) -> Path:
+    """Put the findings of a later check into a finished study: findings.json, report.html and card.md; returns the path of the report.
+
+    A check that is run again replaces what it said before: findings whose codes begin alike, up to the first slash, are taken out.
+
+    Raises
+    ------
+    InvalidSetting
+        If the folder does not hold a study, or what is added would replace findings of the study itself.
+    """
+    folder = Path(folder)
+    report = _read_report(folder)
+    fresh = {f.code.partition("/")[0] for f in findings}
+    own = {f.code.partition("/")[0] for f in report.findings if not f.details.get("added")}
+    if both := sorted(fresh & own):
+        raise InvalidSetting("STUDY", str(folder), f"It has findings of its own about {both[0]}; leave these where they are.")
+    kept = [f for f in report.findings if f.code.partition("/")[0] not in fresh]
+    report = replace(report, findings=Findings((*kept, *(replace(f, details={**f.details, "added": True}) for f in findings))))
+    with whole_file(folder / "findings.json") as path:
+        write_findings(report, path)
+    return rewrite_report(folder)
+
+
+def _read_report(folder: Path) -> Report:
+    try:
+        manifest = json.loads((folder / _MARK).read_text(encoding="utf-8"))
+        fields = {k: v for k, v in manifest.items() if k not in ("seamark", "version")}
+        fields |= {"skipped": tuple(fields["skipped"]), "notes": tuple(fields["notes"])}
+        return Report(findings=read_findings(folder), **fields)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _no_study(folder) from None

@@ -67,6 +67,39 @@ FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a 
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
 
+def _known_gates(expressions: list[str] | None) -> list[str] | None:
+    """The same, where they can be read: said before any work is done."""
+    if expressions:
+        from seamark.checks.gates import parse_gates
+
+        parse_gates(expressions)
+    return expressions
+
+
+def _known_study(folder: Path | None) -> Path | None:
+    if folder is not None:
+        from seamark.study import read_findings
+
+        with as_options(folder="into"):
+            read_findings(folder)
+    return folder
+
+
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-on",
+        metavar="EXPR",
+        callback=_known_gates,
+        help="Exit with 1 on this as well: warning, a code (probe/length), probe/*:warning, or accuracy.low<0.6; several are joined by or.",
+    ),
+]
+Into = Annotated[
+    Path | None,
+    typer.Option("--into", metavar="STUDY", callback=_known_study, help="Add the findings to the report of this finished study."),
+]
+
+
 def read_feedback(source: str, format: str | None, columns: str | None, on_error: str, axis: str | None, seed: int) -> Feedback:
     """The feedback of a source, as these options say that it is to be read."""
     from seamark.study import read_source

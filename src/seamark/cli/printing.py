@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,14 +28,30 @@ def print_answer(as_json: bool, text: str, **facts: object) -> None:
     typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else text)
 
 
-def finish(feedback: Feedback | None, findings: Findings, as_json: bool, following: str | None, *, access: Access) -> None:
+def finish(
+    feedback: Feedback | None,
+    findings: Findings,
+    as_json: bool,
+    following: str | None,
+    *,
+    access: Access,
+    fail_on: Sequence[str] | None = None,
+    into: Path | None = None,
+) -> None:
     """Print findings, as a table or in the shape of findings.json, and exit with what they say.
 
     Parameters
     ----------
     access : what the command had access to; findings that say something of their own keep it.
+    fail_on : expressions of findings that count as failures, too.
+    into : a finished study, to whose report they are added.
     """
     findings = findings.with_access(access)
+    added = ""
+    if into is not None:
+        from seamark.study import add_findings
+
+        added = f"\nreport: {add_findings(into, findings)}"
     if as_json:
         from seamark.rendering import describe_data, findings_json
 
@@ -43,9 +60,18 @@ def finish(feedback: Feedback | None, findings: Findings, as_json: bool, followi
     else:
         print_findings(findings)
         print_skipped(feedback.report.skipped if feedback is not None else ())
-        if following:
-            typer.echo(f"\nnext: {following}")
-    raise typer.Exit(1 if findings.blocking else 0)
+        typer.echo(added + (f"\nnext: {following}" if following else ""), nl=bool(added or following))
+    raise typer.Exit(1 if stop_at(findings, fail_on) or findings.blocking else 0)
+
+
+def stop_at(findings: Findings, fail_on: Sequence[str] | None) -> bool:
+    """Whether expressions of --fail-on stop here; says why."""
+    from seamark.checks.gates import parse_gates, stopped
+
+    reasons = stopped(parse_gates(fail_on or ()), findings)
+    for reason in reasons:
+        typer.echo(f"stopped by --fail-on: {reason}", err=True)
+    return bool(reasons)
 
 
 _COLOURS = {"blocking": "bold red", "warning": "yellow", "notice": "cyan", "ok": "green", "not_applicable": "dim"}

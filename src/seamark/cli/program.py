@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
+from seamark.cli.checks import check_parity, diagnose, evaluate, optimise
 from seamark.cli.governance import audit, campaign, charters
 from seamark.cli.people import dissent, plan, population, simulate
-from seamark.cli.steps import check_parity, diagnose, evaluate, export, fit, optimise, report, study, train
+from seamark.cli.steps import export, fit, report, study, train
 from seamark.errors import SeamarkError
 
 

@@ -246,7 +246,7 @@ def by_transformers(
         scores: list[Array] = []
         with _watch(model) as seen, torch.inference_mode():
             for start in range(0, len(conversations), batch):
-                turns = [_turns(prompt, response) for prompt, response in conversations[start : start + batch]]
+                turns = [messages_of(prompt, response) for prompt, response in conversations[start : start + batch]]
                 how = {"padding": batch > 1, "return_tensors": "pt"}
                 if read == "template":
                     inputs = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **how)
@@ -341,7 +341,7 @@ def _trl_settings() -> dict[str, Any]:
 def _trl_columns(conversations: Sequence[Conversation], data: Data) -> tuple[list[Any], list[Any]]:
     """Prompts and completions as TRL passes them on."""
     if data == "conversational":
-        turns = [_turns(prompt, response) for prompt, response in conversations]
+        turns = [messages_of(prompt, response) for prompt, response in conversations]
         return [t[:-1] for t in turns], [t[-1:] for t in turns]
     if wrong := next((p for p, _ in conversations if not (p is None or isinstance(p, str))), None):
         raise InvalidSetting("prompt", wrong, "Standard data has prompts of one text.")
@@ -385,7 +385,7 @@ def by_http(checkpoint: str, conversations: Sequence[Conversation], url: str, *,
     scores: list[float] = []
     for start in range(0, len(conversations), size):
         part = conversations[start : start + size]
-        turns = [_turns(prompt, response) for prompt, response in part]
+        turns = [messages_of(prompt, response) for prompt, response in part]
         texts = [str(tokenizer.apply_chat_template(t, tokenize=False)) for t in turns] if send != "messages" else []
         if shape == "classify":
             payload: dict[str, Any] = {"messages": turns[0]} if send == "messages" else {"input": texts}
@@ -396,7 +396,7 @@ def by_http(checkpoint: str, conversations: Sequence[Conversation], url: str, *,
             payload = {"query": texts, "prompts": prompts, "labels": [None] * len(part)}
         else:
             payload = {"model": "reward", "messages": texts}
-        answer = _post(url, payload, timeout_s)
+        answer = post_json(url, payload, timeout_s)
         try:
             found = _scores_in(answer, shape)
         except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -416,7 +416,7 @@ def _scores_in(answer: Any, shape: str) -> list[float]:
     return [float(score) for score in answer["rewards" if shape == "get_reward" else "scores"]]
 
 
-def _post(url: str, payload: Mapping[str, Any], timeout_s: float) -> Any:
+def post_json(url: str, payload: Mapping[str, Any], timeout_s: float = 60.0) -> Any:
     """The JSON that a server answers; what may pass (a refused connection, a status from 500) is tried again."""
     body = json.dumps(payload, ensure_ascii=False).encode()
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", "Accept": "application/json"})
@@ -467,7 +467,7 @@ def _short(answer: Any) -> str:
 # ---------------------------------------------------------------------------------------------- beside the way
 
 
-def _turns(prompt: Prompt, response: str) -> list[dict[str, Any]]:
+def messages_of(prompt: Prompt, response: str) -> list[dict[str, Any]]:
     """A conversation as messages: a prompt that is one text is the user's turn."""
     before = [{"role": "user", "content": prompt or ""}] if prompt is None or isinstance(prompt, str) else [dict(m) for m in prompt]
     return [*before, {"role": "assistant", "content": response}]

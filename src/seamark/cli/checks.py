@@ -1,0 +1,134 @@
+"""The checks as commands: of data, of fits, and of any reward model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seamark.cli.options import (
+    AxisOption,
+    ColumnsOption,
+    EffectOption,
+    FailOn,
+    FitFolder,
+    FormatOption,
+    GroupsOption,
+    Into,
+    Json,
+    OnError,
+    Seed,
+    Source,
+    UtilityOption,
+    as_options,
+    parse_effects,
+    parse_people,
+    parse_utility,
+    read_feedback,
+)
+from seamark.cli.printing import finish, show_progress
+from seamark.errors import InvalidSetting
+
+
+def diagnose(
+    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    held_out: Annotated[str | None, typer.Option("--held-out", help="A held-out source, to look for leakage.")] = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Is this data fit to learn from?"""
+    import seamark.checks
+
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    other = read_feedback(held_out, format, columns, on_error, axis, seed) if held_out else None
+    found = seamark.checks.diagnose(feedback, held_out=other, seed=seed)
+    finish(feedback, found, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)
+
+
+def evaluate(
+    fit: FitFolder, source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
+    train: Annotated[str | None, typer.Option("--train", help="What was fitted, from which the trivial rules learn as well.")] = None,
+    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does the fit predict judgments it has not seen?"""
+    import seamark.checks
+    from seamark.reward import open_fit
+
+    fitted = open_fit(fit)
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    learned = read_feedback(train, format, columns, on_error, axis, seed) if train else None
+    findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
+    finish(feedback, findings, as_json, f"seamark export {fit} {source} -o signal.jsonl", access="white-box", fail_on=fail_on, into=into)
+
+
+def check_parity(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The folder, or hub name, of a reward model.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Judgments, of which some responses are scored; built-in conversations otherwise.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="A server of the checkpoint: http://HOST:PORT/classify, /get_reward or /v1/score/evaluation.")
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="What it was trained on, to look for overlap with SOURCE.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Difference that is let pass, in standard deviations of the scores; 0.001 in float32.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does a saved reward model give the same scores in Seamark, transformers, TRL and on a server?"""
+    import seamark.checks
+
+    for name, value in {"--train": train, "--format": format, "--columns": columns, "--axis": axis}.items():
+        if source is None and value is not None:
+            raise InvalidSetting(name, value, "It is about judgments: name their SOURCE as well, or leave it out.")
+    judgments = read_feedback(source, format, columns, on_error, axis, seed) if source is not None else None
+    learned = read_feedback(train, format, columns, on_error, axis, seed) if train is not None else None
+    with show_progress(quiet=as_json) as say, as_options(url="url", tolerance="tolerance"):
+        findings = seamark.checks.check_parity(
+            checkpoint, url=url, judgments=judgments, train=learned, tolerance=tolerance, seed=seed, progress=say
+        )  # fmt: skip
+    following = "do what the remedies say, and check again (--json has them)" if findings.blocking else None
+    finish(judgments, findings, as_json, following, access="white-box", fail_on=fail_on, into=into)
+
+
+def optimise(
+    source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Judgments of texts: two signals fitted to them judge each other.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns."""
+    from seamark.checks import check_optimisation, cross_fitted
+    from seamark.reward import Pool
+
+    if (source is None) == (scores is None):
+        raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
+    if scores is not None:
+        given = {"--format": format, "--columns": columns, "--utility": utility, "--groups": groups, "--effect": effect, "--axis": axis}
+        if wrong := next((name for name, value in given.items() if value is not None), None):
+            raise InvalidSetting(wrong, given[wrong], "It is about judgments; leave it out with --scores.")
+        finish(
+            None,
+            check_optimisation(Pool.read(scores), unit="units", seed=seed),
+            as_json,
+            None,
+            access="black-box",
+            fail_on=fail_on,
+            into=into,
+        )
+    assert source is not None
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
+        pools, how = cross_fitted(
+            feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=parse_effects(effect), seed=seed,
+            progress=say,
+        )  # fmt: skip
+    findings = check_optimisation(pools, gold="the other signal", seed=seed)
+    if not as_json:
+        typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")
+    finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)

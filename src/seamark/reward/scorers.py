@@ -1,0 +1,371 @@
+"""Any reward model as one function of prompts and responses, and scoring that outlives what is wrong with it.
+
+Conventions
+-----------
+A *scorer* is called with prompts and responses, as many of either, and gives one number for each; None or NaN where it gives none. What
+it is (a fit, a checkpoint, a server, a function, a table) the rest of the house cannot tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
+from seamark.reward.signal import Reward, Text
+
+Array = NDArray[np.float64]
+Scorer = Callable[[Sequence[Text], Sequence[str]], ArrayLike | Sequence[float | None]]
+"""prompts, responses -> (n,) numbers."""
+Progress = Callable[[str, float], None]
+
+_BATCH = 256
+"""Texts to a call: enough for a language model to sort them by length, few enough that a stopped run loses little."""
+_AGAIN = 8
+"""Texts that are scored a second time, in the opposite order."""
+_GIVEN_UP = 3
+"""Calls in a row that fail for a text by itself, after which nobody is asked any more."""
+_READERS: dict[str, Callable[..., pl.DataFrame]] = {
+    ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson,
+    ".parquet": pl.read_parquet,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scorer says of n texts, and what was wrong with its answers."""
+
+    values: Array
+    """(n,) NaN where there is none."""
+    n_distinct: int
+    """Distinct (prompt, response) that were scored."""
+    n_cached: int = 0
+    """Of these, those that an earlier run had scored."""
+    abstained: int = 0
+    """Distinct texts for which it gave None or NaN."""
+    infinite: int = 0
+    """Distinct texts that it gave an infinite score, which is not used."""
+    failed: int = 0
+    """Distinct texts for which the call failed, or gave another number of scores."""
+    problems: tuple[str, ...] = ()
+    """What went wrong, in its own words, each once."""
+    drift: float = 0.0
+    """Largest difference between two scores of one text, in standard deviations of all; 0 where it was not scored twice."""
+    died: bool = False
+    """Whether it was asked no more, having failed too often or taken too long."""
+
+    @property
+    def constant(self) -> bool:
+        """Whether two texts or more have scores, and all the same one."""
+        found = self.values[np.isfinite(self.values)]
+        return self.n_distinct > 1 and len(found) > 1 and bool((found == found[0]).all())
+
+
+# ---------------------------------------------------------------------------------------------- what can be opened
+
+
+def open_scorer(place: str | Path, *, template: str | None = None) -> Scorer:
+    """The reward model at a place, as a scorer.
+
+    Parameters
+    ----------
+    place :
+        - the folder of a fit; the folder or hub name, OWNER/NAME, of a reward model that transformers reads;
+        - an address: what ends in /classify is sent messages, as vLLM and SGLang take them; any other path {"prompts": [...],
+          "responses": [...]} and answers {"scores": [...]} or {"rewards": [...]};
+        - python:MODULE:FUNCTION or python:FILE.py:FUNCTION, which is imported and called: code is run;
+        - a table with columns prompt, response and score (CSV, TSV, JSONL, Parquet); other texts have no score.
+    template : for an address, the checkpoint whose chat template makes the text that is sent, in the shapes of `check_parity`.
+
+    Raises
+    ------
+    UnreadableSource, InvalidSetting
+        If nothing there can score.
+    """
+    text = str(place)
+    if text.startswith(("http://", "https://")):
+        return _template_server(text, template) if template else _server(text)
+    if template:
+        raise InvalidSetting("template", template, "It is for addresses: a folder has its own.")
+    if text.startswith("python:"):
+        return _function(text)
+    if Path(text).suffix.lower() in _READERS and not Path(text).is_dir():
+        return _table(Path(text))
+    return Reward(text)
+
+
+def _server(url: str) -> Scorer:
+    from seamark.reward.paths import messages_of, post_json
+
+    def ask(prompts: Sequence[Text], responses: Sequence[str]) -> Sequence[float | None]:
+        if url.rstrip("/").endswith("/classify"):
+            both = zip(prompts, responses, strict=True)
+            asked = [post_json(url, {"messages": messages_of(p, r), "use_activation": False}) for p, r in both]
+            return [float(answer["data"][0]["probs"][0]) for answer in asked]
+        given = [p if isinstance(p, str) else list(p) for p in prompts]
+        answer = post_json(url, {"prompts": given, "responses": list(responses)})
+        return answer["scores"] if "scores" in answer else answer["rewards"]
+
+    return ask
+
+
+def _template_server(url: str, checkpoint: str) -> Scorer:
+    from seamark.reward.paths import by_http
+
+    return lambda prompts, responses: by_http(checkpoint, list(zip(prompts, responses, strict=True)), url).scores
+
+
+def _function(place: str) -> Scorer:
+    """The function that python:WHERE:NAME names."""
+    where, _, name = place.removeprefix("python:").rpartition(":")
+    remedy = "Write python:MODULE:FUNCTION or python:FILE.py:FUNCTION; it is called with prompts and responses."
+    if not where or not name:
+        raise InvalidSetting("MODEL", place, remedy)
+    try:
+        if where.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(where).stem, where)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            module = importlib.import_module(where)
+        found = getattr(module, name)
+    except Exception as error:  # whatever the code of somebody else raises
+        raise UnreadableSource(place, f"{type(error).__name__}: {error}", remedy) from None
+    if not callable(found):
+        raise UnreadableSource(place, f"{name} is no function", remedy)
+    return found
+
+
+def _table(path: Path) -> Scorer:
+    """Scores by prompt and response; prompts of several messages are their JSON."""
+    try:
+        frame = _READERS[path.suffix.lower()](path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UnreadableSource(str(path), str(error).splitlines()[0], "Give a table with columns prompt, response and score.") from None
+    if lacking := [name for name in ("prompt", "response", "score") if name not in frame.columns]:
+        raise UnreadableSource(
+            str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", "Name its columns prompt, response and score."
+        )
+    if not frame["score"].dtype.is_numeric():
+        value = frame["score"].drop_nulls().first()
+        raise UnreadableSource(str(path), f"column 'score' holds {value!r}, which is no number", "Write numbers, with a point.")
+    columns = frame.select(pl.col("prompt", "response").cast(pl.String).fill_null(""), pl.col("score").cast(pl.Float64))
+    held: dict[tuple[str, str], float | None] = {}
+    for prompt, response, score in columns.iter_rows():
+        if held.setdefault((prompt, response), score) != score:
+            raise UnreadableSource(
+                str(path), f"two scores for one response ({held[prompt, response]!r}, {score!r})", "Give each response one score."
+            )
+    return lambda prompts, responses: [held.get((_key(p), r)) for p, r in zip(prompts, responses, strict=True)]
+
+
+def _key(prompt: Text) -> str:
+    return prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------------------------- scoring
+
+
+@dataclass
+class _Tally:
+    """What has gone wrong so far."""
+
+    failed: int = 0
+    in_a_row: int = 0
+    died: bool = False
+    problems: dict[str, None] = field(default_factory=dict)
+
+
+def score_texts(
+    scorer: Scorer,
+    prompts: Sequence[Text],
+    responses: Sequence[str],
+    *,
+    batch: int = _BATCH,
+    timeout_s: float = 600.0,
+    cache: str | Path | None = None,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Scored:
+    """The scores of texts, whatever the scorer does: each distinct (prompt, response) is scored once, and some a second time.
+
+    A call that raises, or gives another number of scores, is made again for halves of its texts, down to single ones: what is wrong
+    with one text loses that one. A call that takes longer than `timeout_s`, or three single texts in a row that fail, end it: what
+    is left has no score.
+
+    Parameters
+    ----------
+    prompts, responses : (n,)
+    batch : texts to a call.
+    cache : a file (JSONL) of what was scored; what it holds is not scored again, and what is new is appended batch by batch, so that a run
+        that was stopped goes on.
+    name : of the scorer, in the cache: scores under another name are not used.
+
+    Raises
+    ------
+    InvalidSetting
+        If there are not as many prompts as responses.
+    UnreadableSource
+        If the cache is no such file.
+    """
+    if len(prompts) != len(responses):
+        raise InvalidSetting("prompts", len(prompts), f"There are {len(responses)} responses; give one prompt for each.")
+    place: dict[tuple[str, str], int] = {}
+    code = np.array([place.setdefault((_key(p), r), len(place)) for p, r in zip(prompts, responses, strict=True)], dtype=np.int64)
+    first = np.zeros(len(place), dtype=np.int64)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    found = np.full(len(place), np.nan)
+    keys = [_digest(name, *pair) for pair in place] if cache is not None else []
+    held = _read_cache(Path(cache)) if cache is not None else {}
+    known = np.array([key in held for key in keys] or [False] * len(place), dtype=bool)
+    found[known] = [np.nan if held[keys[i]] is None else held[keys[i]] for i in np.flatnonzero(known)]
+    # batches of like length: a language model reads pads as well
+    todo = sorted(np.flatnonzero(~known).tolist(), key=lambda i: len(responses[first[i]]))
+    tally = _Tally()
+    asked: list[int] = []
+    for start in range(0, len(todo), batch):
+        rows = todo[start : start + batch]
+        found[rows] = _call(scorer, [prompts[first[i]] for i in rows], [responses[first[i]] for i in rows], timeout_s, tally)
+        asked += rows
+        if tally.died:
+            break
+        if cache is not None:
+            _append(Path(cache), ((keys[i], found[i]) for i in rows))
+        if progress:
+            progress("scoring", (start + len(rows)) / len(todo))
+    infinite = np.isinf(found)
+    found[infinite] = np.nan
+    failed = tally.failed + len(todo) - len(asked)
+    drift, spread = 0.0, float(np.nanstd(found)) if np.isfinite(found).any() else 0.0
+    again = [i for i in asked if np.isfinite(found[i])]
+    if again and not tally.died and spread > 0:
+        again = [again[i] for i in np.unique(np.linspace(0, len(again) - 1, _AGAIN).astype(int))][::-1]
+        second = _call(scorer, [prompts[first[i]] for i in again], [responses[first[i]] for i in again], timeout_s, _Tally())
+        drift = float(np.nanmax(np.abs(second - found[again]), initial=0.0)) / spread
+    return Scored(
+        found[code], len(place), int(known.sum()), int(np.isnan(found).sum()) - failed - int(infinite.sum()), int(infinite.sum()), failed,
+        tuple(tally.problems), drift, tally.died,
+    )  # fmt: skip
+
+
+def _call(scorer: Scorer, prompts: list[Text], responses: list[str], timeout_s: float, tally: _Tally) -> Array:
+    """(n,) scores, NaN where the call fails."""
+    n = len(responses)
+    out = np.full(n, np.nan)
+    if tally.died:
+        tally.failed += n
+        return out
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(scorer(prompts, responses))
+        except Exception as error:  # whatever the code of somebody else raises
+            answer.append(error)
+
+    # a thread of its own: a call that does not come back cannot be ended, but it can be left
+    worker = threading.Thread(target=ask, daemon=True)
+    worker.start()
+    worker.join(timeout_s)
+    if not answer:
+        tally.died = True
+        tally.failed += n
+        tally.problems[f"it did not answer within {timeout_s:g} s"] = None
+        return out
+    problem = _problem(answer[0], n)
+    if problem is None:
+        tally.in_a_row = 0
+        return _numbers(answer[0])
+    tally.problems[problem] = None
+    if n == 1:
+        tally.failed += 1
+        tally.in_a_row += 1
+        tally.died = tally.in_a_row >= _GIVEN_UP
+        return out
+    half = n // 2
+    for part in (slice(0, half), slice(half, n)):
+        out[part] = _call(scorer, prompts[part], responses[part], timeout_s, tally)
+    return out
+
+
+def _problem(answer: Any, n: int) -> str | None:
+    """What is wrong with an answer as a whole."""
+    if isinstance(answer, Exception):
+        said = str(answer).strip().splitlines()
+        return said[0] if said and isinstance(answer, SeamarkError) else f"{type(answer).__name__}: {said[0][:200] if said else ''}"
+    try:
+        shape = _numbers(answer).shape
+    except (TypeError, ValueError):
+        return f"it gave {type(answer).__name__} in place of numbers"
+    return None if shape == (n,) else f"it gave {_sized(shape)} for {n:,} texts"
+
+
+def _sized(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]:,} score{'' if shape[0] == 1 else 's'}" if len(shape) == 1 else f"an array of shape {shape}"
+
+
+def _numbers(answer: Any) -> Array:
+    # tensors on a device, or with a gradient, do not turn into arrays by themselves
+    answer = answer.detach().cpu() if type(answer).__module__.startswith("torch") else answer
+    if isinstance(answer, list | tuple):
+        answer = [np.nan if one is None else one for one in answer]
+    return np.asarray(answer, dtype=np.float64)
+
+
+# ---------------------------------------------------------------------------------------------- what was scored before
+
+
+def _digest(name: str, prompt: str, response: str) -> str:
+    return hashlib.blake2b("\x1f".join((name, prompt, response)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _read_cache(path: Path) -> Mapping[str, float | None]:
+    """Scores by digest; a last line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    held: dict[str, float | None] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableSource(str(path), str(error), "Give a file that an earlier run has written, or a new one.") from None
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            held[str(record["key"])] = None if record["score"] is None else float(record["score"])
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise UnreadableSource(
+                str(path), f"line {number} is no score ({line[:60]!r})", "Give a file that an earlier run has written, or a new one."
+            ) from None
+    return held
+
+
+def _append(path: Path, scores: Iterator[tuple[str, float]]) -> None:
+    with path.open("ab+") as file:
+        if end := file.tell():
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            if whole < end:  # a run was stopped in the middle of a line
+                file.truncate(whole)
+        lines = (json.dumps({"key": key, "score": score if np.isfinite(score) else None}) + "\n" for key, score in scores)
+        file.write("".join(lines).encode())
