@@ -55,7 +55,14 @@ def wilson(successes: float, n: float, *, z: float = Z95) -> tuple[float, float]
     return float(max(0.0, centre - half)) if p > 0 else 0.0, float(min(1.0, centre + half)) if p < 1 else 1.0
 
 
-def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None, weight: NDArray[np.float64] | None = None) -> Interval:
+def share(
+    hits: NDArray[np.float64],
+    *,
+    cluster: NDArray[np.int64] | None = None,
+    weight: NDArray[np.float64] | None = None,
+    stratum: NDArray[np.int64] | None = None,
+    z: float = Z95,
+) -> Interval:
     """The weighted mean of values in [0, 1], with an interval clustered by `cluster`.
 
     The cluster-robust variance of the ratio sum(w x) / sum(w) gives an effective n, which goes into Wilson's interval, so
@@ -64,6 +71,8 @@ def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None
     Parameters
     ----------
     hits, weight : (n,); cluster : (n,) code of the unit that repeats (rater or prompt).
+    stratum : (n,) code of the part whose share of the weight is fixed beforehand: how parts differ is then no noise.
+    z : quantile of the normal distribution at the upper end.
 
     Source: Korn & Graubard 1998 (effective sample size in a score interval).
     """
@@ -72,10 +81,14 @@ def share(hits: NDArray[np.float64], *, cluster: NDArray[np.int64] | None = None
     p = float((w * hits).sum() / total)
     c = np.arange(len(hits)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
     k = int(c.max()) + 1
-    residual = np.bincount(c, weights=w * (hits - p), minlength=k)
+    centre: float | NDArray[np.float64] = p
+    if stratum is not None:
+        s = np.unique(stratum, return_inverse=True)[1]
+        centre = (np.bincount(s, w * hits) / np.bincount(s, w))[s]
+    residual = np.bincount(c, weights=w * (hits - centre), minlength=k)
     variance = float((residual**2).sum()) / total**2 * k / max(k - 1, 1)
     n_effective = min(p * (1 - p) / variance, float(len(hits))) if variance > 0 else float(k)
-    low, high = wilson(p * n_effective, n_effective)
+    low, high = wilson(p * n_effective, n_effective, z=z)
     return Interval(p, low, high, len(hits), k)
 
 

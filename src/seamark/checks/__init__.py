@@ -1,5 +1,6 @@
 """Findings about data and models: `diagnose` and `evaluate` are the same thing with other inputs."""
 
+from seamark.checks.benchmarks import score_benchmark
 from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
 from seamark.checks.charter import check_charter
 from seamark.checks.data import diagnose
@@ -43,5 +44,6 @@ __all__ = [
     "diagnose",
     "evaluate",
     "find_change",
+    "score_benchmark",
     "watch",
 ]
