@@ -14,6 +14,8 @@ from seamark.checks.disparity import (
 )
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
+from seamark.checks.judges import check_judges
+from seamark.checks.mismatch import check_mismatch, rank_rewards
 from seamark.checks.model import evaluate
 from seamark.checks.optimisation import check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
@@ -34,7 +36,9 @@ __all__ = [
     "check_dissent",
     "check_exposure",
     "check_homogenisation",
+    "check_judges",
     "check_matched_pairs",
+    "check_mismatch",
     "check_optimisation",
     "check_parity",
     "check_population",
@@ -44,6 +48,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "find_change",
+    "rank_rewards",
     "score_benchmark",
     "watch",
 ]
