@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from seamark.checks import score_benchmark
 from seamark.checks.benchmarks import SECTIONS, low_quantile
 from seamark.checks.findings import Finding, Findings
+from seamark.cli import app
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.sources.benchmarks import Benchmark, read_benchmark
 
@@ -499,3 +501,41 @@ def test_a_folder_of_two_benchmarks_takes_the_one_that_is_named(tmp_path: Path) 
     unknown = read_benchmark(lines(tmp_path / "c" / "x.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b", "subset": "mine"}]))
     with pytest.raises(InvalidSetting, match="RewardBench has"):
         score_benchmark(unknown, [1, 0])
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_scores_a_reward_model_of_any_kind_and_goes_on_where_it_stopped(
+    tmp_path: Path,
+) -> None:
+    run = CliRunner().invoke
+    rows = [
+        {"prompt": f"p{i}", "chosen": f"good {i}" + " longer" * (i % 3 == 0), "rejected": f"bad answer {i}", "subset": "hep-go", "id": i}
+        for i in range(40)
+    ]
+    file = lines(tmp_path / "filtered.jsonl", rows)
+    module = tmp_path / "mine.py"
+    module.write_text(
+        "def score(prompts, responses):\n    return [float(r.startswith('good')) if '7' not in r else None for r in responses]\n",
+        encoding="utf-8",
+    )
+    cache = tmp_path / "scores.jsonl"
+    done = run(app, ["benchmark", f"python:{module}:score", str(file), "--json", "--cache", str(cache)])
+    assert done.exit_code == 0, done.output
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["benchmark"]["estimate"] == pytest.approx(36 / 40), "the four that have no score are wrong"
+    assert found["benchmark/unscored"]["estimate"] == pytest.approx(0.1)
+    assert found["benchmark"]["access"] == "black-box"
+    again = run(app, ["benchmark", f"python:{module}:score", str(file), "--cache", str(cache)])
+    assert "RewardBench" in again.stdout
+    assert "80 distinct texts, 80 of them from the cache" in again.stdout
+    failed = run(app, ["benchmark", f"python:{module}:score", str(file), "--cache", str(cache), "--fail-on", "benchmark/unscored"])
+    assert failed.exit_code == 1
+    table = tmp_path / "scores.csv"
+    pl.DataFrame({"prompt": [r["prompt"] for r in rows] * 2, "response": [r["chosen"] for r in rows] + [r["rejected"] for r in rows],
+                  "score": [0.0] * 40 + [1.0] * 40}).write_csv(table)  # fmt: skip
+    turned = run(app, ["benchmark", str(table), str(file), "--json"])
+    assert turned.exit_code == 1, "a reward that is turned round is blocking"
+    with pytest.raises(InvalidSetting, match="--kind"):
+        run(app, ["benchmark", str(table), str(file), "--kind", "mt-bench"], catch_exceptions=False)

@@ -132,3 +132,42 @@ def optimise(
     if not as_json:
         typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")
     finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
+
+
+def benchmark(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A fit, a reward model (folder, hub name or address), python:MODULE:FUNCTION, or a table of prompt, response and score."
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published benchmark as downloaded: a file, or a folder of files.")],
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="rewardbench, rewardbench2, rmb, rm-bench, ppe, judgebench or llmbar; told from the fields where not given."),
+    ] = None,
+    template: Annotated[str | None, typer.Option("--template", help="For an address, the checkpoint whose chat template makes the text.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", metavar="FILE", help="What has been scored is kept here (JSONL), so that a run that was stopped goes on.")
+    ] = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """What a reward model scores on a published benchmark, with intervals, chance, and what length alone gets."""
+    from seamark.checks import score_benchmark
+    from seamark.checks.scored import check_scored
+    from seamark.reward.scorers import open_scorer, score_texts
+    from seamark.sources.benchmarks import KINDS, read_benchmark
+
+    known = next((k for k in KINDS if k == kind), None)
+    if kind is not None and known is None:
+        raise InvalidSetting("--kind", kind, f"Use one of {', '.join(KINDS)}.")
+    found = read_benchmark(file, kind=known)
+    scorer = open_scorer(model, template=template)
+    with show_progress(quiet=as_json) as say:
+        scored = score_texts(scorer, *found.texts(), cache=cache, name=model, progress=say)
+    if not as_json:
+        typer.echo(
+            f"{found.kind}: {found.n_items:,} items, {scored.n_distinct:,} distinct texts, {scored.n_cached:,} of them from the cache\n"
+        )
+    findings = score_benchmark(found, scored.values, seed=seed) + check_scored(scored)
+    finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
