@@ -41,19 +41,17 @@ def share(row: dict[str, Any] | None, prefix: str = "") -> str:
 
 def biases(found: dict[str, Findings]) -> str:
     """A row for each judge: gold, place, both orders, and length against substance."""
-    lines = ["| judge | agrees with gold | shown first wins | same answer in both orders | right where the better one is shorter | where it is longer | prefers the longer one, points more than gold |",
+    lines = ["| judge | agrees with gold | shown first wins | same answer in both orders | right where the better one is shorter | where it is longer | the difference, points |",
              "|" + " --- |" * 7]  # fmt: skip
     for data, findings in found.items():
         gold, place, both, style = (rows(findings, code) for code in ("gold", "position", "consistency", "style"))
         for judge in place:
             mine = style.get(judge, {})
-            excess = (
-                f"{100 * mine['excess']:.0f} [{100 * mine['excess_low']:.0f}, {100 * mine['excess_high']:.0f}]" if "excess" in mine else ""
-            )
+            lean = f"{100 * mine['lean']:.0f} [{100 * mine['lean_low']:.0f}, {100 * mine['lean_high']:.0f}]" if "lean" in mine else ""
             with_gold = "hard_estimate" in mine
             longer = "" if with_gold or not mine else f"no gold; the longer one wins {share(mine)}"
             cells = (share(gold.get(judge)), share(place[judge]), share(both.get(judge)), share(mine, "hard_") if with_gold else "",
-                     share(mine, "easy_") if with_gold else longer, excess)  # fmt: skip
+                     share(mine, "easy_") if with_gold else longer, lean)  # fmt: skip
             name = f"**{judge}**" if mine.get("style_not_substance") else judge
             lines.append(f"| {data}: {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -89,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
         text = page.read_text(encoding="utf-8")
         said = (
             "`python benchmarks/judges.py --write`. LLMBar: 58,748 verdicts of six models, asked in up to 15 ways, on 419 pairs with gold; QLoRA: 44,506 verdicts of GPT-4. Per cent, ties half; "
-            "intervals are clustered by prompt (both orders: by prompt or by way of asking, whichever is wider) and, but for both orders, hold for all judges of a set at once. A judge in bold is "
+            "intervals are clustered by prompt (both orders: by prompt or by way of asking, whichever is wider) and, but for both "
+            "orders and differences, hold for all judges of a set at once. A judge in bold is "
             "style, not substance: surely wrong where the better response is the shorter one, and surely right where it is the longer one."
         )
         before, after = text.split(START)[0], text.split(END, 1)[1]

@@ -97,8 +97,9 @@ def test_N11_each_planted_bias_is_found_in_its_judge_and_in_no_other(tmp_path: P
     rows = {row["judge"]: row for row in style.details["judges"]}
     assert not rows["good"]["style_not_substance"]
     assert not rows["first"]["style_not_substance"]
-    assert rows["long"]["excess_low"] > 0.3
-    assert abs(rows["good"]["excess"]) < 0.12
+    assert rows["long"]["lean_low"] > 0.6
+    assert rows["good"]["lean_low"] < 0 < rows["good"]["lean_high"]
+    assert rows["first"]["lean_low"] < 0 < rows["first"]["lean_high"], "noise is no leaning"
 
 
 def test_a_fair_judge_has_no_warnings(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_N11_the_judges_of_llmbar(real_data: Path) -> None:
     rows = {row["judge"]: row for row in get(found, "judges/style").details["judges"]}
     assert {j for j, row in rows.items() if row["style_not_substance"]} >= {"ChatGPT", "LLaMA2"}
     assert not rows["GPT-4"]["style_not_substance"]
-    assert all(row["excess_low"] > 0 for row in rows.values()), "every one of them prefers the longer one more often than gold does"
+    assert all(row["lean_low"] > 0 for name, row in rows.items() if name not in ("GPT-4", "PaLM2")), "they lean to the longer one"
     parts = {(row["part"], row["judge"]): row for row in get(found, "judges/gold").details["parts"]}
     assert parts["subset:Natural", "ChatGPT"]["low"] > 0.6
     assert parts["subset:Adversarial/Neighbor", "ChatGPT"]["high"] < 0.45

@@ -74,7 +74,7 @@ def check_judges(feedback: Feedback, *, judges: Mapping[str, str] | Callable[[st
     judges/gold : agreement with gold, judge by judge and part by part; the lowest judge is the estimate.
     judges/position : how often the response shown first wins; the judge furthest from a half.
     judges/consistency : how often a judge names the same response in both orders; the lowest.
-    judges/style : agreement with gold where the better response is the shorter one, beside where it is the longer one; and how much more often than gold a judge prefers the longer one.
+    judges/style : agreement with gold where the better response is the shorter one, beside where it is the longer one, and how far apart these are.
         The lowest of the first.
 
     Where one judge of several is named, its interval is Bonferroni's over judges. Intervals are clustered by prompt.
@@ -246,11 +246,9 @@ def _style(verdicts: _Verdicts) -> Finding:
     for k, name in enumerate(verdicts.names):
         if name not in enough:
             continue
-        mine = (verdicts.judge == k) & np.isfinite(verdicts.longer) & (verdicts.gold_is_longer != 0)
-        excess = verdicts.longer[mine] - (verdicts.gold_is_longer[mine] > 0)
-        bias = mean(excess, cluster=verdicts.prompt[mine])
+        lean = _lean(verdicts, verdicts.judge == k)
         table.append({"judge": name, **{f"{what}_{end}": getattr(f[name], end) for what, f in (("hard", hard), ("easy", easy)) for end in ("estimate", "low", "high", "n")},
-                      "excess": bias.estimate, "excess_low": bias.ends[0], "excess_high": bias.ends[1],
+                      "lean": lean[0], "lean_low": lean[1], "lean_high": lean[2],
                       "style_not_substance": hard[name].high < 0.5 < easy[name].low})  # fmt: skip
     worst = min(enough, key=lambda j: hard[j].estimate)
     found = hard[worst]
@@ -264,3 +262,16 @@ def _style(verdicts: _Verdicts) -> Finding:
         remedy="Ask for length to be left aside, control for it, or use another judge." if styled else None,
         details={"judges": table, "longer": rows},
     )  # fmt: skip
+
+
+def _lean(verdicts: _Verdicts, mine: Mask) -> tuple[float, float, float]:
+    """How much more often it is right where the better response is the longer one: 0 for a judge that is fair, and for one that tosses coins.
+
+    A pair is one or the other, so the two shares are of different prompts and their intervals add up in squares.
+    """
+    easy, hard = (
+        mean(verdicts.right[rows], cluster=verdicts.prompt[rows]) for rows in (mine & (verdicts.gold_is_longer == side) for side in (1, -1))
+    )
+    half = float(np.hypot(easy.high - easy.estimate, hard.high - hard.estimate))
+    gap = easy.estimate - hard.estimate
+    return gap, gap - half, gap + half
