@@ -113,6 +113,7 @@ def test_N27_prior_sets_are_a_plain_mean_at_half_weight_of_those_that_are_there(
     assert get(found, "benchmark/prior-sets").estimate == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 def test_the_interval_of_rewardbench_covers(tmp_path: Path) -> None:
     """200 rewards that are right in 70% of all items: the interval of the weighted score holds .7 in about 95%."""
     benchmark = rewardbench(tmp_path, dict.fromkeys(("mt-bench-easy", "mt-bench-hard", "refusals-offensive", "math-prm", "hep-go"), 1.0))
@@ -497,7 +498,7 @@ def test_a_folder_of_two_benchmarks_takes_the_one_that_is_named(tmp_path: Path) 
     assert read_benchmark(tmp_path, kind="llmbar").n_items == 1
     assert read_benchmark(tmp_path, kind="llmbar").notes == ("passed over: a",)
     with pytest.raises(InvalidSetting, match="rewardbench2"):
-        read_benchmark(tmp_path, kind="other")  # type: ignore[arg-type]  # what is tested
+        read_benchmark(tmp_path, kind="other")
     unknown = read_benchmark(lines(tmp_path / "c" / "x.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b", "subset": "mine"}]))
     with pytest.raises(InvalidSetting, match="RewardBench has"):
         score_benchmark(unknown, [1, 0])

@@ -111,7 +111,7 @@ class _Hits:
     def worst(self) -> Interval:
         """The lowest of the parts, its interval being that of a minimum: all parts are bounded at once (Bonferroni)."""
         z = float(norm.ppf(1 - 0.025 / len(self.parts)))
-        found = []
+        found: list[Interval] = []
         for p in range(len(self.parts)):
             mine = self.part == p
             found.append(_share(self.hit[mine], self.cluster[mine], self.weight[mine], self.stratum[mine], z=z))
@@ -199,7 +199,7 @@ def _hits(benchmark: Benchmark, r: Array, seed: int) -> _Hits:
     if kind == "rmb":  # a prompt of several losers is right where all lose
         rows, at = np.unique(of, return_inverse=True)
         losers = np.bincount(at)
-        hit, chance, of = (np.bincount(at, hit) == losers).astype(np.float64), 1.0 / (1.0 + losers), rows
+        hit, chance, of = (np.bincount(at, hit) == losers).astype(np.float64), np.divide(1.0, 1.0 + losers, dtype=np.float64), rows
     subset = [benchmark.subsets[i] for i in of]
     if kind == "rewardbench":
         return _sections(hit, chance, prompt[of], subset)
@@ -554,7 +554,7 @@ def _row_wise(benchmark: Benchmark, r: Array, right: Array, prompt: Codes) -> Fi
         flat = not np.ptp(x)
         table.append(
             (0.0, 0.0, 0.0, float(area)) if flat
-            else (float(np.corrcoef(x, y)[0, 1]), float(np.corrcoef(rank, y)[0, 1]), float(kendalltau(x, y).statistic), float(area))
+            else (float(np.corrcoef(x, y)[0, 1]), float(np.corrcoef(rank, y)[0, 1]), float(np.asarray(kendalltau(x, y))[0]), float(area))
         )  # fmt: skip
         rows.append(i)
     if not rows:

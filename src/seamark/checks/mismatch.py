@@ -56,21 +56,22 @@ def associate(x: ArrayLike, y: ArrayLike) -> Association:
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     known = np.isfinite(a) & np.isfinite(b)
     a, b, n = a[known], b[known], int(known.sum())
-    ends: list[float] = []
+    found: list[tuple[float, float, float]] = []
     for one, other, ranks in ((a, b, False), (rankdata(a), rankdata(b), True)):
         if n < 2 or not np.ptp(one) or not np.ptp(other):
-            ends += [float("nan")] * 3
+            found.append((float("nan"), float("nan"), float("nan")))
             continue
         r = float(np.clip(np.corrcoef(one, other)[0, 1], -1.0, 1.0))
         if n < _FEW:
-            ends += [r, -1.0, 1.0]
+            found.append((r, -1.0, 1.0))
             continue
         half = Z95 * np.sqrt((1 + r * r / 2 if ranks else 1.0) / (n - 3))
         # ranks that agree wholly have a correlation of 1 however few they are: half a step short of it, the interval tells few from many
         most = 1 - 6 / (n * (n * n - 1)) if ranks else 1 - 1e-15
         centre = np.arctanh(np.clip(r, -most, most))
-        ends += [r, min(r, float(np.tanh(centre - half))), max(r, float(np.tanh(centre + half)))]
-    return Association(*ends, n)
+        found.append((r, min(r, float(np.tanh(centre - half))), max(r, float(np.tanh(centre + half)))))
+    (a_value, a_low, a_high), (b_value, b_low, b_high) = found
+    return Association(a_value, a_low, a_high, b_value, b_low, b_high, n)
 
 
 def check_mismatch(table: Mapping[str, Sequence[float] | Array], *, names: Sequence[str] | None = None) -> Findings:

@@ -156,13 +156,11 @@ def benchmark(
     from seamark.checks import score_benchmark
     from seamark.checks.scored import check_scored
     from seamark.reward.scorers import open_scorer, score_texts
-    from seamark.sources.benchmarks import KINDS, read_benchmark
+    from seamark.sources.benchmarks import read_benchmark
 
-    known = next((k for k in KINDS if k == kind), None)
-    if kind is not None and known is None:
-        raise InvalidSetting("--kind", kind, f"Use one of {', '.join(KINDS)}.")
-    found = read_benchmark(file, kind=known)
-    scorer = open_scorer(model, template=template)
+    with as_options(kind="kind", template="template"):
+        found = read_benchmark(file, kind=kind)
+        scorer = open_scorer(model, template=template)
     with show_progress(quiet=as_json) as say:
         scored = score_texts(scorer, *found.texts(), cache=cache, name=model, progress=say)
     if not as_json:

@@ -1,11 +1,13 @@
 """The signal as others consume it."""
 
 from seamark.reward.catalogue import Catalogue, InvalidEntry, Mixture, Probe, add_entry, write_catalogue
+from seamark.reward.controls import Guards, follow, tilt_to
 from seamark.reward.policies import Policies, Pool, best_of_n, tilt
 from seamark.reward.signal import Reward, Scores, Signal, export_reward_model, export_signal, open_fit
 
 __all__ = [
     "Catalogue",
+    "Guards",
     "InvalidEntry",
     "Mixture",
     "Policies",
@@ -18,7 +20,9 @@ __all__ = [
     "best_of_n",
     "export_reward_model",
     "export_signal",
+    "follow",
     "open_fit",
     "tilt",
+    "tilt_to",
     "write_catalogue",
 ]

@@ -253,8 +253,8 @@ def follow(
             factor, moved = 0.0, policy
         policy = moved
         rows.append((policy.kl, policy.entropy, policy.mean(pool.proxy), policy.mean(pool.gold), factor * largest, float(shortened)))
-    columns = np.array(rows).T
-    return Steps(*columns[:5], columns[5] > 0, policy.probability)
+    kl, entropy, proxy, gold, step, cut = np.array(rows).T
+    return Steps(kl, entropy, proxy, gold, step, cut > 0, policy.probability)
 
 
 def _draw(probability: Array, counts: Codes, first: Codes, n: int, rng: np.random.Generator) -> Codes:

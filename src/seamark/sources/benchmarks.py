@@ -11,21 +11,20 @@ princeton-nlp/LLMBar.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.sources.fields import WrongField, has, integer, missing, needed_word, text, word
-from seamark.sources.files import Options, Record, Table, open_source
+from seamark.sources.files import Options, Record, Source, Table, open_source
 
 Kind = Literal["rewardbench", "rewardbench2", "rmb", "rm-bench", "ppe", "judgebench", "llmbar"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("rewardbench", "rewardbench2", "rmb", "rm-bench", "ppe", "judgebench", "llmbar")
 Prompt = str | Sequence[dict[str, Any]]
 Codes = NDArray[np.int64]
 
@@ -83,12 +82,12 @@ class _Item:
     """Positions of a right and a wrong one, where not all are compared."""
 
 
-def read_benchmark(path: str | Path, *, kind: Kind | None = None) -> Benchmark:
+def read_benchmark(path: str | Path, *, kind: str | None = None) -> Benchmark:
     """The benchmark in a file or folder.
 
     Parameters
     ----------
-    kind : which one; told from the fields where not given. Tables of a folder that are not of this kind are passed over.
+    kind : which of `KINDS`; told from the fields where not given. Tables of a folder that are not of this kind are passed over.
 
     Raises
     ------
@@ -99,21 +98,15 @@ def read_benchmark(path: str | Path, *, kind: Kind | None = None) -> Benchmark:
     InvalidSetting
         If `kind` is not one of them.
     """
-    if kind is not None and kind not in KINDS:
+    asked: Kind | None = next((known for known in KINDS if kind == known), None)
+    if kind is not None and asked is None:
         raise InvalidSetting("kind", kind, f"Use one of {', '.join(KINDS)}.")
     source = open_source(Path(path), Options())
-    told = {table.name: _kind_of(table) for table in source.tables.values()}
-    kinds = Counter(k for k in told.values() if k is not None)
-    if kind is None:
-        if len(kinds) > 1:
-            raise UnreadableSource(str(path), f"these are several benchmarks ({', '.join(sorted(kinds))})", "Say which with kind (--kind).")
-        if not kinds:
-            some = ", ".join(sorted({name for table in source.tables.values() for name in table.sample[0]})[:12])
-            raise UnreadableSource(str(path), f"no benchmark has these fields ({some})", f"Known are {', '.join(KINDS)}; see --kind.")
-        kind = next(iter(kinds))
-    chosen = [table for table in source.tables.values() if told[table.name] == kind] or list(source.tables.values())
+    told: dict[str, Kind | None] = {table.name: _kind_of(table) for table in source.tables.values()}
+    chosen_kind = asked if asked is not None else _only(path, source, told)
+    chosen = [table for table in source.tables.values() if told[table.name] == chosen_kind] or list(source.tables.values())
     passed_over = [table.name for table in source.tables.values() if table not in chosen]
-    reader = _READERS[kind]
+    reader = _READERS[chosen_kind]
     items: list[_Item] = []
     for table in chosen:
         within = _inner_name(table) if len(chosen) > 1 or _plain(table.name) in PRIOR_SETS else None
@@ -124,7 +117,18 @@ def read_benchmark(path: str | Path, *, kind: Kind | None = None) -> Benchmark:
                 except WrongField as wrong:
                     raise InvalidRecord(str(table.path), line, wrong.name, wrong.value, wrong.remedy) from None
     notes = (f"passed over: {', '.join(passed_over)}",) if passed_over else ()
-    return _laid_out(kind, items, notes)
+    return _laid_out(chosen_kind, items, notes)
+
+
+def _only(path: str | Path, source: Source, told: dict[str, Kind | None]) -> Kind:
+    """The one kind that the tables are of."""
+    kinds: list[Kind] = [kind for kind in KINDS if kind in told.values()]
+    if len(kinds) > 1:
+        raise UnreadableSource(str(path), f"these are several benchmarks ({', '.join(kinds)})", "Say which with kind (--kind).")
+    if not kinds:
+        some = ", ".join(sorted({name for table in source.tables.values() for name in table.sample[0]})[:12])
+        raise UnreadableSource(str(path), f"no benchmark has these fields ({some})", f"Known are {', '.join(KINDS)}; see --kind.")
+    return kinds[0]
 
 
 def _laid_out(kind: Kind, items: Sequence[_Item], notes: tuple[str, ...]) -> Benchmark:
@@ -154,9 +158,8 @@ def _laid_out(kind: Kind, items: Sequence[_Item], notes: tuple[str, ...]) -> Ben
 
 def _kind_of(table: Table) -> Kind | None:
     """The kind that half of the table's first records have."""
-    found = Counter(_kind_of_record(record, table) for record in table.sample)
-    kind, n = found.most_common(1)[0]
-    return kind if 2 * n >= len(table.sample) else None
+    found = [_kind_of_record(record, table) for record in table.sample]
+    return next((kind for kind in KINDS if 2 * found.count(kind) >= len(found)), None)
 
 
 def _kind_of_record(record: Record, table: Table) -> Kind | None:
