@@ -151,3 +151,18 @@ def test_N11_gpt_4_in_both_orders_on_qlora(real_data: Path) -> None:
     assert position.verdict == "warning"
     assert both.estimate == pytest.approx(0.71, abs=0.02)
     assert get(found, "judges/gold").verdict == "not_applicable"
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_pages_are_those_of_the_script(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """benchmarks/judges.py prints what docs/benchmarks.md has."""
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    monkeypatch.setenv("SEAMARK_TEST_DATA", str(real_data))
+    import judges  # type: ignore[import-not-found]  # a script of benchmarks/
+
+    assert judges.main([]) == 0
+    page = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in page
