@@ -17,7 +17,7 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.judges import check_judges
 from seamark.checks.mismatch import check_mismatch, rank_rewards
 from seamark.checks.model import evaluate
-from seamark.checks.optimisation import check_optimisation, cross_fitted
+from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
 from seamark.checks.population import check_population
 
@@ -29,6 +29,7 @@ __all__ = [
     "Look",
     "backtest",
     "check_against_gold",
+    "check_alarm",
     "check_blandness",
     "check_change",
     "check_charter",

@@ -22,9 +22,11 @@ from seamark.intervals import figure, interval_of
 from seamark.models import fit
 from seamark.models.observation import Observation
 from seamark.models.people import People
+from seamark.models.result import Fit
 from seamark.models.utility import Utility
 from seamark.records import Feedback
-from seamark.reward.policies import Policies, Pool, best_of_n, tilt
+from seamark.reward.alarm import forecast, growth
+from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -34,6 +36,8 @@ _SPARED = 0.1
 """Share of the prompts, those with the fewest responses, that may be left out so that the others can be optimised further."""
 _FEW = 10
 """Fewer prompts have no interval."""
+_FORESEEN = 400
+"""Utilities that are drawn: a probability of .3 is then told to .05."""
 _TILTS = tuple(float(np.sqrt(2) * d) for d in np.arange(0.0, 2.01, 0.25))
 """Tilts that are looked at, in standard deviations of the proxy to a nat: sqrt(KL) up to 2 where rewards are normal, and as far as the pool
 reaches."""
@@ -225,6 +229,65 @@ def _regret(curve: Curve, n: int, gold: str) -> Finding:
         "blocking where surely nothing is gained. Bootstrap over prompts, which are n.",
         source="Wen et al. 2024",
     )  # fmt: skip
+
+
+def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 0.0, seed: int = 0) -> Findings:
+    """What a fit itself, without any gold, expects of policies that follow it over the responses of some feedback.
+
+    Best-of-n follows the mean utility less `penalty` times the ignorance; each of 400 utilities drawn from the posterior then says what that
+    leads to (`seamark.reward.alarm.forecast`).
+
+    Returns
+    -------
+    optimisation/alarm : the probability that gold falls before the strongest policy; a warning from `RAISED`, with the strength to stop at.
+    optimisation/ignorance : the ignorance of what is chosen, as a multiple of the start's.
+    """
+    code, title = "optimisation/alarm", "Whether gold will fall cannot be foreseen."
+    if not fit.knows_ignorance:
+        why = "The reward model was trained elsewhere, and does not say how sure it is."
+        return Findings((Finding.not_applicable(code, title, why, remedy="Fit judgments with seamark fit."),))
+    draws = fit.draws(feedback, _FORESEEN, seed=seed)
+    prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()
+    rows = np.flatnonzero(np.isfinite(draws).all(1) & (prompt >= 0))
+    sizes = np.bincount(prompt[rows], minlength=feedback.n_prompts)
+    least = int(np.quantile(sizes[sizes > 1], _SPARED, method="lower")) if (sizes > 1).any() else 0
+    rows = rows[sizes[prompt[rows]] >= max(least, 4)]
+    if least < 4 or len(np.unique(prompt[rows])) < _FEW:
+        why = f"It takes {_FEW} prompts with four responses or more that the fit can place."
+        return Findings((Finding.not_applicable(code, title, why),))
+    # within prompts: what a prompt is worth is nobody's choice, and its doubt no doubt about the choice
+    _, of = np.unique(prompt[rows], return_inverse=True)
+    known = draws[rows] - (np.stack([np.bincount(of, d) for d in draws[rows].T], 1) / np.bincount(of)[:, None])[of]
+    mean, sd = known.mean(1), known.std(1, ddof=1)
+    pool = Pool.of(of, mean - penalty * sd, mean)
+    strengths = [n for n in (2**k for k in range(20)) if n <= least]
+    chosen = best_of_n_shares(pool, strengths) / pool.n_prompts
+    alarm = forecast(chosen, known)
+    ignorance = growth(chosen, sd)
+    end = strengths[-1]
+    share, where = f"{alarm.fall:.0%}", f"n = {strengths[alarm.at]}" if alarm.at is not None else ""
+    said = (
+        f"Of utilities that the data leave credible, {share} fall before n = {end}: stop at {where}."
+        if alarm.raised
+        else f"Up to n = {end} gold falls under {share} of the utilities that the data leave credible."
+    )
+    curve = [
+        {"n": n, "gain": float(alarm.gain[k]), "low": float(alarm.low[k]), "high": float(alarm.high[k]), "ignorance": float(ignorance[k])}
+        for k, n in enumerate(strengths)
+    ]
+    foreseen = Finding(
+        code=code, title=said, estimate=alarm.fall, n=_FORESEEN, unit="share", verdict="warning" if alarm.raised else "ok",
+        reason=f"n counts draws from the posterior over {counted(pool.n_prompts, 'prompt')}; a probability, which has no interval. It knows what the fit "
+        "can doubt: a trait that the features do not have is not among them.",
+        remedy=f"Optimise no further than {where}, or raise the charter's ignorance_penalty." if alarm.raised else None,
+        details={"curve": curve, "stop_at": strengths[alarm.at] if alarm.at is not None else None},
+    )  # fmt: skip
+    grown = Finding(
+        code="optimisation/ignorance", title=f"What best of {end} chooses is {ignorance[-1]:.2f} times as uncertain as what the start policy gives.",
+        estimate=float(ignorance[-1]), n=pool.n_prompts, unit="ratio",
+        reason="Posterior standard deviation of utilities within a prompt, averaged over n prompts; an exact figure of this fit.",
+    )  # fmt: skip
+    return Findings((foreseen, grown))
 
 
 def cross_fitted(

@@ -98,18 +98,29 @@ def optimise(
     scores: Annotated[
         Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold.")
     ] = None,
+    fitted: Annotated[
+        Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it over SOURCE's responses.")
+    ] = None,
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
     groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns."""
-    from seamark.checks import check_optimisation, cross_fitted
-    from seamark.reward import Pool
+    from seamark.checks import check_alarm, check_optimisation, cross_fitted
+    from seamark.reward import Pool, open_fit
 
     if (source is None) == (scores is None):
         raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
     if scores is not None:
-        given = {"--format": format, "--columns": columns, "--utility": utility, "--groups": groups, "--effect": effect, "--axis": axis}
+        given = {
+            "--fit": fitted,
+            "--format": format,
+            "--columns": columns,
+            "--utility": utility,
+            "--groups": groups,
+            "--effect": effect,
+            "--axis": axis,
+        }
         if wrong := next((name for name, value in given.items() if value is not None), None):
             raise InvalidSetting(wrong, given[wrong], "It is about judgments; leave it out with --scores.")
         finish(
@@ -123,6 +134,12 @@ def optimise(
         )
     assert source is not None
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    if fitted is not None:
+        if wrong := next(
+            (name for name, value in {"--utility": utility, "--groups": groups, "--effect": effect}.items() if value is not None), None
+        ):
+            raise InvalidSetting(wrong, None, "The fit has its own; leave it out with --fit.")
+        finish(feedback, check_alarm(open_fit(fitted), feedback, seed=seed), as_json, None, access="white-box", fail_on=fail_on, into=into)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
         pools, how = cross_fitted(
             feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=parse_effects(effect), seed=seed,

@@ -518,6 +518,33 @@ class Fit:
         asked = Feedback.from_columns({"kind": ["pair"], "texts": [[a, b]], "prompt": [prompt], "outcome": ["left"]})
         return bool(self.basis.rows_for(asked).known.all())
 
+    def draws(
+        self,
+        feedback: Feedback,
+        n: int,
+        *,
+        group_weights: Mapping[str, float] | None = None,
+        without: tuple[str, ...] = (),
+        at: At | None = None,
+        seed: int = 0,
+    ) -> Array:
+        """(n_responses, n) utilities of the mean person that the data leave credible, drawn from the posterior; NaN where unknown.
+
+        Raises
+        ------
+        InvalidSetting
+            If the fit does not know how sure it is, as a reward model that was trained elsewhere does not.
+        """
+        if not self.knows_ignorance:
+            raise InvalidSetting("fit", "a reward model that was trained elsewhere", "It does not say how sure it is; fit judgments.")
+        rng = np.random.default_rng(seed)
+        rows = self._rows(feedback, at)
+        seen = rows.times(self._seen_factor(group_weights, without, at))
+        mean = rows.times(self.mean_weights(group_weights, without=without, at=at)[:, None])
+        beyond = np.sqrt(np.maximum(rows.new * self.new_variance(self._population(group_weights, at)[0]), 0.0))
+        drawn = mean + seen @ rng.normal(size=(seen.shape[1], n)) + beyond[:, None] * rng.normal(size=(len(beyond), n))
+        return np.where(rows.known[:, None], drawn, np.nan)
+
     def support(self, feedback: Feedback) -> Array:
         """(n_responses,) how far the data, rather than the prior, speaks about each response: 1 - posterior / prior variance.
 

@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from seamark.errors import InvalidSetting, UnreadableSource
@@ -175,6 +176,25 @@ def best_of_n(pool: Pool, n: Sequence[int]) -> Policies:
 
     Source: the estimator that Nakano et al. 2021 use, as a U-statistic (Hoeffding 1948).
     """
+    asked = np.asarray(n, dtype=np.int64)
+    given, ideal = best_of_n_shares(pool, n), best_of_n_shares(pool.turned(), n)
+    kl = np.log(asked) - (asked - 1) / asked
+    start = _means(pool, pool.gold)
+    by = csr_array((np.ones(len(pool.prompt)), (pool.prompt, np.arange(len(pool.prompt)))))
+    proxy, gold, best = (
+        np.asarray(by @ (value[:, None] * w)) for value, w in ((pool.proxy, given), (pool.gold, given), (pool.gold, ideal))
+    )
+    return Policies(asked.astype(np.float64), kl, proxy, gold, best, start)
+
+
+def best_of_n_shares(pool: Pool, n: Sequence[int]) -> Array:
+    """(n_responses, K) how often best-of-n by proxy gives each response to its prompt, for each n.
+
+    Raises
+    ------
+    InvalidSetting
+        As `best_of_n` does.
+    """
     counts = np.bincount(pool.prompt)
     asked = np.asarray(n, dtype=np.int64)
     if (asked < 1).any() or asked.max() > counts.min():
@@ -182,24 +202,21 @@ def best_of_n(pool: Pool, n: Sequence[int]) -> Policies:
         raise InvalidSetting("n", wrong, f"Use 1 to {int(counts.min())}, the fewest responses that a prompt has here.")
     if pool.uneven:
         raise InvalidSetting("weight", "uneven", "Best-of-n draws from a pool of samples, which count alike; use tilt for weights.")
-
-    def mean(pool: Pool, value: Array) -> Array:
-        """(n_prompts, K) mean of what is chosen."""
-        order = np.lexsort((pool.proxy, pool.prompt))
-        # any response of an equal proxy may come first: each counts as their mean
-        level = np.cumsum(np.r_[True, (np.diff(pool.proxy[order]) != 0) | (np.diff(pool.prompt[order]) != 0)]) - 1
-        alike = (np.bincount(level, value[order]) / np.bincount(level))[level]
-        out = np.zeros((pool.n_prompts, len(asked)))
-        first = np.r_[0, np.cumsum(counts)[:-1]]
-        for m in np.unique(counts):
-            mine = np.flatnonzero(counts == m)
-            rows = first[mine][:, None] + np.arange(m)
-            out[mine] = alike[rows] @ np.stack([_chosen(int(m), int(k)) for k in asked], 1)
-        return out
-
-    kl = np.log(asked) - (asked - 1) / asked
-    start = _means(pool, pool.gold)
-    return Policies(asked.astype(np.float64), kl, mean(pool, pool.proxy), mean(pool, pool.gold), mean(pool.turned(), pool.gold), start)
+    order = np.lexsort((pool.proxy, pool.prompt))
+    first = np.r_[0, np.cumsum(counts)[:-1]]
+    sorted_shares = np.zeros((len(order), len(asked)))
+    for m in np.unique(counts):
+        rows = first[counts == m][:, None] + np.arange(m)
+        sorted_shares[rows] = np.stack([_chosen(int(m), int(k)) for k in asked], 1)
+    # any response of an equal proxy may come first: they share what they have together
+    level = np.r_[True, (np.diff(pool.proxy[order]) != 0) | (np.diff(pool.prompt[order]) != 0)]
+    if not level.all():
+        start = np.flatnonzero(level)
+        sizes = np.diff(np.r_[start, len(order)])
+        sorted_shares = np.repeat(np.add.reduceat(sorted_shares, start) / sizes[:, None], sizes, axis=0)
+    out = np.empty_like(sorted_shares)
+    out[order] = sorted_shares
+    return out
 
 
 def tilt(pool: Pool, beta: Sequence[float]) -> Policies:

@@ -1,0 +1,99 @@
+"""Worlds in which a shortcut pays up to a point: pairs to learn a reward from, and a pool over which policies follow it.
+
+Conventions
+-----------
+A response is `QUALITIES` independent normal features, of which people value a weighted sum, and one more, the shortcut (length, the count
+of a phrase), last. Gold is in logits: a pair is answered by Bradley & Terry's law of its gap. What the shortcut is worth depends on the
+family, x being its amount, a its price and t where it turns; in two worlds of five it never turns (t infinite):
+
+    turning      a x less a x^2 / (2 t) where x > 0: worth less the more there is, and harmful from 2 t on
+    cliff        a min(x, t) less c a (x - t) beyond t
+    saturating   a t tanh(x / t): what goes beyond is wasted
+    stuffing     a log(1 + x) less .3 c a (x - t) beyond t, of a count: another tail and another shape
+
+The tails of the shortcut are Student's with 3, 4, 6 or 30 degrees of freedom; counts are of a log-normal.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamark.errors import InvalidSetting
+
+Array = NDArray[np.float64]
+
+Family = Literal["turning", "cliff", "saturating", "stuffing"]
+FAMILIES: tuple[Family, ...] = ("turning", "cliff", "saturating", "stuffing")
+QUALITIES = 8
+_OUTSIDE = 0.99
+
+
+@dataclass(frozen=True)
+class ShortcutWorld:
+    """Data to learn a reward from, and responses whose gold is known."""
+
+    family: Family
+    features: Array
+    """(2 m, QUALITIES + 1) of the training responses; rows 2 j and 2 j + 1 are a pair."""
+    won: NDArray[np.bool_]
+    """(m,) whether the first of a pair was preferred."""
+    pool: Array
+    """(n, QUALITIES + 1) of the responses that the start policy draws."""
+    gold: Array
+    """(n,) logits."""
+    turns: float
+    """t; infinite where the shortcut never turns."""
+
+
+def draw_shortcut_world(family: Family, *, seed: int, n_pairs: int = 2000, n_pool: int = 2**18, inside: bool = True) -> ShortcutWorld:
+    """A world of a family, its prices, tails and turn drawn at random.
+
+    Parameters
+    ----------
+    inside : whether training responses come from the start policy, as the pool does; otherwise no training response has more of the
+        shortcut than 99% of them would have, and what lies beyond nobody was asked about.
+
+    Raises
+    ------
+    InvalidSetting
+        If there is no such family.
+    """
+    if family not in FAMILIES:
+        raise InvalidSetting("family", family, f"Use one of {', '.join(FAMILIES)}.")
+    rng = np.random.default_rng([zlib.crc32(family.encode()), seed])
+    weights = rng.normal(size=QUALITIES)
+    weights *= rng.uniform(0.5, 1.2) / np.linalg.norm(weights)
+    a, c = rng.uniform(0.3, 1.0), rng.uniform(0.5, 3.0)
+    t = rng.uniform(2.0, 8.0) if rng.random() < 0.6 else np.inf
+    freedom, spread = rng.choice([3, 4, 6, 30]), rng.uniform(0.6, 1.1)
+
+    def some(n: int) -> Array:
+        x = np.floor(np.exp(rng.normal(0, spread, size=n))) if family == "stuffing" else rng.standard_t(freedom, size=n)
+        return np.column_stack([rng.normal(size=(n, QUALITIES)), x])
+
+    def worth(features: Array) -> Array:
+        x = features[:, -1]
+        if family == "stuffing":
+            shortcut = a * np.log1p(x) - (0.3 * c * a * np.maximum(x - t, 0) if np.isfinite(t) else 0)
+        elif np.isinf(t):
+            shortcut = a * x
+        elif family == "turning":
+            shortcut = a * x - np.where(x > 0, a * x**2 / (2 * t), 0)
+        else:
+            shortcut = a * t * np.tanh(x / t) if family == "saturating" else a * np.minimum(x, t) - c * a * np.maximum(x - t, 0)
+        return features[:, :-1] @ weights + shortcut
+
+    features = some(2 * n_pairs)
+    if not inside:
+        most = np.quantile(features[:, -1], _OUTSIDE)
+        while (beyond := features[:, -1] > most).any():
+            features[beyond] = some(int(beyond.sum()))
+    gap = worth(features[::2]) - worth(features[1::2])
+    won = rng.random(n_pairs) < 1 / (1 + np.exp(-gap))
+    pool = some(n_pool)
+    return ShortcutWorld(family, features, won, pool, worth(pool), float(t))
