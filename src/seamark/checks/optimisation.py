@@ -37,7 +37,7 @@ _SPARED = 0.1
 _FEW = 10
 """Fewer prompts have no interval."""
 _FORESEEN = 400
-"""Utilities that are drawn: a probability of .3 is then told to .05."""
+"""Utilities that are drawn: a probability of .25 is then told to .04."""
 _TILTS = tuple(float(np.sqrt(2) * d) for d in np.arange(0.0, 2.01, 0.25))
 """Tilts that are looked at, in standard deviations of the proxy to a nat: sqrt(KL) up to 2 where rewards are normal, and as far as the pool
 reaches."""
