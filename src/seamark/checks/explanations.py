@@ -152,7 +152,7 @@ def find_features(responses: Sequence[str], prompt: Codes, reward: Array, *, see
 
     Source: Zhang & Zhang 2014 (the debiased estimator), with a ridge in place of the lasso; cross-fitting: Chernozhukov et al. 2018.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
 
     _, code, size = np.unique(prompt, return_inverse=True, return_counts=True)
     if (size[code] > 1).sum() < _LEAST:
@@ -194,7 +194,10 @@ def find_features(responses: Sequence[str], prompt: Codes, reward: Array, *, see
     np.add.at(clustered, code, scores)
     k = len(size) if by_prompt else len(y)
     meat = (clustered**2).sum(0) if by_prompt else (scores**2).sum(0)
-    half = norm.ppf(1 - 0.025 / len(names)) * np.sqrt(meat * k / max(k - 1, 1)) / np.abs(bend)
+    # as many degrees of freedom as features are spent on the nuisance, out of fold or not
+    free = len(y) - len(size)
+    small = k / max(k - 1, 1) * free / max(free - len(names), 1)
+    half = t.ppf(1 - 0.025 / len(names), max(k - 1, 1)) * np.sqrt(meat * small) / np.abs(bend)
     has = (values != 0).sum(0)
     order = np.argsort(-np.abs(theta), kind="stable")
     effects = tuple(
@@ -432,7 +435,8 @@ def explain_fit(fit: Fit, feedback: Feedback, *, pairs: Sequence[tuple[int, int]
     left, right = np.where(turn[left] >= turn[right], left, right), np.where(turn[left] >= turn[right], right, left)
     found = influence(
         feedback, left, right, utility=utility_from_dict(fit.spec["utility"]), people=people_from_dict(fit.spec["people"]),
-        observation=Observation.from_dict(fit.spec["observation"]), require_identified=False, seed=fit.spec["seed"],
+        observation=Observation.from_dict(fit.spec["observation"]), require_identified=False, start=fit,
+        seed=fit.spec["seed"],
     )  # fmt: skip
     return check_influence(found, top=top, seed=seed)
 
@@ -722,6 +726,34 @@ def _of_features(texts: _Texts, scored: Scored, top: int, seed: int) -> list[Fin
             Finding.not_applicable(f"explain/{code}", "What moves the reward cannot be told.", why) for code in ("features", "fidelity")
         ]
     return check_features(surrogate, top=top)
+
+
+def decisions_of(feedback: Feedback, *, pair: int | None = None, prompts: Sequence[str] = ()) -> list[tuple[int, int]] | None:
+    """The decisions that are named, as codes of responses: the N-th judgment of two, from 1, and, of prompts by id or name, neighbours in
+    the order in which their responses came; None where none are.
+
+    Raises
+    ------
+    InvalidSetting
+        If there is no such judgment, or no such prompt with two responses with texts.
+    """
+    if pair is None and not prompts:
+        return None
+    out: list[tuple[int, int]] = []
+    if pair is not None:
+        judged = feedback.pairs()
+        if not 1 <= pair <= judged.height:
+            raise InvalidSetting("pair", pair, f"There are {counted(judged.height, 'judgment')} of two responses, counted from 1.")
+        out.append((int(judged["left"][pair - 1]), int(judged["right"][pair - 1])))
+    table = feedback.prompts.with_row_index("code")
+    has_text = feedback.responses["text"].is_not_null().to_numpy()
+    for named in prompts:
+        codes = table.filter((pl.col("id") == named) | (pl.col("name") == named))["code"].to_list()
+        mine = np.flatnonzero(np.isin(codes_of(feedback.responses["prompt"]), codes) & has_text)
+        if len(mine) < 2:
+            raise InvalidSetting("prompt", named, "Name a prompt of the source, by id or name, that has two responses with texts.")
+        out += list(pairwise(mine.tolist()))
+    return out
 
 
 def _drawn_pairs(texts: _Texts, rows: Codes, scored: Scored, n: int, seed: int) -> list[tuple[int, int]]:

@@ -28,6 +28,7 @@ from seamark.models.posterior import State
 from seamark.models.prediction import decided_sides
 from seamark.models.problem import Problem
 from seamark.models.resampling import mover, originals, starting_point
+from seamark.models.result import Fit
 from seamark.models.search import optimise
 from seamark.models.threads import on_one_thread
 from seamark.models.utility import Utility
@@ -130,6 +131,7 @@ def influence(
     people: People | None = None,
     observation: Observation | None = None,
     require_identified: bool = True,
+    start: Fit | None = None,
     seed: int = 0,
 ) -> Influence:
     """What the gaps between some responses owe to each judgment, by a fit to all of them.
@@ -137,7 +139,7 @@ def influence(
     Parameters
     ----------
     left, right : (n,) response codes.
-    utility, people, observation : as in `fit`.
+    utility, people, observation, start : as in `fit`.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def influence(
     NotConverged
         If the fit did not converge.
     """
-    problem, state = starting_point(feedback, utility, people, observation, require_identified, seed)
+    problem, state = starting_point(feedback, utility, people, observation, require_identified, seed, start)
     likelihood, design = problem.likelihood, problem.likelihood.design
     move = mover(problem, state, "judgment", close=_CLOSE)
     counts = [c.block.count for c in likelihood.cells]

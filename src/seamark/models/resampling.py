@@ -19,11 +19,12 @@ from scipy.sparse import csr_array
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, Solver, make_solver
 from seamark.models.design import Block, Design
-from seamark.models.likelihood import Likelihood
+from seamark.models.likelihood import Derivatives, Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
 from seamark.models.posterior import State
 from seamark.models.problem import Problem, pose
+from seamark.models.result import Fit
 from seamark.models.search import Memory, optimise
 from seamark.models.threads import on_one_thread
 from seamark.models.utility import Utility
@@ -155,14 +156,15 @@ def starting_point(
     observation: Observation | None,
     require_identified: bool,
     seed: int,
+    start: Fit | None = None,
 ) -> tuple[Problem, State]:
-    """The fit that rounds start from, as a likelihood and its mode."""
+    """The fit that rounds start from, as a likelihood and its mode; found sooner from an earlier fit of the same."""
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     if problem.likelihood.basis.walk is not None:
         raise InvalidSetting(
             "bootstrap", "Dynamic", "It takes values that do not move; the intervals of a fit hold for others (fit(..., cluster=))."
         )
-    state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed)
+    state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed, start=start)
     if not state.convergence.converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, state.convergence.tolerance)
     return problem, state
@@ -244,16 +246,18 @@ def mover(problem: Problem, state: State, by: str, *, close: float = _CLOSE) -> 
         likelihood, derivatives, state.prior.precision, state.components, np.random.default_rng(0), open_=state.prior.open_
     )
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
-        return _all_at_once(likelihood, state, solver, by, close)
+        return _all_at_once(likelihood, state, solver, by, close, derivatives)
 
     def move(weights: list[Array]) -> tuple[Array, int]:
-        rounds = [_one(likelihood, state, solver, [w[b] for w in weights], by, close) for b in range(len(weights[0]))]
+        rounds = [_one(likelihood, state, solver, [w[b] for w in weights], by, close, derivatives) for b in range(len(weights[0]))]
         return np.stack([x for x, _ in rounds]), sum(not settled for _, settled in rounds)
 
     return move
 
 
-def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str, close: float) -> tuple[Array, bool]:
+def _one(
+    likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str, close: float, here: Derivatives
+) -> tuple[Array, bool]:
     """(size,) the mode where cells count so much, and whether it was reached, from the mode of the fit with its curvature; slopes and latent levels integrated out.
 
     A rater's weight multiplies the log marginal likelihood, so what is known of the rater's slope does not move with it; weights of
@@ -266,7 +270,7 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Arra
         x, memory = state.x.copy(), Memory()
         for _ in range(_STEPS):
             _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-            d = weighed.derivatives(x, state.nodes, posterior)
+            d = weighed.derivatives(x, state.nodes, posterior, stale=None if own else here)
             gradient = d.gradient - state.prior.pull(x)
             if own:
                 solver = make_solver(weighed, d, state.prior.precision, state.components, rng, open_=state.prior.open_)
@@ -277,7 +281,9 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Arra
     return x, False
 
 
-def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, by: str, close: float) -> Callable[[list[Array]], tuple[Array, int]]:
+def _all_at_once(
+    likelihood: Likelihood, state: State, solver: Dense, by: str, close: float, here: Derivatives
+) -> Callable[[list[Array]], tuple[Array, int]]:
     """The same for slopes of 1 and one matrix, all rounds side by side."""
     free = likelihood.free
     factor = cho_factor(solver.matrix, lower=True)
@@ -312,7 +318,7 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, by: str, c
                 break
         unsettled = 0
         for b in np.flatnonzero(far):
-            x[:, b], settled = _one(likelihood, state, solver, [w[b] for w in weights], by, close)
+            x[:, b], settled = _one(likelihood, state, solver, [w[b] for w in weights], by, close, here)
             unsettled += not settled
         return x.T, unsettled
 
