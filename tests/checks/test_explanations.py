@@ -34,6 +34,11 @@ def texts(n_prompts: int = 120, m: int = 4, *, seed: int = 0) -> tuple[list[str]
     return made, np.repeat(np.arange(n_prompts), m)
 
 
+def says(word: str, responses: Sequence[str]) -> np.ndarray:
+    """1 where a word is there."""
+    return np.array([float(word in r.replace(".", "").split()) for r in responses])
+
+
 def society(**planted: Any) -> sm.Feedback:
     settings = {"n_prompts": 60, "n_responses": 4, "n_judgments": 600, "n_raters": 20, "groups": 1, "tie": None, "seed": 2} | planted
     return sm.simulate(**settings).feedback
@@ -47,7 +52,7 @@ def test_planted_features_are_found_with_their_size() -> None:
     responses, prompt = texts()
     rng = np.random.default_rng(1)
     level = 10 * rng.normal(size=120)[prompt]
-    has = np.array([["ban" in r.split(), "gill" in r.split()] for r in responses], dtype=float)
+    has = np.column_stack([says("ban", responses), says("gill", responses)])
     reward = level + 2.0 * has[:, 0] - 1.0 * has[:, 1] + 0.5 * rng.normal(size=len(responses))
     found = find_features(responses, prompt, reward)
     spread = np.std([reward[prompt == p] - reward[prompt == p].mean() for p in range(120)]) * np.sqrt(4 / 3)
@@ -87,7 +92,7 @@ def test_a_reward_that_no_feature_tells_is_said_to_be_told_little() -> None:
 def test_what_features_do_together_is_not_in_a_sum_of_them() -> None:
     """Exclusive or: each word matters, neither by itself."""
     responses, prompt = texts(seed=5)
-    reward = np.array([float(("ban" in r.split()) != ("gill" in r.split())) for r in responses])
+    reward = np.abs(says("ban", responses) - says("gill", responses))
     found = find_features(responses, prompt, reward)
     assert found.r2.high < 0.4
 
@@ -101,8 +106,7 @@ def test_effects_are_covered_and_nothing_is_found_where_nothing_is() -> None:
         rng = np.random.default_rng(seed)
         noise = rng.normal(size=len(responses))
         clean += all(e.low <= 0 <= e.high for e in find_features(responses, prompt, noise).effects)
-        has = np.array(["ban" in r.split() for r in responses], dtype=float)
-        reward = 0.8 * has + noise
+        reward = 0.8 * says("ban", responses) + noise
         found = next(e for e in find_features(responses, prompt, reward).effects if e.name == 'says "ban"')
         spread = np.sqrt(sum(((reward[prompt == p] - reward[prompt == p].mean()) ** 2).sum() for p in range(80)) / (len(reward) - 80))
         scale = abs(found.per_unit / found.per_sd) * spread
@@ -234,7 +238,7 @@ def test_untrusted_text_stays_text_and_a_broken_reward_is_a_finding() -> None:
     feedback = society()
     for scorer, code in (
         (lambda _, r: [1.0] * len(r), "scorer/constant"),
-        (lambda _, r: [1.0, 2.0, 3.0], "scorer/failed"),
+        (lambda _p, _r: [1.0, 2.0, 3.0], "scorer/failed"),
         (lambda _, r: [float("nan")] * len(r), "scorer/abstained"),
     ):
         findings = explain(scorer, feedback)
