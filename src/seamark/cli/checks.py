@@ -205,3 +205,49 @@ def explain(
             say("refitting", 0.0)
             findings += (replace(explain_fit(open_fit(model), feedback, pairs=pairs, top=top, seed=seed), access="white-box"),)
     finish(feedback, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def repair(
+    source: Source,
+    operations: Annotated[
+        list[str],
+        typer.Option(
+            "--with", metavar="OPERATION",
+            help="reweight (reweight:raters, :duplicates, :prompts), relabel, discount:style (or position, leniency, source, NAME), abstain (abstain:0.2), "
+            "penalise (penalise:2). Repeat it; they are done in this order.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the repaired fit of all judgments, with its charter.toml.")] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    groups: GroupsOption = None, effect: EffectOption = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Before the repair, fit as most trainers do: no reliability, no position, no lapses.")] = False,
+    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Repair a reward and prove it again: every statistic before and after, on the same held-out judgments, and what got worse."""
+    from seamark.checks.repairs import check_repair, mend
+    from seamark.checks.repairs import repair as repaired
+    from seamark.models.observation import Observation
+    from seamark.outputs import require_folder_place
+    from seamark.study import choose_model
+
+    if plain and effect:
+        raise InvalidSetting("--plain", effect, "It leaves effects out: give one of --plain and --effect.")
+    if out is not None:
+        require_folder_place(out, mark="fit.json")
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    observation = Observation(effects=(), lapse=False) if plain else parse_effects(effect)
+    with show_progress(quiet=as_json) as say, as_options(**{"utility": "utility", "people": "groups", "with": "with"}):
+        model = choose_model(feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=observation)
+        found = repaired(
+            feedback, operations, utility=model.utility, people=model.people, observation=model.observation, seed=seed, progress=say
+        )  # fmt: skip
+        if out is not None:
+            say("fitting", 0.95)
+            fitted, charter = mend(found, feedback, operations)
+            charter.stamp(fitted, feedback).save(out)
+            charter.write(out)
+    if not as_json:
+        typer.echo(f"{found}\n")
+    following = f"seamark evaluate {out} HELD_OUT" if out is not None else None
+    findings = check_repair(found, named=" then ".join(operations))
+    finish(feedback, findings, as_json, following, access="white-box", fail_on=fail_on, into=into)
