@@ -583,7 +583,7 @@ def check_repair(found: Repair, *, named: str = "The repair") -> Findings:
         f"statistics (bootstrap, one draw for both). The estimate counts what got surely worse, so it has no interval; n counts statistics.{notes}",
         remedy="Weigh what got worse against what got better, and try the operations one by one." if worse
         else None if better else "Look for another repair, or hold out more judgments.",
-        details={"rows": [
+        details={"statistics": [
             {"name": r.words, "code": r.name, "unit": r.unit, "goal": r.better, "before": r.before, "after": r.after, "change": r.change, "low": r.low,
              "high": r.high, "n": r.n, "verdict": r.verdict} for r in found.rows
         ]},
