@@ -93,6 +93,7 @@ def test_R58_reweighting_takes_repeats_out() -> None:
     assert not found.worse
 
 
+@pytest.mark.slow
 def test_R58_relabelling_takes_reversed_labels_out() -> None:
     """Responses are far enough apart that a label which is the wrong way round shows."""
     society = planted(reversed_labels=0.2, spread=4.0, n_judgments=2000)
@@ -125,12 +126,14 @@ def test_R58_a_repair_that_is_wrong_on_purpose_is_called_worse() -> None:
     assert {r["verdict"] for r in findings[0].details["statistics"]} == {"worse", "no clear change"}
 
 
+@pytest.mark.slow
 def test_R58_a_repair_of_what_is_not_broken_changes_nothing_for_sure() -> None:
     found = repaired(planted(), "penalise", "abstain:0.05", "reweight:prompts")
     assert not found.worse
     assert check_repair(found)[0].verdict in ("notice", "ok")
 
 
+@pytest.mark.slow
 def test_without_gold_the_held_out_judgments_are_and_what_they_cannot_see_is_said() -> None:
     """Where raters love length, a reward that discounts it agrees less with raters: worse, by the only gold there is."""
     society = planted(length=1.5)

@@ -207,9 +207,9 @@ def _raters_at_chance(plan: Plan) -> dict[str, float] | None:
     return dict(zip(known["rater"].to_list(), known["p_careless"].to_list(), strict=True)) if known.height else None
 
 
-def _of_rater(feedback: Feedback, table: Mapping[str, float], other: float | None = None) -> Array:
+def _of_rater(feedback: Feedback, table: Mapping[str, float]) -> Array:
     """(n_judgments,) the number of each judgment's rater; that of the mean rater for those who are not in the table."""
-    default = float(np.mean(list(table.values()))) if other is None else other
+    default = float(np.mean(list(table.values())))
     values = np.array([table.get(name, default) for name in feedback.raters["id"].to_list()] + [default])
     return values[codes_of(feedback.judgments["rater"])]
 
@@ -332,7 +332,11 @@ def repair(
     steps = [read_step(o) if isinstance(o, str) else o for o in operations]
     if not steps:
         raise InvalidSetting("with", [], "Name at least one operation.")
-    say = progress or (lambda _stage, _share: None)
+
+    def say(stage: str, share: float) -> None:
+        if progress is not None:
+            progress(stage, share)
+
     utility = utility or default_utility(feedback)
     by = "judgment" if isinstance(utility, Tabular) else "prompt"
     # the codes of responses stay those of the whole, so that gold and both rewards speak of the same ones
@@ -424,7 +428,7 @@ def _measured(
 def _by_rater(learn: Feedback, weight: Array, chance: Mapping[str, float]) -> Array:
     rater = codes_of(learn.judgments["rater"])
     known = rater >= 0
-    each = np.bincount(rater[known], weight[known], learn.n_raters)
+    each = np.bincount(rater[known], weight[known], learn.n_raters).astype(np.float64)
     return np.stack([each, each * np.array([chance.get(name, 0.0) for name in learn.raters["id"].to_list()])])
 
 
@@ -453,42 +457,40 @@ def _compare(
     count, won = cells["count"].to_numpy(), cells["won"].to_numpy()
     first, second = cells["first"].to_numpy(), cells["second"].to_numpy()
     rng = np.random.default_rng(seed)
-    found: list[tuple[str, str, str, str, float, float, Array | None, int, str]] = []
+    found: list[tuple[Row, Array | None]] = []
     absent: list[str] = []
     clusters = {by: cells[by].to_numpy() for by in ("rater", "prompt") if cells[by].n_unique() > 1} or {"judgment": np.arange(len(cells))}
     weights: dict[str, Array] = {}
     for by, code in clusters.items():
-        _, code = np.unique(code, return_inverse=True)
-        k = int(code.max()) + 1
-        weights[by] = rng.multinomial(k, np.full(k, 1 / k), _DRAWS)[:, code] * count
+        k = len(np.unique(code))
+        weights[by] = rng.multinomial(k, np.full(k, 1 / k), _DRAWS).astype(np.float64)[:, np.unique(code, return_inverse=True)[1]] * count
 
     def over_cells(name: str, words: str, unit: str, better: str, statistic: Callable[[_Measured, Array], Array], use: Array) -> None:
-        """A statistic of the cells: the widest of the differences by rater and by prompt."""
+        """A statistic of the cells: the wider of the differences by rater and by prompt."""
         one = (count * use)[None]
         drawn = {by: statistic(after, w * use) - statistic(before, w * use) for by, w in weights.items()}
         by = max(drawn, key=lambda key: float(np.ptp(np.nanquantile(drawn[key], [0.025, 0.975]))))
-        found.append((name, words, unit, better, float(statistic(before, one)[0]), float(statistic(after, one)[0]), drawn[by], round(one.sum()),
-                      f"decided held-out judgments, clustered by {by}"))  # fmt: skip
+        of = f"decided held-out judgments, clustered by {by}"
+        ends = [float(statistic(m, one)[0]) for m in (before, after)]
+        found.append((_row(name, words, unit, better, ends, round(one.sum()), of), drawn[by]))
 
     gold_gap = truth[first] - truth[second]
     right = np.sign(gold_gap) if given else np.where(won, 1.0, -1.0)
     use = ((right != 0) & np.isfinite(right)).astype(np.float64)
     right = np.where(use > 0, right, 0.0)
-    words = "accuracy against gold" if given else "accuracy"
+    words, every = "accuracy against gold" if given else "accuracy", np.ones(len(cells))
     over_cells("accuracy", words, "share", "higher", lambda m, w: w @ ((1 + np.sign(m.gap) * right) / 2) / w.sum(1), use)
-    every = np.ones(len(cells))
     over_cells(
         "log-loss", "log loss", "nats", "lower", lambda m, w: w @ -np.log(np.clip(np.where(won, m.p, 1 - m.p), 1e-12, 1)) / w.sum(1), every
     )
     over_cells("calibration", "calibration error", "share", "lower", lambda m, w: _ece(m.p, won, w), every)
     length = np.log1p(feedback.responses["text"].str.len_chars().cast(pl.Float64).fill_null(float("nan")).to_numpy())
     longer = length[first] - length[second]
-    if np.isfinite(longer).sum() > 1 and np.ptp(longer[np.isfinite(longer)]) > 0:
-        there = np.isfinite(longer).astype(np.float64)
-        longer = np.where(there > 0, longer, 0.0)
-        over_cells(
-            "length", "reward goes along with length", "correlation", "lower", lambda m, w: np.abs(_correlations(m.gap, longer, w)), there
-        )
+    there = np.isfinite(longer)
+    if there.sum() > 1 and np.ptp(longer[there]) > 0:
+        longer = np.where(there, longer, 0.0)
+        words = "reward goes along with length"
+        over_cells("length", words, "correlation", "lower", lambda m, w: np.abs(_correlations(m.gap, longer, w)), there.astype(np.float64))
     else:
         absent.append("length: responses have no texts that differ in it")
     if before.policies is not None and after.policies is not None:
@@ -497,30 +499,39 @@ def _compare(
         absent.append(f"regret and turning point: fewer than {FEW_CLUSTERS} held-out prompts have several responses with gold")
     judged = np.unique(np.concatenate([first, second]))
     covered = [float(np.isfinite(m.score[judged]).mean()) for m in (before, after)]
-    found.append(
-        ("coverage", "responses with a score", "share", "higher", *covered, None, len(judged), "held-out responses; an exact count")
-    )
+    of = "held-out responses; an exact count"
+    found.append((_row("coverage", "responses with a score", "share", "higher", covered, len(judged), of), None))
     if before.chance is not None and after.chance is not None:
-        # who is at chance is known with doubt: each draw decides it anew, once for both
-        raters = before.chance.shape[1]
-        drawn = rng.multinomial(raters, np.full(raters, 1 / raters), _DRAWS).astype(np.float64)
-        doubtful = np.divide(before.chance[1], before.chance[0], out=np.zeros(raters), where=before.chance[0] > 0)
-        is_so = rng.random((_DRAWS, raters)) < doubtful
-        shares = [((drawn * is_so) @ c[0]) / np.maximum(drawn @ c[0], 1e-12) for c in (before.chance, after.chance)]
-        whole = [float(c[1].sum() / c[0].sum()) for c in (before.chance, after.chance)]
-        found.append(("at-chance", "weight on raters at chance", "share", "lower", *whole, shares[1] - shares[0], raters, "raters"))
+        found.append(_at_chance(before.chance, after.chance, rng))
     else:
         absent.append("weight on raters at chance: who these are cannot be told")
     if before.repeated is not None and after.repeated is not None:
-        found.append(("repeated", "weight on repeated judgments", "share", "lower", before.repeated, after.repeated, None, feedback.n_judgments,
-                      "judgments; an exact count"))  # fmt: skip
-    several = sum(draws is not None for *_, draws, _, _ in found)
-    ends = (0.025 / several, 1 - 0.025 / several)
+        both, of = [before.repeated, after.repeated], "judgments; an exact count"
+        found.append((_row("repeated", "weight on repeated judgments", "share", "lower", both, feedback.n_judgments, of), None))
+    several = sum(draws is not None for _, draws in found)
     rows: list[Row] = []
-    for name, words, unit, better, one, two, draws, n, of in found:
-        low, high = (None, None) if draws is None else (float(x) for x in np.nanquantile(draws, ends))
-        rows.append(Row(name, words, unit, better, one, two, low, high, n, of))
+    for row, draws in found:
+        if draws is not None:
+            low, high = np.nanquantile(draws, (0.025 / several, 1 - 0.025 / several))
+            row = replace(row, low=float(low), high=float(high))
+        rows.append(row)
     return tuple(rows), tuple(absent)
+
+
+def _row(name: str, words: str, unit: str, better: str, ends: Sequence[float], n: int, of: str) -> Row:
+    """A statistic before and after, its interval to come."""
+    return Row(name, words, unit, better, ends[0], ends[1], None, None, n, of)
+
+
+def _at_chance(before: Array, after: Array, rng: np.random.Generator) -> tuple[Row, Array]:
+    """Weight on raters at chance; who these are is known with doubt, so each draw decides it anew, once for both."""
+    raters = before.shape[1]
+    drawn = rng.multinomial(raters, np.full(raters, 1 / raters), _DRAWS).astype(np.float64)
+    doubtful = np.divide(before[1], before[0], out=np.zeros(raters), where=before[0] > 0)
+    is_so = rng.random((_DRAWS, raters)) < doubtful
+    one, two = (((drawn * is_so) @ c[0]) / np.maximum(drawn @ c[0], 1e-12) for c in (before, after))
+    whole = [float(c[1].sum() / c[0].sum()) for c in (before, after)]
+    return _row("at-chance", "weight on raters at chance", "share", "lower", whole, raters, "raters"), two - one
 
 
 def _ece(p: Array, won: NDArray[np.bool_], weight: Array) -> Array:
@@ -541,23 +552,19 @@ def _correlations(x: Array, y: Array, weight: Array) -> Array:
     return np.divide(across, spread, out=np.zeros_like(across), where=spread > 1e-12)
 
 
-def _optimised(
-    before: Policies, after: Policies, rng: np.random.Generator
-) -> list[tuple[str, str, str, str, float, float, Array | None, int, str]]:
+def _optimised(before: Policies, after: Policies, rng: np.random.Generator) -> list[tuple[Row, Array | None]]:
     """Regret at the strongest policy, and the strength at which gold is highest."""
-    n, k = len(before.start), len(before.strength)
+    n = len(before.start)
     rows = rng.integers(0, n, (_DRAWS, n))
-    distance, strongest = np.sqrt(before.kl), f"{before.strength[-1]:.0f}"
-    regret = [np.array([p.regret(r)[-1] for r in rows]) for p in (before, after)]
-    turning = [distance[np.array([p.gold[r].mean(0) for r in rows]).argmax(1)] for p in (before, after)]
-    of = "held-out prompts"
-    out: list[tuple[str, str, str, str, float, float, Array | None, int, str]] = []
-    if np.isfinite(regret[0]).any():
-        out.append(("regret", f"regret of best of {strongest}", "ratio", "lower", float(before.regret()[-1]), float(after.regret()[-1]),
-                    regret[1] - regret[0], n, of))  # fmt: skip
-    if k > 1:
-        tops = [float(distance[p.gold.mean(0).argmax()]) for p in (before, after)]
-        out.append(("turning", "gold is highest at sqrt KL", "sqrt nats", "higher", *tops, turning[1] - turning[0], n, of))
+    distance, of = np.sqrt(before.kl), "held-out prompts"
+    one, two = (np.array([p.regret(r)[-1] for r in rows]) for p in (before, after))
+    out: list[tuple[Row, Array | None]] = []
+    if np.isfinite(one).any():
+        ends = [float(p.regret()[-1]) for p in (before, after)]
+        out.append((_row("regret", f"regret of best of {before.strength[-1]:.0f}", "ratio", "lower", ends, n, of), two - one))
+    one, two = (distance[np.array([p.gold[r].mean(0) for r in rows]).argmax(1)] for p in (before, after))
+    ends = [float(distance[p.gold.mean(0).argmax()]) for p in (before, after)]
+    out.append((_row("turning", "gold is highest at sqrt KL", "sqrt nats", "higher", ends, n, of), two - one))
     return out
 
 

@@ -577,15 +577,14 @@ def _draw_generalisation(findings: Findings) -> list[Chart | None]:
             continue
         rows.append({"label": spelled(split), "kind": "the model", "estimate": f.estimate, "low": f.low, "high": f.high, "n": f.n})
         ceiling, rules = f.details.get("ceiling"), f.details.get("rules")
-        beside = [("human ceiling", "people", ceiling)] if isinstance(ceiling, dict) else []
-        told = (
-            {name: rule for name, rule in rules.items() if isinstance(rule, dict) and finite(rule.get("estimate"))}
-            if isinstance(rules, dict)
-            else {}
-        )
+        beside: list[tuple[str, str, Row]] = [("human ceiling", "people", ceiling)] if isinstance(ceiling, dict) else []
+        told: list[tuple[float, str, Row]] = []
+        for name, rule in rules.items() if isinstance(rules, dict) else ():
+            if isinstance(rule, dict) and finite(rule.get("estimate")):
+                told.append((rule["estimate"], str(name), rule))
         if told:
-            best = max(told, key=lambda name: told[name]["estimate"])
-            beside.append(("rule", f"'{best}'", told[best]))
+            _, name, rule = max(told, key=lambda one: one[0])
+            beside.append(("rule", f"'{name}'", rule))
         for kind, words, row in beside:
             if finite(row.get("estimate")):
                 rows.append({"label": f"{spelled(split)}: {words}", "kind": kind} | {k: row[k] if finite(row.get(k)) else None for k in ("estimate", "low", "high", "n")})  # fmt: skip
@@ -705,7 +704,8 @@ def _draw_optimisation(findings: Findings) -> list[Chart | None]:
             continue
         start = rows[0]["proxy"]
         rows = [
-            row | {"strength": row["n"] or row["1 / beta"], "proxy_gain": None if None in (row["proxy"], start) else row["proxy"] - start}
+            row
+            | {"strength": str(row["n"] or row["1 / beta"]), "proxy_gain": None if None in (row["proxy"], start) else row["proxy"] - start}
             for row in rows
         ]
         x = alt.X(**_scale("sqrt_kl", "square root of the KL from the start", ticks=6))
@@ -736,7 +736,7 @@ def _draw_optimisation(findings: Findings) -> list[Chart | None]:
             )
             specs.append(_spec(believed, rows, text, height=110))
         cells = [
-            (row["strength"], figure(row["sqrt_kl"]), *_cells({"estimate": row["gold_gain"], "low": row["low"], "high": row["high"]})[:2],
+            (str(row["strength"]), figure(row["sqrt_kl"]), *_cells({"estimate": row["gold_gain"], "low": row["low"], "high": row["high"]})[:2],
              figure(row["ideal_gain"]), figure(row["proxy_gain"]))
             for row in rows
         ]  # fmt: skip
