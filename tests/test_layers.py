@@ -50,6 +50,7 @@ MODELS: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("fitting",),
     ("prediction", "resampling", "label_quality"),
+    ("influence",),
     ("__init__",),
 )
 

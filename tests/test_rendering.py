@@ -45,6 +45,51 @@ def fake_raters(n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     return rows
 
 
+def fake_checks() -> tuple[Finding, ...]:
+    """Findings of checks of reward models and repairs, as these give them."""
+    curve = [
+        {"n": str(2**k), "kl": (d := 0.8 * k) ** 2, "sqrt_kl": d, "proxy": 0.3 + 0.9 * d, "gold_gain": (g := d * (1.1 - 0.3 * d)), "low": g - 0.2,
+         "high": g + 0.2, "ideal_gain": 1.2 * d}
+        for k in range(5)
+    ]  # fmt: skip
+    tilts = [{key: value for key, value in row.items() if key != "n"} | {"1 / beta": f"{k / 2:.2g}"} for k, row in enumerate(curve)]
+    ages = ["18-29", "30-49", "50+"]
+    cells = [[0.71, 0.66, 0.62], [0.65, 0.7, 0.66], [0.6, 0.64, None]]
+    matrix = {"rows": ages, "columns": ages, "estimate": cells} | {
+        end: [[None if x is None else x + by for x in row] for row in cells] for end, by in (("low", -0.03), ("high", 0.03))
+    }
+    share: dict[str, Any] = {"unit": "share"}
+    number: dict[str, Any] = {"estimate": 0.72, "low": 0.69, "high": 0.75, "n": 900}
+    repaired = [
+        {"name": name, "code": name, "unit": unit, "goal": "lower", "before": a, "after": b, "change": b - a, "low": b - a - 0.05, "high": b - a + 0.05, "n": 400,
+         "verdict": verdict}
+        for name, unit, a, b, verdict in (
+            ("accuracy", "share", 0.66, 0.82, "better"), ("calibration error", "share", 0.04, 0.12, "worse"), ("log loss", "nats", 0.61, 0.6, "no clear change"),
+        )
+    ]  # fmt: skip
+    features = [
+        {"feature": name, "estimate": x, "low": x - 0.1, "high": x + 0.1, "per_unit": x, "n": 70}
+        for name, x in (("log characters", 0.6), ('says "sorry"', -0.3))
+    ]
+    return (
+        Finding(code="optimisation/best-of-n", title="Gold falls.", estimate=1.6, low=0.8, high=2.4, n=200, unit="sqrt nats", details={"curve": curve}),
+        Finding(code="optimisation/tilt", title="Gold falls.", estimate=1.6, low=0.8, high=2.4, n=200, unit="sqrt nats", details={"curve": tilts}),
+        Finding(
+            code="generalisation/prompt", title="New prompts: 66.0%.", **number | share | {"estimate": 0.66, "low": 0.63, "high": 0.69},
+            details={"ceiling": number, "rules": {"longer wins": number | {"estimate": 0.61}, "coin": number | {"estimate": 0.5}}},
+        ),
+        Finding(code="generalisation/rater", title="New raters: 72.0%.", **number | share, details={"rules": {}}),
+        Finding(code="generalisation/matrix/age", title="Trained on one age.", **number | share, details=matrix | {"n": [[80] * 3] * 3, "n_train": 300}),
+        Finding(code="probe/length", title="Length buys 12 points.", estimate=0.12, low=0.1, high=0.14, n=300, **share, details={"points": 0.12}),
+        Finding(code="probe/typos", title="Typos cost 3 points.", estimate=-0.03, low=-0.05, high=-0.01, n=300, **share, details={"points": -0.03}),
+        Finding(code="probe/keywords", title="61% of 40 pairs.", estimate=0.61, low=0.5, high=0.7, n=40, **share),
+        Finding(
+            code="explain/features", title="Length moves it most.", estimate=0.6, low=0.5, high=0.7, n=700, unit="sd of the reward", details={"features": features},
+        ),
+        Finding(code="repair", title="The repair makes 1 statistic worse.", estimate=1.0, n=3, unit="count", details={"statistics": repaired}),
+    )  # fmt: skip
+
+
 def fake_report(n_raters: int = 1104, seed: int = 0, *, separable: bool = True) -> Report:
     """A report as a study of a public preference set would give it."""
     rng = np.random.default_rng(seed)
@@ -282,6 +327,7 @@ def fake_report(n_raters: int = 1104, seed: int = 0, *, separable: bool = True) 
                 "by_gap": by_gap,
             },
         ),
+        *fake_checks(),
     )
     return Report(
         title="oasst_prefs.jsonl",
@@ -575,7 +621,10 @@ def test_report_without_one_finding(code: str, tmp_path: Path) -> None:
 )
 def test_malformed_details_never_break_the_report(junk: Any, tmp_path: Path) -> None:
     report = fake_report(3)
-    names = ("raters", "histogram", "curve", "points", "bins", "shares", "logits", "by_gap", "effects", "slices", "other")
+    names = (
+        "raters", "histogram", "curve", "points", "bins", "shares", "logits", "by_gap", "effects", "slices", "other", "rows", "columns", "estimate", "features", "statistics",
+        "ceiling", "rules",
+    )  # fmt: skip
     findings = Findings(tuple(replace(f, details=dict.fromkeys(names, junk)) for f in report.findings))
     page = written(replace(report, findings=findings), tmp_path)
     assert "<h2" in page
@@ -662,6 +711,47 @@ def test_a_leaderboard_is_drawn_and_listed(tmp_path: Path) -> None:
 )
 def test_bins_have_the_digits_that_their_width_needs(low: float, high: float, shown: str) -> None:
     assert charts._range(low, high) == shown
+
+
+def charts_of(*found: Finding) -> dict[str, charts.Chart]:
+    return {chart.code: chart for section in charts.draw_sections(Findings(found)) for chart in section.charts}
+
+
+def test_optimisation_is_drawn_as_gold_and_as_what_the_reward_believes() -> None:
+    drawn = charts_of(*fake_checks())
+    for name, first in (("best-of-n", "1"), ("tilt", "0")):
+        chart = drawn[f"optimisation-{name}"]
+        gold, believed = chart.specs
+        rows = gold["datasets"]["rows"]
+        assert [row["proxy_gain"] for row in rows] == pytest.approx([0.9 * row["sqrt_kl"] for row in rows]), "above the start"
+        assert believed["datasets"]["rows"] == rows
+        assert chart.table.rows[0][0] == first
+        assert chart.table.rows[2][2:4] == ("0.99", "[0.79, 1.19]")
+
+
+def test_generalisation_is_drawn_beside_people_and_the_best_rule_and_matrices_as_numbers_on_a_tint() -> None:
+    drawn = charts_of(*fake_checks())
+    assert [row[0] for row in drawn["generalisation-splits"].table.rows] == ["prompt", "prompt: people", "prompt: 'longer wins'", "rater"]
+    matrix = drawn["matrix-age"]
+    assert matrix.table.rows[1] == ("18-29", "30-49", "66.0%", "[63.0, 69.0]", "80")
+    assert len(matrix.table.rows) == 8, "what was not measured is left out"
+    assert [row["said"] for row in matrix.specs[0]["datasets"]["rows"]][:3] == ["71%", "66%", "62%"]
+    behind = charts.tables_behind(fake_checks()[4])
+    assert [row[0] for table in behind for row in table.rows] == ["n train"], "the chart has the rest"
+
+
+def test_probes_features_and_repairs_are_drawn() -> None:
+    drawn = charts_of(*fake_checks())
+    assert [row[:2] for row in drawn["probe-points"].table.rows] == [("length", "12.0%"), ("typos", "−3.0%")], (
+        "points only, the largest first"
+    )
+    assert [row[0] for row in drawn["explain-features"].table.rows] == ["log characters", 'says "sorry"']
+    scale, nats = drawn["repair-scale"], drawn["repair-nats"]
+    assert [row[0] for row in scale.table.rows] == ["accuracy", "calibration error"]
+    assert scale.table.rows[0][1:4] == ("66%", "82%", "16.0%")
+    assert scale.table.rows[0][-1] == "better"
+    assert [row["verdict"] for row in scale.specs[0]["datasets"]["rows"]] == ["better", "worse"]
+    assert [row[0] for row in nats.table.rows] == ["log loss"]
 
 
 def test_unconverged_fit_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from test_effects import planted
 from seamark.errors import InvalidSetting
 from seamark.models import Observation, Personas, Position, Reliability, Same, Tabular, bootstrap, fit
 from seamark.models.problem import pose
-from seamark.models.resampling import _mover, _weights
+from seamark.models.resampling import _weights, mover
 from seamark.models.search import optimise
 from seamark.simulation import Society, Tastes, simulate
 
@@ -40,7 +40,7 @@ def test_a_round_is_the_fit_to_the_weighed_judgments(by: str, kinds: tuple[str, 
     weights = _weights(problem, by, 3, np.random.default_rng(3))
     assert all((w >= 0).all() for w in weights)
     assert all(w.std() > 0.1 for w in weights)
-    found, unsettled = _mover(problem, state, by)(weights)
+    found, unsettled = mover(problem, state, by)(weights)
     assert not unsettled
     for b in range(3):
         cells = tuple(replace(c.block, count=w[b]) for c, w in zip(problem.likelihood.cells, weights, strict=True))
@@ -109,7 +109,7 @@ def test_a_round_with_slopes_or_levels_is_where_the_weighed_marginal_has_no_grad
     else:
         weights = _weights(problem, "judgment", 1, rng)
         weights = [w[0] for w in weights]
-    (x,), unsettled = _mover(problem, state, by)([w[None] for w in weights])
+    (x,), unsettled = mover(problem, state, by)([w[None] for w in weights])
     assert not unsettled
     assert np.abs(x - state.x).max() > 0.02
     weighed = likelihood.weighed(weights)

@@ -257,18 +257,11 @@ def _pointed_at(frame: pl.DataFrame, name: str) -> Codes:
     return codes_of(frame.select(pl.col("responses").list.get(pl.col(name), null_on_oob=True))["responses"])
 
 
-def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = None) -> Finding:
-    """How many judgments repeat one by the same rater: same question, same answer, same time."""
-    unit = question_units(feedback) if comparisons is None else comparisons.question
+def find_repeats(feedback: Feedback, unit: Codes | None = None) -> tuple[Codes, Codes]:
+    """Rows of judgments that repeat an earlier one by the same rater in everything, circumstances included; and of all with the same answer
+    to the same question. `unit` are the `question_units`, if at hand."""
     rater = codes_of(feedback.judgments["rater"])
-    if not (rater >= 0).any():
-        return Finding.not_applicable(
-            "duplicates",
-            "Repeated judgments cannot be told from agreeing ones.",
-            "Without rater ids, two equal answers to one question may come from two people.",
-            remedy="Record a rater id.",
-        )
-    answer = _answer_codes(feedback, unit)
+    answer = _answer_codes(feedback, question_units(feedback) if unit is None else unit)
     known = np.flatnonzero(rater >= 0)
 
     def repeats(codes: Codes) -> Codes:
@@ -291,7 +284,22 @@ def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = No
         shown = feedback.judgments["responses"]
         forward = codes_of(shown.list.first()) <= codes_of(shown.list.last())
         circumstances.append((forward & feedback.judgments["order_known"].fill_null(False).to_numpy()).astype(np.int64))
-    exact = repeats(combine(*circumstances))
+    return repeats(combine(*circumstances)), again
+
+
+def check_duplicates(feedback: Feedback, *, comparisons: Comparisons | None = None) -> Finding:
+    """How many judgments repeat one by the same rater: same question, same answer, same time."""
+    unit = question_units(feedback) if comparisons is None else comparisons.question
+    rater = codes_of(feedback.judgments["rater"])
+    if not (rater >= 0).any():
+        return Finding.not_applicable(
+            "duplicates",
+            "Repeated judgments cannot be told from agreeing ones.",
+            "Without rater ids, two equal answers to one question may come from two people.",
+            remedy="Record a rater id.",
+        )
+    known = np.flatnonzero(rater >= 0)
+    exact, again = find_repeats(feedback, unit)
     later = len(again) - len(exact)
     estimate = len(exact) / len(known)
     verdict: Verdict = "warning" if estimate >= THRESHOLDS.duplicates_warning else "notice" if len(exact) else "ok"

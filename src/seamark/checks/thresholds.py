@@ -108,5 +108,11 @@ class Thresholds:
     false_discoveries: float = 0.05
     """Expected share of false findings among questions or groups that are named (Benjamini & Hochberg 1995), and the p-value of a conflict."""
 
+    # ---- why a reward decides as it does
+    fidelity_notice: float = 0.5
+    """Notice where the interval of the share of a reward that readable features tell reaches below: most of it may then lie elsewhere."""
+    influence_notice: float = 0.8
+    """Notice where the interval of the correlation between predicted and actual change reaches below: 0.8 leaves a third of the change untold."""
+
 
 THRESHOLDS = Thresholds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -186,3 +187,84 @@ def benchmark(
         )
     findings = score_benchmark(found, scored.values, seed=seed) + check_scored(scored)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A fit, a reward model, an address, python:FILE.py:FUNCTION or a table of scores.")],
+    source: Source,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
+    pair: Annotated[int | None, typer.Option("--pair", help="The decision about this pair: the N-th judgment of SOURCE that compares two, from 1.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="Decisions between responses to this prompt, by id or name. Repeat it.")] = None,
+    influence: Annotated[
+        bool, typer.Option("--influence", help="Also which judgments decisions rest on: MODEL is a fit, and SOURCE what was fitted.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", help="Features, and judgments, that are listed.")] = 20,
+    cache: Annotated[Path | None, typer.Option("--cache", help="File of what was scored; a run that was stopped goes on.")] = None,
+    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Why does a reward decide as it does: which features move it, which judgments it rests on, what edits would turn it?"""
+    from seamark.checks.explanations import decisions_of, explain_fit
+    from seamark.checks.explanations import explain as explained
+    from seamark.reward import open_fit
+    from seamark.reward.scorers import open_scorer
+
+    if influence and not (Path(model) / "fit.json").is_file():
+        raise InvalidSetting("--influence", model, "It takes the folder of a fit, whose judgments can be left out.")
+    scorer = open_scorer(model)
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    with as_options(pair="pair", prompt="prompt"):
+        pairs = decisions_of(feedback, pair=pair, prompts=prompt or ())
+    with show_progress(quiet=as_json) as say:
+        findings = explained(scorer, feedback, pairs=pairs, top=top, cache=cache, name=model, seed=seed, progress=say).with_access(
+            "black-box"
+        )
+        if influence:
+            say("refitting", 0.0)
+            findings += (replace(explain_fit(open_fit(model), feedback, pairs=pairs, top=top, seed=seed), access="white-box"),)
+    finish(feedback, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def repair(
+    source: Source,
+    operations: Annotated[
+        list[str],
+        typer.Option(
+            "--with", metavar="OPERATION",
+            help="reweight (reweight:raters, :duplicates, :prompts), relabel, discount:style (or position, leniency, source, NAME), abstain (abstain:0.2), "
+            "penalise (penalise:2). Repeat it; they are done in this order.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the repaired fit of all judgments, with its charter.toml.")] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    groups: GroupsOption = None, effect: EffectOption = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Before the repair, fit as most trainers do: no reliability, no position, no lapses.")] = False,
+    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Repair a reward and prove it again: every statistic before and after, on the same held-out judgments, and what got worse."""
+    from seamark.checks.repairs import check_repair, mend
+    from seamark.checks.repairs import repair as repaired
+    from seamark.models.observation import Observation
+    from seamark.outputs import require_folder_place
+    from seamark.study import choose_model
+
+    if plain and effect:
+        raise InvalidSetting("--plain", effect, "It leaves effects out: give one of --plain and --effect.")
+    if out is not None:
+        require_folder_place(out, mark="fit.json")
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    observation = Observation(effects=(), lapse=False) if plain else parse_effects(effect)
+    with show_progress(quiet=as_json) as say, as_options(**{"utility": "utility", "people": "groups", "with": "with"}):
+        model = choose_model(feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=observation)
+        found = repaired(
+            feedback, operations, utility=model.utility, people=model.people, observation=model.observation, seed=seed, progress=say
+        )  # fmt: skip
+        if out is not None:
+            say("fitting", 0.95)
+            fitted, charter = mend(found, feedback, operations)
+            charter.stamp(fitted, feedback).save(out)
+            charter.write(out)
+    if not as_json:
+        typer.echo(f"{found}\n")
+    following = f"seamark evaluate {out} HELD_OUT" if out is not None else None
+    findings = check_repair(found, named=" then ".join(operations))
+    finish(feedback, findings, as_json, following, access="white-box", fail_on=fail_on, into=into)

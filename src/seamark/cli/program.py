@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import benchmark, check_parity, diagnose, evaluate, optimise
+from seamark.cli.checks import benchmark, check_parity, diagnose, evaluate, explain, optimise, repair
 from seamark.cli.governance import audit, campaign, charters
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
@@ -49,6 +49,8 @@ for _command in (
     evaluate,
     benchmark,
     optimise,
+    explain,
+    repair,
     export,
     check_parity,
     report,

@@ -728,6 +728,17 @@ class Likelihood:
 
     # ------------------------------------------------------------------ scores per rater
 
+    def cell_log_likelihood(self, x: Array, nodes: Nodes, posterior: Array) -> list[Array]:
+        """Per block, (n,) log probability of one judgment of each cell, averaged over a posterior of the slopes."""
+        contrasts = self._contrasts(x)
+        out = [np.zeros(len(c.group)) for c in self.cells]
+        for pack in self._packs(nodes, posterior):
+            mass = posterior[pack.raters, pack.columns]
+            for number, c in enumerate(self.cells):
+                for part, mine, z in self._pieces(pack, number, contrasts[number]):
+                    out[number][part] = (mass[:, mine] * self._log_prob(c, z, part, x)).sum(0)
+        return out
+
     def slope_border(self, x: Array, nodes: Nodes, posterior: Array) -> tuple[csr_array, Array]:
         """(C, precision): how each rater's score moves with the rater's slope (size, R), and 1 / posterior variance of the slope (R,).
 

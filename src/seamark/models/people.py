@@ -314,6 +314,13 @@ class Varying:
         return {"people": "Varying", "k": self.k, "points": self.points}
 
 
+def people_from_dict(record: Mapping[str, Any]) -> People:
+    """The people that `to_dict` described."""
+    kinds: dict[str, type[Any]] = {"Same": Same, "Groups": Groups, "Personas": Personas, "Varying": Varying}
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items() if name != "people"}
+    return kinds[record["people"]](**rest)
+
+
 def _require_raters(feedback: Feedback, people: str) -> None:
     if feedback.judgments["rater"].drop_nulls().n_unique() < 3:
         raise InvalidSetting("people", people, "It takes raters with ids, at least 3, and several judgments of each; use Same().")

@@ -19,11 +19,12 @@ from scipy.sparse import csr_array
 from seamark.errors import InvalidSetting, NotConverged
 from seamark.models.curvature import Dense, Solver, make_solver
 from seamark.models.design import Block, Design
-from seamark.models.likelihood import Likelihood
+from seamark.models.likelihood import Derivatives, Likelihood
 from seamark.models.observation import Missing, Observation
 from seamark.models.people import People
 from seamark.models.posterior import State
 from seamark.models.problem import Problem, pose
+from seamark.models.result import Fit
 from seamark.models.search import Memory, optimise
 from seamark.models.threads import on_one_thread
 from seamark.models.utility import Utility
@@ -101,7 +102,7 @@ def bootstrap(
         raise InvalidSetting("by", by, "Use judgment, rater or prompt.")
     if rounds < 2:
         raise InvalidSetting("rounds", rounds, "A spread takes two at least, and an interval a hundred.")
-    problem, state = _start(feedback, utility, people, observation, require_identified, seed)
+    problem, state = starting_point(feedback, utility, people, observation, require_identified, seed)
     rng = np.random.default_rng(seed)
     seen = problem.seen
     by = by or ("rater" if (seen > 0).sum() >= 2 and seen.sum() > 0.5 * problem.likelihood.design.n_judgments else "judgment")
@@ -139,7 +140,7 @@ def reweigh(
         raise InvalidSetting("weights", weights.shape, f"Give an array (rounds, {feedback.n_raters}): a weight per rater in each round.")
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any(1).all():
         raise InvalidSetting("weights", float(weights.min()), "They must be 0 or more, and in each round somebody's must be above 0.")
-    problem, state = _start(feedback, utility, people, observation, require_identified, seed)
+    problem, state = starting_point(feedback, utility, people, observation, require_identified, seed)
     known = np.hstack([weights, np.zeros((len(weights), 1))])
 
     def count(some: slice) -> list[Array]:
@@ -148,21 +149,22 @@ def reweigh(
     return _rounds(problem, state, "rater", len(weights), count, progress)
 
 
-def _start(
+def starting_point(
     feedback: Feedback,
     utility: Utility | None,
     people: People | None,
     observation: Observation | None,
     require_identified: bool,
     seed: int,
+    start: Fit | None = None,
 ) -> tuple[Problem, State]:
-    """The fit that rounds start from."""
+    """The fit that rounds start from, as a likelihood and its mode; found sooner from an earlier fit of the same."""
     problem = pose(feedback, utility=utility, people=people, observation=observation, require_identified=require_identified)
     if problem.likelihood.basis.walk is not None:
         raise InvalidSetting(
             "bootstrap", "Dynamic", "It takes values that do not move; the intervals of a fit hold for others (fit(..., cluster=))."
         )
-    state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed)
+    state = optimise(problem, max_iterations=200, tolerance=1e-4, seed=seed, start=start)
     if not state.convergence.converged:
         raise NotConverged(state.convergence.iterations, state.convergence.decrement, state.convergence.tolerance)
     return problem, state
@@ -179,7 +181,7 @@ def _rounds(
     """The modes under the weights of some rounds at a time."""
     likelihood = problem.likelihood
     found, unsettled = np.empty((rounds, likelihood.size)), 0
-    move = _mover(problem, state, by)
+    move = mover(problem, state, by)
     step = max(1, _AT_ONCE // max(sum(len(c.group) for c in likelihood.cells), 1))
     for start in range(0, rounds, step):
         some = slice(start, min(start + step, rounds))
@@ -204,7 +206,7 @@ def _weights(problem: Problem, by: str, rounds: int, rng: np.random.Generator) -
     """Per block, (rounds, n) weights of the cells, of mean their count."""
     cells, design = problem.likelihood.cells, problem.likelihood.design
     # a sum of n exponential weights is a gamma variate of shape n
-    alone = [rng.standard_gamma(c.block.count, (rounds, len(c.block.count)))[:, _originals(c.block, design)] for c in cells]
+    alone = [rng.standard_gamma(c.block.count, (rounds, len(c.block.count)))[:, originals(c.block, design)] for c in cells]
     if by == "judgment":
         return alone
     if by == "rater":
@@ -224,7 +226,7 @@ def _weights(problem: Problem, by: str, rounds: int, rng: np.random.Generator) -
     return [np.where(k < n, each[:, k] * c.block.count, own) for c, k, own in zip(cells, code, alone, strict=True)]
 
 
-def _originals(block: Block, design: Design) -> Codes:
+def originals(block: Block, design: Design) -> Codes:
     """(n,) the first copy of each cell, which stands once for each latent level of its rater."""
     every = np.arange(len(block.who))
     if design.levels == 1:
@@ -235,24 +237,27 @@ def _originals(block: Block, design: Design) -> Codes:
     return np.where(block.rater < design.n_raters, first + every - starts[block.who], every)
 
 
-def _mover(problem: Problem, state: State, by: str) -> Callable[[list[Array]], tuple[Array, int]]:
-    """What takes weights of the cells to the modes under them (rounds, size), and the number of rounds that did not reach theirs."""
+def mover(problem: Problem, state: State, by: str, *, close: float = _CLOSE) -> Callable[[list[Array]], tuple[Array, int]]:
+    """What takes weights of the cells, (rounds, n) per block, to the modes under them (rounds, size), and the number of rounds that did not
+    reach theirs: a last step shorter than `close`, in standard errors."""
     likelihood = problem.likelihood
     derivatives = likelihood.derivatives(state.x, state.nodes, state.posterior)
     solver = make_solver(
         likelihood, derivatives, state.prior.precision, state.components, np.random.default_rng(0), open_=state.prior.open_
     )
     if state.slopes is None and isinstance(solver, Dense) and all(_plain(likelihood)):
-        return _all_at_once(likelihood, state, solver, by)
+        return _all_at_once(likelihood, state, solver, by, close, derivatives)
 
     def move(weights: list[Array]) -> tuple[Array, int]:
-        rounds = [_one(likelihood, state, solver, [w[b] for w in weights], by) for b in range(len(weights[0]))]
+        rounds = [_one(likelihood, state, solver, [w[b] for w in weights], by, close, derivatives) for b in range(len(weights[0]))]
         return np.stack([x for x, _ in rounds]), sum(not settled for _, settled in rounds)
 
     return move
 
 
-def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str) -> tuple[Array, bool]:
+def _one(
+    likelihood: Likelihood, state: State, solver: Solver, counts: list[Array], by: str, close: float, here: Derivatives
+) -> tuple[Array, bool]:
     """(size,) the mode where cells count so much, and whether it was reached, from the mode of the fit with its curvature; slopes and latent levels integrated out.
 
     A rater's weight multiplies the log marginal likelihood, so what is known of the rater's slope does not move with it; weights of
@@ -265,18 +270,20 @@ def _one(likelihood: Likelihood, state: State, solver: Solver, counts: list[Arra
         x, memory = state.x.copy(), Memory()
         for _ in range(_STEPS):
             _, posterior = state.nodes.posterior(of_slopes.rater_log_likelihood(x, state.nodes) + state.nodes.log_prior)
-            d = weighed.derivatives(x, state.nodes, posterior)
+            d = weighed.derivatives(x, state.nodes, posterior, stale=None if own else here)
             gradient = d.gradient - state.prior.pull(x)
             if own:
                 solver = make_solver(weighed, d, state.prior.precision, state.components, rng, open_=state.prior.open_)
             step = memory.step(x, gradient, solver)
             x = x + step * min(1.0, 2.0 / max(float(np.abs(step[likelihood.shape]).max(initial=0.0)), 1e-9))
-            if np.sqrt(abs(float(gradient @ step)) / len(step)) < _CLOSE:
+            if np.sqrt(abs(float(gradient @ step)) / len(step)) < close:
                 return x, True
     return x, False
 
 
-def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, by: str) -> Callable[[list[Array]], tuple[Array, int]]:
+def _all_at_once(
+    likelihood: Likelihood, state: State, solver: Dense, by: str, close: float, here: Derivatives
+) -> Callable[[list[Array]], tuple[Array, int]]:
     """The same for slopes of 1 and one matrix, all rounds side by side."""
     free = likelihood.free
     factor = cho_factor(solver.matrix, lower=True)
@@ -306,12 +313,12 @@ def _all_at_once(likelihood: Likelihood, state: State, solver: Dense, by: str) -
             slope = gradient(x, weights)[free]
             step = cho_solve(factor, slope)
             x[free] += step
-            far = ~(np.sqrt(np.abs(slope * step).sum(0) / len(step)) < _CLOSE)
+            far = ~(np.sqrt(np.abs(slope * step).sum(0) / len(step)) < close)
             if not far.any():
                 break
         unsettled = 0
         for b in np.flatnonzero(far):
-            x[:, b], settled = _one(likelihood, state, solver, [w[b] for w in weights], by)
+            x[:, b], settled = _one(likelihood, state, solver, [w[b] for w in weights], by, close, here)
             unsettled += not settled
         return x.T, unsettled
 

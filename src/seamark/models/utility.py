@@ -475,3 +475,16 @@ class Dynamic:
 def default_utility(feedback: Feedback) -> Tabular | Linear:
     """Linear on hashed n-grams where the responses have texts, else Tabular."""
     return Linear() if feedback.responses["text"].null_count() == 0 else Tabular()
+
+
+def utility_from_dict(record: Mapping[str, Any]) -> Utility:
+    """The utility that `to_dict` described; a network as the features that it was trained to be."""
+    kind, rest = record["utility"], {name: value for name, value in record.items() if name not in ("utility", "of", "every_s")}
+    if kind in ("Tabular", "Linear"):
+        return Tabular() if kind == "Tabular" else Linear(**rest)
+    if kind == "Network":
+        return Network(**rest).trained() if record.get("out") else Linear(record["model"], style=False)
+    inside: Any = utility_from_dict(record["of"]) if record["of"] else None
+    if kind == "Dynamic":
+        return Dynamic(timedelta(seconds=record["every_s"]), inside)
+    return MultiAxis(inside, **rest) if kind == "MultiAxis" else Context(utility=inside, **rest)

@@ -32,8 +32,15 @@ _DRAWN = {
     "leaderboard": ("board",),
     "regret": ("groups",),
     "outvoted": ("groups",),
+    "optimisation/best-of-n": ("curve",),
+    "optimisation/tilt": ("curve",),
+    "generalisation/matrix/*": ("rows", "columns", "estimate", "low", "high", "n"),
+    "explain/features": ("features",),
+    "repair": ("statistics",),
 }
-"""Keys of `Finding.details` that have a chart, and so a table twin there."""
+"""Keys of `Finding.details` that have a chart, and so a table twin there; * is any end of a code."""
+_PRESSED = ("optimisation/best-of-n", "optimisation/tilt", "optimisation/regret")
+_CHANGES = {"better": "var(--c-1)", "worse": "var(--c-2)", "no clear change": "var(--c-0)"}
 _RATERS = {
     "careful": ("var(--c-1)", "circle"),
     "unclear": ("var(--c-0)", "diamond"),
@@ -96,6 +103,17 @@ def draw_sections(findings: Findings) -> list[Section]:
         ),
         ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy(findings)),
         ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board(findings)),
+        ("generalisation", "Does it hold for what is new?", "Generalisation", ("generalisation",), _draw_generalisation(findings)),
+        ("probes", "What the reward pays for besides content", "Probes", ("probe",), _draw_probes(findings)),
+        (
+            "explain",
+            "Why the reward decides as it does",
+            "Explained",
+            ("explain/features", "explain/fidelity", "explain/influence", "explain/counterfactual"),
+            _draw_features(findings),
+        ),
+        ("optimisation", "Does the reward survive optimisation?", "Optimisation", _PRESSED, _draw_optimisation(findings)),
+        ("repair", "What the repair changed", "Repair", ("repair",), _draw_repair(findings)),
         ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking(findings)),
     ]
     sections: list[Section] = []
@@ -549,6 +567,241 @@ def _draw_whose(findings: Findings) -> list[Chart | None]:
     ]  # fmt: skip
 
 
+def _draw_generalisation(findings: Findings) -> list[Chart | None]:
+    """Each way to be new: the model beside people and the best rule; then what was trained here and tested there."""
+    colours = {"human ceiling": "var(--c-3)", "the model": "var(--c-1)", "rule": "var(--c-0)"}
+    rows: list[Row] = []
+    for f in findings:
+        split = f.code.removeprefix("generalisation/")
+        if split == f.code or "/" in split or f.unit != "share" or not finite(f.estimate):
+            continue
+        rows.append({"label": spelled(split), "kind": "the model", "estimate": f.estimate, "low": f.low, "high": f.high, "n": f.n})
+        ceiling, rules = f.details.get("ceiling"), f.details.get("rules")
+        beside: list[tuple[str, str, Row]] = [("human ceiling", "people", ceiling)] if isinstance(ceiling, dict) else []
+        told: list[tuple[float, str, Row]] = []
+        for name, rule in rules.items() if isinstance(rules, dict) else ():
+            if isinstance(rule, dict) and finite(rule.get("estimate")):
+                told.append((rule["estimate"], str(name), rule))
+        if told:
+            _, name, rule = max(told, key=lambda one: one[0])
+            beside.append(("rule", f"'{name}'", rule))
+        for kind, words, row in beside:
+            if finite(row.get("estimate")):
+                rows.append({"label": f"{spelled(split)}: {words}", "kind": kind} | {k: row[k] if finite(row.get(k)) else None for k in ("estimate", "low", "high", "n")})  # fmt: skip
+    bars = _draw_intervals(
+        rows, code="generalisation-splits", title="How well are judgments predicted that are new in one way?", axis="share of held-out judgments", reference=0.5,
+        share=True, colours=colours,
+        text="Each part predicted by a fit to the others, with 95% intervals, beside the other raters of the same question and the best trivial rule; 50% (dashed) is a coin.",
+    )  # fmt: skip
+    return [bars, *(_draw_matrix(f) for f in findings if f.code.startswith("generalisation/matrix/"))]
+
+
+def _draw_matrix(found: Finding) -> Chart | None:
+    """Trained on a row, tested on a column: shares as numbers on a tint."""
+    details, by = found.details, spelled(found.code.rpartition("/")[2])
+    across, down = (details.get(key) if isinstance(details.get(key), list) else [] for key in ("columns", "rows"))
+
+    def cell(key: str, i: int, j: int) -> float | None:
+        try:
+            value = details[key][i][j]
+        except (KeyError, IndexError, TypeError):
+            return None
+        return value if finite(value) else None
+
+    rows: list[Row] = []
+    for i, row in enumerate(down or []):
+        for j, column in enumerate(across or []):
+            numbers = {key: cell(key, i, j) for key in ("estimate", "low", "high", "n")}
+            if numbers["estimate"] is not None:
+                text = figure(float(numbers["estimate"]), "share", decimals=0)
+                rows.append({"row": str(row), "column": str(column), "i": i, "j": j, "said": text} | numbers)
+    if not rows:
+        return None
+    alt = _altair()
+    title, text = (
+        f"Trained on one {by}, tested on another",
+        f"Share of judgments predicted; a row is the {by} that was trained on, a column the one tested. The table has the intervals.",
+    )
+    # by place and not by name: see `_draw_intervals`
+    x = alt.X(
+        "column",
+        type="nominal",
+        sort=alt.EncodingSortField("j", op="min"),
+        title=f"tested on {by}",
+        axis={"labelAngle": -40, "labelLimit": 120, "grid": False},
+    )
+    y = alt.Y(
+        "row", type="nominal", sort=alt.EncodingSortField("i", op="min"), title=f"trained on {by}", axis={"labelLimit": 160, "grid": False}
+    )
+    tips = _tips(
+        row=("trained on", "text"),
+        column=("tested on", "text"),
+        estimate=("predicted", "share"),
+        low=("low", "share"),
+        high=("high", "share"),
+        n=("n", "count"),
+    )
+    values = [float(row["estimate"]) for row in rows]
+    tint = alt.Opacity(
+        "estimate",
+        type="quantitative",
+        legend=None,
+        scale=alt.Scale(domain=[min(values), max(max(values), min(values) + 0.01)], range=[0.06, 0.6]),
+    )
+    layers = [
+        _chart().mark_rect(color="var(--c-1)").encode(x=x, y=y, opacity=tint, tooltip=tips),
+        _chart().mark_text(color="var(--ink)").encode(x=x, y=y, text="said:N", tooltip=tips),
+    ]
+    cells = [(row["row"], row["column"], *_cells(row, "share")) for row in rows]
+    table = Table(caption=title, columns=("trained on", "tested on", "predicted", "95% interval", "n"), rows=cells, texts=(0, 1))
+    return Chart(
+        code=f"matrix-{found.code.rpartition('/')[2]}",
+        title=title,
+        text=text,
+        specs=[_spec(alt.layer(*layers), rows, text, height={"step": 30})],
+        table=table,
+    )
+
+
+def _draw_probes(findings: Findings) -> list[Chart | None]:
+    """All probes on one scale, the largest first."""
+    found = [
+        f
+        for f in findings
+        if f.code.startswith("probe/") and f.code.count("/") == 1 and f.unit == "share" and finite(f.details.get("points"))
+    ]
+    rows = sorted(_estimates(found, "probe"), key=lambda row: -row["estimate"])
+    chart = _draw_intervals(
+        rows, code="probe-points", title="How much preference each trick buys", axis="percentage points of preference", reference=0.0, share=False, percent=True,
+        text="By how much a change that leaves the substance alone moves preference against the other responses to the prompt, with 95% intervals; 0 (dashed) is "
+        "not at all. Where a text should be worth the same, it is the mean size of the change either way.",
+    )  # fmt: skip
+    return [chart]
+
+
+def _draw_features(findings: Findings) -> list[Chart | None]:
+    """Which readable features move the reward."""
+    rows = rows_of(_details(findings, "explain/features"), "features", "estimate", optional=("low", "high", "n"), text=("feature",))
+    return [
+        _draw_intervals(
+            [row | {"label": row["feature"]} for row in rows], code="explain-features", title="What moves the reward", reference=0.0, share=False,
+            axis="standard deviations of the reward",
+            text="By one standard deviation of each feature within prompts, all others given; 95% intervals that hold for all features at once. An association is not a cause.",
+        )
+    ]  # fmt: skip
+
+
+def _draw_optimisation(findings: Findings) -> list[Chart | None]:
+    """Gold, and the reward that is followed, along policies of growing strength."""
+    alt = _altair()
+    charts: list[Chart | None] = []
+    for name, words in (("best-of-n", "the best of n by the reward"), ("tilt", "policies tilted by the reward")):
+        found = findings.get(f"optimisation/{name}")
+        rows = rows_of(
+            found.details if found else {}, "curve", "sqrt_kl", "gold_gain", optional=("low", "high", "proxy", "ideal_gain"), text=("n", "1 / beta")
+        )  # fmt: skip
+        if not rows:
+            continue
+        start = rows[0]["proxy"]
+        rows = [
+            row
+            | {"strength": str(row["n"] or row["1 / beta"]), "proxy_gain": None if None in (row["proxy"], start) else row["proxy"] - start}
+            for row in rows
+        ]
+        x = alt.X(**_scale("sqrt_kl", "square root of the KL from the start", ticks=6))
+        ends = [end for row in rows for end in (row["low"], row["high"], row["gold_gain"], row["ideal_gain"], 0.0) if end is not None]
+        y = _scale("gold_gain", "gold gained", ticks=5, domain=[min(ends), max(ends)])
+        number = {
+            field: (title, "number")
+            for field, title in (("sqrt_kl", "sqrt KL"), ("gold_gain", "gold gained"), ("low", "low"), ("high", "high"))
+        }
+        tips = _tips(strength=("strength", "text"), **number, ideal_gain=("at best", "number"), proxy_gain=("reward gained", "number"))
+        gold = [
+            _line_at(0, "y", (1, 0)),
+            _chart().mark_area(color="var(--c-1)", opacity=0.18).encode(x=x, y=alt.Y(**y | {"field": "low"}), y2="high:Q"),
+            _chart().mark_line(color="var(--ink-3)", strokeDash=[4, 3]).encode(x=x, y=alt.Y(**y | {"field": "ideal_gain"})),
+            _chart().mark_line(color="var(--c-1)").encode(x=x, y=alt.Y(**y)),
+            _chart().mark_point(color="var(--c-1)").encode(x=x, y=alt.Y(**y), tooltip=tips),
+        ]
+        text = (
+            f"What {words} lead to: gold above the start with 95% intervals, and at best (dashed) what a policy as strong that follows gold itself would gain; "
+            "below it what the reward, in its own units, believes to have gained."
+        )
+        specs = [_spec(alt.layer(*gold), rows, text, height=240)]
+        if all(row["proxy_gain"] is not None for row in rows):
+            believed = (
+                _chart()
+                .mark_line(color="var(--c-2)", point=True)
+                .encode(x=x, y=alt.Y(**_scale("proxy_gain", "reward gained", ticks=3)), tooltip=tips)
+            )
+            specs.append(_spec(believed, rows, text, height=110))
+        cells = [
+            (str(row["strength"]), figure(row["sqrt_kl"]), *_cells({"estimate": row["gold_gain"], "low": row["low"], "high": row["high"]})[:2],
+             figure(row["ideal_gain"]), figure(row["proxy_gain"]))
+            for row in rows
+        ]  # fmt: skip
+        title = f"What following the reward leads to: {name.replace('-', ' ')}"
+        columns = ("strength", "sqrt KL", "gold gained", "95% interval", "at best", "reward gained")
+        charts.append(
+            Chart(code=f"optimisation-{name}", title=title, text=text, specs=specs, table=Table(caption=title, columns=columns, rows=cells))
+        )
+    return charts
+
+
+def _draw_repair(findings: Findings) -> list[Chart | None]:
+    """Before and after, statistics of one scale together."""
+    rows = rows_of(
+        _details(findings, "repair"),
+        "statistics",
+        "before",
+        "after",
+        "change",
+        optional=("low", "high", "n"),
+        text=("name", "unit", "verdict"),
+    )
+    parts = {"scale": ("share", "ratio", "correlation"), "nats": ("nats", "sqrt nats")}
+    return [
+        _draw_changes([row for row in rows if row["unit"] in units], code=f"repair-{part}", axis=" or ".join(units))
+        for part, units in parts.items()
+    ]
+
+
+def _draw_changes(rows: list[Row], *, code: str, axis: str) -> Chart | None:
+    """A hollow point before, a full one after, and a line between, in the order given."""
+    if not rows:
+        return None
+    alt = _altair()
+    rows = [
+        row | {"order": place, "verdict": row["verdict"] if row["verdict"] in _CHANGES else "no clear change"}
+        for place, row in enumerate(rows)
+    ]
+    x = _scale("before", axis, domain=_frame(rows, ("before", "after"), rows[0]["before"], limit=False), nice=False)
+    y = alt.Y("name", type="nominal", sort=alt.EncodingSortField("order"), title=None, axis={"labelLimit": 230, "grid": False})
+    colour = _colour("verdict", {name: value for name, value in _CHANGES.items() if any(row["verdict"] == name for row in rows)})
+    numbers = {key: (key, "number") for key in ("before", "after", "change", "low", "high")}
+    tips = _tips(name=("what", "text"), **numbers, n=("n", "count"))
+    layers = [
+        _chart().mark_rule(strokeWidth=2.5).encode(x=alt.X(**x), x2="after:Q", y=y, color=colour, tooltip=tips),
+        _chart().mark_point(size=70, filled=False).encode(x=alt.X(**x), y=y, color=colour, tooltip=tips),
+        _chart().mark_point(size=80).encode(x=alt.X(**x | {"field": "after"}), y=y, color=colour, tooltip=tips),
+    ]
+    text = "Hollow before the repair, full after it. What got better or worse for sure is coloured; the table has the changes with their intervals."
+    cells = [
+        (row["name"], *(figure(row[key], row["unit"]) for key in ("before", "after")), *_cells(row | {"estimate": row["change"]}, row["unit"]), row["verdict"])
+        for row in rows
+    ]  # fmt: skip
+    table = Table(
+        caption="Before and after", columns=("what", "before", "after", "change", "95% interval", "n", "verdict"), rows=cells, texts=(0, 6)
+    )
+    return Chart(
+        code=code,
+        title="Before and after the repair",
+        text=text,
+        specs=[_spec(alt.layer(*layers), rows, text, height={"step": 28})],
+        table=table,
+    )
+
+
 def _estimates(found: Iterable[Finding], code: str) -> list[Row]:
     """Findings of one check as rows; the label is what follows the code's slash."""
     return [
@@ -559,14 +812,16 @@ def _estimates(found: Iterable[Finding], code: str) -> list[Row]:
 
 
 def _draw_intervals(
-    rows: list[Row], *, code: str, title: str, text: str, axis: str, reference: float, share: bool, colours: dict[str, str] | None = None
-) -> Chart | None:
-    """Points with intervals, one line each, in the order given."""
+    rows: list[Row], *, code: str, title: str, text: str, axis: str, reference: float, share: bool, colours: dict[str, str] | None = None,
+    percent: bool = False,
+) -> Chart | None:  # fmt: skip
+    """Points with intervals, one line each, in the order given; `percent` writes shares that may be below 0 as such."""
     if not rows:
         return None
     alt = _altair()
     domain = _frame(rows, ("estimate", "low", "high"), reference, limit=share)
-    x = _scale("estimate", axis, share=share, domain=domain, nice=False)
+    as_share = share or percent
+    x = _scale("estimate", axis, share=as_share, domain=domain, nice=False)
     # Sorting by a list of labels would write them into a Vega expression, which untrusted text could break; a number cannot.
     rows = [row | {"order": place} for place, row in enumerate(rows)]
     y = alt.Y("label", type="nominal", sort=alt.EncodingSortField("order"), title=None, axis={"labelLimit": 230, "grid": False})
@@ -575,13 +830,13 @@ def _draw_intervals(
         colour = _colour(
             "kind", {kind: value for kind, value in colours.items() if any(row.get("kind") == kind for row in rows)}, legend=None
         )
-    kind = "share" if share else "number"
+    kind = "share" if as_share else "number"
     tips = _tips(label=("what", "text"), estimate=("estimate", kind), low=("low", kind), high=("high", kind), n=("n", "count"))
     layers = [_line_at(reference, "x"), _chart().mark_point(size=70).encode(x=alt.X(**x), y=y, color=colour, tooltip=tips)]
     if any(row.get("low") is not None and row.get("high") is not None for row in rows):
         ends = {"x": alt.X(**x | {"field": "low"}), "x2": "high:Q"}
         layers.insert(1, _chart().mark_rule(strokeWidth=2.5).encode(**ends, y=y, color=colour, tooltip=tips))
-    cells = [(str(row["label"]), *_cells(row, "share" if share else None)) for row in rows]
+    cells = [(str(row["label"]), *_cells(row, "share" if as_share else None)) for row in rows]
     table = Table(caption=title, columns=("what", "estimate", "95% interval", "n"), rows=cells)
     return Chart(code=code, title=title, text=text, specs=[_spec(alt.layer(*layers), rows, text, height={"step": 26})], table=table)
 
@@ -618,8 +873,11 @@ def tables_behind(finding: Finding) -> list[Table]:
     """The tables in a finding's details that no chart shows; the first rows of long ones, findings.json has them all."""
     tables: list[Table] = []
     facts: list[tuple[str, ...]] = []
+    drawn = next(
+        (keys for code, keys in _DRAWN.items() if finding.code == code or (code[-1] == "*" and finding.code.startswith(code[:-1]))), ()
+    )
     for key, value in finding.details.items():
-        if key in _DRAWN.get(finding.code, ()):
+        if key in drawn:
             continue
         name = str(key).replace("_", " ")
         items: list[Any] = list(value) if isinstance(value, list | tuple) else []
