@@ -1,5 +1,6 @@
 """Findings about data and models: `diagnose` and `evaluate` are the same thing with other inputs."""
 
+from seamark.checks.assumptions import check_assumptions
 from seamark.checks.benchmarks import score_benchmark
 from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
 from seamark.checks.charter import check_charter
@@ -14,6 +15,7 @@ from seamark.checks.disparity import (
 )
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
+from seamark.checks.generalisation import check_generalisation
 from seamark.checks.judges import check_judges
 from seamark.checks.mismatch import check_mismatch, rank_rewards
 from seamark.checks.model import evaluate
@@ -29,12 +31,14 @@ __all__ = [
     "Look",
     "backtest",
     "check_against_gold",
+    "check_assumptions",
     "check_blandness",
     "check_change",
     "check_charter",
     "check_direction",
     "check_dissent",
     "check_exposure",
+    "check_generalisation",
     "check_homogenisation",
     "check_judges",
     "check_matched_pairs",
