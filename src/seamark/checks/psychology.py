@@ -377,7 +377,7 @@ def _transitivity(feedback: Feedback | None) -> Finding:
         k = names.index(row["rater"])
         row |= {"triples": int(asked[k]), "cycles": int(cycles[k])}
     return Finding(
-        code=code, estimate=estimate, low=None if low is None else max(0.0, low), high=None if high is None else min(1.0, high), n=len(rater), unit="share",
+        code="rationality/transitivity", estimate=estimate, low=None if low is None else max(0.0, low), high=None if high is None else min(1.0, high), n=len(rater), unit="share",
         title=f"{estimate:.1%} of the {counted(len(rater), 'triple')} that one rater decided are cycles; {counted(len(named), 'rater')} of {n:,} "
         f"{'has' if len(named) == 1 else 'have'} surely more than the others (answers by chance make 25%).",
         verdict="notice" if named else "ok",
