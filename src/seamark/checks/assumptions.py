@@ -147,8 +147,8 @@ def _triangles(feedback: Feedback, comparisons: Comparisons, seed: int) -> _Tria
             taken.append(set())
         taken[c].update(three)
         colour[t] = c
-    columns = (pairs[name].to_numpy().astype(np.int64) for name in ("won", "n", "low", "high"))
-    return _Triangles(*columns, edges, colour, found["prompt"].to_numpy().astype(np.int64), n_nodes)
+    won, asked, low, high = (pairs[name].to_numpy().astype(np.int64) for name in ("won", "n", "low", "high"))
+    return _Triangles(won, asked, low, high, edges, colour, found["prompt"].to_numpy().astype(np.int64), n_nodes)
 
 
 def _shuffled(found: _Triangles, wins: NDArray[np.int64], order: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -236,7 +236,7 @@ def _second(found: _Triangles, odds: Array) -> Array:
     left = scaled - scaled @ solve.T @ weighed.T
     matrix = np.zeros((len(odds), n, n))
     matrix[:, found.low, found.high], matrix[:, found.high, found.low] = left, -left
-    return np.linalg.svd(matrix, compute_uv=False)[:, 0]
+    return np.asarray(np.linalg.svd(matrix, compute_uv=False)[:, 0], dtype=np.float64)
 
 
 # ---------------------------------------------------------------------------------------------- the others
