@@ -737,6 +737,19 @@ def _column_bytes(series: pl.Series, digests: NDArray[np.uint64] | None) -> Iter
         yield np.ascontiguousarray(series.cast(pl.Float64).fill_null(0.0).to_numpy()).data
 
 
+def word_vectors(texts: Sequence[str]) -> NDArray[np.float64]:
+    """(n, 512) hashed words of each text, weighed by how rare they are, of length 1: texts on the same topic point the same way."""
+    n = len(texts)
+    counts = np.zeros((n, 512))
+    for row, text in enumerate(texts):
+        for word in set(text.lower().split()):
+            counts[row, int.from_bytes(hashlib.blake2b(word.encode(), digest_size=2).digest(), "little") % 512] += 1
+    frequency = (counts > 0).sum(0)
+    # a word of one text only says nothing about which others are near
+    counts *= np.where(frequency > 1, np.log(n / np.maximum(frequency, 1)), 0.0)
+    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+
+
 def cluster_texts(texts: Sequence[str], *, n_clusters: int | None = None, seed: int = 0) -> NDArray[np.int64]:
     """A cluster per text: spherical k-means on hashed word counts.
 
@@ -746,14 +759,7 @@ def cluster_texts(texts: Sequence[str], *, n_clusters: int | None = None, seed: 
     k = min(n_clusters or max(2, min(50, n // 10)), n)
     if n == 0:
         return np.zeros(0, dtype=np.int64)
-    counts = np.zeros((n, 512))
-    for row, text in enumerate(texts):
-        for word in set(text.lower().split()):
-            counts[row, int.from_bytes(hashlib.blake2b(word.encode(), digest_size=2).digest(), "little") % 512] += 1
-    frequency = (counts > 0).sum(0)
-    # a word of one text only says nothing about which others are near
-    counts *= np.where(frequency > 1, np.log(n / np.maximum(frequency, 1)), 0.0)
-    counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+    counts = word_vectors(texts)
     rng = np.random.default_rng(seed)
     best, best_fit = np.zeros(n, dtype=np.int64), -np.inf
     for _ in range(5):

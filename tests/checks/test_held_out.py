@@ -11,9 +11,10 @@ import pytest
 from sentences import assert_written
 
 from seamark.checks.agreement import check_ceiling, left_out
+from seamark.checks.calibration import check_calibration
 from seamark.checks.comparisons import compare
 from seamark.checks.findings import Finding
-from seamark.checks.held_out import answered_cells, check_accuracy, check_against_people, check_calibration, check_log_loss, decided_cells
+from seamark.checks.held_out import answered_cells, check_accuracy, check_against_people, check_log_loss, decided_cells
 from seamark.intervals import clustered_mean, clustered_share, mean
 from seamark.models import Fit, Observation, Tabular, fit, predict
 from seamark.records import Feedback

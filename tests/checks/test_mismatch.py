@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seamark.checks import check_mismatch, check_optimisation, rank_rewards
+from seamark.checks import check_optimisation
 from seamark.checks.filtration import check_filtration, kept, r_squared
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.mismatch import associate, objectives, pair_accuracy
+from seamark.checks.mismatch import associate, check_mismatch, objectives, pair_accuracy, rank_rewards
 from seamark.errors import InvalidSetting
 from seamark.reward import Pool
 from seamark.reward.controls import KEEPS, follow

@@ -11,9 +11,10 @@ import pytest
 from sentences import assert_written
 
 from seamark.checks import model
+from seamark.checks.calibration import check_calibration
 from seamark.checks.comparisons import compare
 from seamark.checks.findings import Finding, Findings
-from seamark.checks.held_out import check_calibration, decided_cells
+from seamark.checks.held_out import decided_cells
 from seamark.checks.model import check_convergence, check_doubts, check_leaderboard, check_rater_reliability, evaluate
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.models import Bias, Fit, Groups, Leniency, Linear, Observation, Position, Reliability, Tabular, fit, predict
@@ -23,7 +24,7 @@ from seamark.simulation import Society, Style, simulate
 PLAIN = Observation(effects=(Position(),), lapse=False)
 CODES = {
     "accuracy", "accuracy/ceiling", "accuracy/prompt", "accuracy/rater", "baseline", "baseline/coin", "baseline/longer-wins",
-    "baseline/shown-first-wins", "calibration", "calibration/prompt", "calibration/rater", "convergence", "coverage/held-out",
+    "baseline/shown-first-wins", "brier", "calibration", "calibration/gap", "calibration/reward", "distribution", "calibration/prompt", "calibration/rater", "convergence", "coverage/held-out",
     "direction", "doubts", "leakage", "leakage/near-prompts", "leakage/prompts", "leakage/responses", "length/fitted", "log-loss",
     "log-loss/ceiling", "log-loss/prompt", "log-loss/rater", "position/fitted", "rater-reliability",
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Findings about data and models: `diagnose` and `evaluate` are the same thing with other inputs."""
 
+from seamark.checks.assumptions import check_assumptions
 from seamark.checks.benchmarks import score_benchmark
 from seamark.checks.change import Backtest, Change, Look, backtest, check_change, check_direction, check_exposure, find_change, watch
 from seamark.checks.charter import check_charter
@@ -14,8 +15,8 @@ from seamark.checks.disparity import (
 )
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
+from seamark.checks.generalisation import check_generalisation
 from seamark.checks.judges import check_judges
-from seamark.checks.mismatch import check_mismatch, rank_rewards
 from seamark.checks.model import evaluate
 from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
@@ -30,16 +31,17 @@ __all__ = [
     "backtest",
     "check_against_gold",
     "check_alarm",
+    "check_assumptions",
     "check_blandness",
     "check_change",
     "check_charter",
     "check_direction",
     "check_dissent",
     "check_exposure",
+    "check_generalisation",
     "check_homogenisation",
     "check_judges",
     "check_matched_pairs",
-    "check_mismatch",
     "check_optimisation",
     "check_parity",
     "check_population",
@@ -49,7 +51,6 @@ __all__ = [
     "diagnose",
     "evaluate",
     "find_change",
-    "rank_rewards",
     "score_benchmark",
     "watch",
 ]

@@ -21,7 +21,7 @@ def check_baselines(held_out: Feedback, cells: Cells, train: Feedback | None) ->
     """The best rule beside the fit, then each rule; differences are paired on the same judgments."""
     if not len(cells):
         return [Finding.not_applicable("baseline", "Baselines cannot be computed.", "No held-out pair was decided.")]
-    rules, absent = _rules(held_out, cells, train)
+    rules, absent = rule_hits(held_out, cells, train)
     measured = {name: _measure(cells, name, hits) for name, hits in rules.items()}
     best = max(measured, key=lambda name: measured[name][0].estimate)
     result, margin, how = measured[best]
@@ -62,7 +62,7 @@ def _finding(name: str, accuracy: Interval, margin: Interval, how: str) -> Findi
 # ---------------------------------------------------------------------------------------------- the rules
 
 
-def _rules(held_out: Feedback, cells: Cells, train: Feedback | None) -> tuple[dict[str, Array], dict[str, str]]:
+def rule_hits(held_out: Feedback, cells: Cells, train: Feedback | None) -> tuple[dict[str, Array], dict[str, str]]:
     """Hits of each rule (1, 0, or 1/2 where it says nothing), and why a rule was not tried."""
     rules: dict[str, Array] = {}
     absent: dict[str, str] = {}

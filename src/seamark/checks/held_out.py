@@ -1,4 +1,4 @@
-"""Held-out judgments beside what the fit predicted of them: accuracy, log loss and calibration, in slices and against people.
+"""Held-out judgments beside what the fit predicted of them: accuracy and log loss, in slices and against people.
 
 Conventions
 -----------
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from seamark.checks.agreement import left_out
 from seamark.checks.comparisons import Codes, compare, counted
-from seamark.checks.findings import Finding, Verdict
+from seamark.checks.findings import Finding
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.intervals import FEW_CLUSTERS, Interval, bootstrap, clustered_mean, clustered_share, mean, mean_share
+from seamark.intervals import FEW_CLUSTERS, Interval, clustered_mean, clustered_share, mean, mean_share
 from seamark.models.observation import Choice, Davidson, Strength
 from seamark.models.prediction import Predicted
 from seamark.models.result import Fit
@@ -36,8 +36,6 @@ _UNITS_SHOWN = 12
 """Raters or prompts in the table of a slice; those with most judgments come first."""
 _ENOUGH = 20
 """Cells that a group, or the raters seen or new, must have to be a slice."""
-_BINS = 10
-_LEAST_CALIBRATION = 50
 
 
 # ---------------------------------------------------------------------------------------------- cells
@@ -194,7 +192,7 @@ def gain_details(interval: Interval) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
-class _Measure:
+class Measure:
     """What is averaged in a slice, and how it reads."""
 
     code: str
@@ -205,25 +203,11 @@ class _Measure:
     high: float
 
 
-def _in_shares(points: Interval) -> Interval:
-    return replace(points, estimate=points.estimate / 100, low=points.low / 100, high=points.high / 100)
+_ACCURACY = Measure("accuracy", lambda found: f"accuracy {figure(found)}", "share", ".1%", 0.0, 1.0)
+_LOG_LOSS = Measure("log-loss", lambda found: f"log loss {figure(found, '.3f')} nats", "nats", ".3f", 0.0, np.inf)
 
 
-_ACCURACY = _Measure("accuracy", lambda found: f"accuracy {figure(found)}", "share", ".1%", 0.0, 1.0)
-_LOG_LOSS = _Measure("log-loss", lambda found: f"log loss {figure(found, '.3f')} nats", "nats", ".3f", 0.0, np.inf)
-_CALIBRATION = _Measure(
-    "calibration",
-    lambda found: (
-        f"the predicted winner wins {gain(_in_shares(found), better='more often than predicted', worse='less often than predicted')}"
-    ),
-    "points",
-    "+.1f",
-    -100.0,
-    100.0,
-)
-
-
-def _slices(measure: _Measure, cells: Cells, values: Array) -> list[Finding]:
+def slices(measure: Measure, cells: Cells, values: Array) -> list[Finding]:
     """By rater, by prompt, and for each group that is large enough."""
     findings = [found for by in ("rater", "prompt") for found in _by_unit(measure, cells, values, by)]
     if len(cells.names["group"]) > 1:
@@ -232,7 +216,7 @@ def _slices(measure: _Measure, cells: Cells, values: Array) -> list[Finding]:
     return findings
 
 
-def _part(measure: _Measure, cells: Cells, values: Array, mask: Mask, name: str, words: str) -> list[Finding]:
+def _part(measure: Measure, cells: Cells, values: Array, mask: Mask, name: str, words: str) -> list[Finding]:
     """The finding about one part, if it is large enough."""
     if mask.sum() < _ENOUGH:
         return []
@@ -242,7 +226,7 @@ def _part(measure: _Measure, cells: Cells, values: Array, mask: Mask, name: str,
     return [Finding.of(result, code=f"{measure.code}/{name}", title=title, unit=measure.unit, reason=f"{how[:1].upper()}{how[1:]}.")]
 
 
-def _by_unit(measure: _Measure, cells: Cells, values: Array, by: str) -> list[Finding]:
+def _by_unit(measure: Measure, cells: Cells, values: Array, by: str) -> list[Finding]:
     """The mean over raters or prompts of their own mean: each counts once, however many judgments it has."""
     code, known, count = cells[by], cells.known(by), cells["count"]
     total = np.bincount(code[known], count[known])
@@ -283,7 +267,7 @@ def check_accuracy(fit: Fit, predictions: Sequence[Predicted], cells: Cells) -> 
     title = f"On held-out pairs the fit agrees with the rater in {figure(overall)} of {counted(cells.n, 'decided judgment')}."
     reason = f"Ties are left out, an undecided prediction counts half; {how}."
     accuracy = Finding.of(overall, code="accuracy", title=title, unit="share", reason=reason)
-    return [accuracy, *others, _direction(overall), *_familiarity(fit, cells), *_slices(_ACCURACY, cells, cells["hit"])]
+    return [accuracy, *others, _direction(overall), *_familiarity(fit, cells), *slices(_ACCURACY, cells, cells["hit"])]
 
 
 def _likeliest(block: Predicted, cells: Cells) -> Finding:
@@ -342,83 +326,7 @@ def check_log_loss(cells: Cells) -> list[Finding]:
         f"order shown is not known (left and right share alike), nor which of m was chosen (1 / m). {how[:1].upper()}{how[1:]}.",
         details=gain_details(better),
     )  # fmt: skip
-    return [overall, *_slices(_LOG_LOSS, cells, cells["loss"])]
-
-
-# ---------------------------------------------------------------------------------------------- calibration
-
-
-def check_calibration(cells: Cells) -> list[Finding]:
-    """Do things predicted with 70% happen in 70%? Expected calibration error over ten bins of equal count.
-
-    ECE is biased upwards (noise in each bin counts as error): the title says what a perfectly calibrated fit would show.
-    """
-    if cells.n < _LEAST_CALIBRATION:
-        why = f"There are {counted(cells.n, 'decided held-out pair')}; {_LEAST_CALIBRATION} are needed."
-        return [Finding.not_applicable("calibration", "Calibration cannot be measured.", why)]
-    # orientation is arbitrary where the order is not known: the predicted winner is the same whichever is called first
-    p, won, count = cells["p"], cells["won"], cells["count"]
-    chosen, hit = np.maximum(p, 1 - p), np.where(p >= 0.5, won, ~won).astype(np.float64)
-    bins = np.empty(len(p), dtype=np.int64)
-    order = np.argsort(chosen)
-    reached = np.cumsum(count[order])
-    bins[order] = np.minimum((reached / reached[-1] * _BINS).astype(int), _BINS - 1)
-
-    estimate = _ece(bins, count, chosen, hit)
-    spans = [(bootstrap(lambda w: _ece(bins, w * count, chosen, hit), code, rounds=200), name) for name, code in cells.clusters.items()]
-    (lower, upper), unit = max(spans, key=lambda found: found[0][1] - found[0][0])
-    # the resampled ECE is biased upwards once more: the basic interval reflects the percentiles about the estimate
-    low, high = max(0.0, min(2 * estimate - upper, estimate)), min(1.0, max(2 * estimate - lower, estimate))
-    odds = np.log(np.clip(chosen, 1e-12, 1 - 1e-12) / np.clip(1 - chosen, 1e-12, 1))
-    heats = [bootstrap(lambda w: _temperature(w * count, odds, hit), code, rounds=200) for code in cells.clusters.values()]
-    heat, (cool, hot) = _temperature(count, odds, hit), max(heats, key=lambda found: found[1] - found[0])
-    unsure = "too sure" if cool > 1 else "not sure enough" if hot < 1 else "as sure as it is right, by temperature"
-    rng = np.random.default_rng(0)
-    perfect = float(np.mean([_ece(bins, count, chosen, (rng.random(len(p)) < chosen).astype(np.float64)) for _ in range(50)]))
-    verdict: Verdict = "warning" if low > max(THRESHOLDS.calibration_times_perfect * perfect, THRESHOLDS.calibration_warning) else "ok"
-    overall = Finding.of(
-        Interval(estimate, low, high, cells.n, 0), code="calibration", unit="share", verdict=verdict,
-        title=f"Predicted and observed shares differ by {estimate:.1%} on average [{100 * low:.1f}, {100 * high:.1f}]; "
-        f"a perfectly calibrated fit would show {perfect:.1%}.",
-        reason=f"Expected calibration error of the predicted winner, ten bins of equal count; bootstrap over {unit}s. "
-        f"The fit is {unsure}: log odds divided by {heat:.2f} [{cool:.2f}, {hot:.2f}] predict best.",
-        remedy=None if verdict != "warning"
-        else "Look at the bins: some shares are predicted too high and others too low." if cool <= 1 <= hot
-        else f"Divide its log odds by {heat:.2f}, and look for what makes it so (noise that is not modelled, raters that answer alike).",
-        source="Guo et al. 2017; bias: Roelofs et al. 2022",
-        details={"bins": _curve(cells, bins, chosen, hit), "perfect": perfect, "temperature": [heat, cool, hot]},
-    )  # fmt: skip
-    return [overall, *_slices(_CALIBRATION, cells, 100 * (hit - chosen))]
-
-
-def _temperature(count: Array, odds: Array, hit: Array) -> float:
-    """T by which log odds (n,) >= 0 are divided to predict `hit` best: 1 where they are calibrated, more where they are too sure (Guo et al.
-    2017). Between 1/20 and 20."""
-    b = 1.0
-    for _ in range(60):
-        p = 1 / (1 + np.exp(-b * odds))
-        slope, curve = float(count @ (odds * (hit - p))), float(count @ (odds**2 * p * (1 - p)))
-        step = float(np.clip(slope / max(curve, 1e-12), -0.5, 0.5))
-        b = float(np.clip(b + step, 0.05, 20.0))
-        if abs(step) < 1e-6:
-            break
-    return 1 / b
-
-
-def _ece(bins: Codes, count: Array, chosen: Array, hit: Array) -> float:
-    gap = np.abs(np.bincount(bins, count * hit, _BINS) - np.bincount(bins, count * chosen, _BINS))
-    return float(gap.sum() / count.sum())
-
-
-def _curve(cells: Cells, bins: Codes, chosen: Array, hit: Array) -> list[dict[str, float]]:
-    """Predicted and observed share in each bin."""
-    rows: list[dict[str, float]] = []
-    for b in np.unique(bins):
-        part = cells.where(bins == b)
-        observed, _ = part.share(hit[bins == b])
-        predicted = float(np.average(chosen[bins == b], weights=part["count"]))
-        rows.append({"predicted": predicted, "observed": observed.estimate, "low": observed.low, "high": observed.high, "n": part.n})
-    return rows
+    return [overall, *slices(_LOG_LOSS, cells, cells["loss"])]
 
 
 # ---------------------------------------------------------------------------------------------- against people

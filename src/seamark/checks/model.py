@@ -12,13 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.checks.baselines import check_baselines
+from seamark.checks.calibration import check_brier, check_calibration, check_calibration_by, check_distribution
 from seamark.checks.comparisons import codes_of, compare, counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.held_out import (
     answered_cells,
     check_accuracy,
     check_against_people,
-    check_calibration,
     check_log_loss,
     decided_cells,
     figure,
@@ -30,6 +30,7 @@ from seamark.models.effects import SlotNumbers
 from seamark.models.prediction import Predicted, predict
 from seamark.models.result import Fit
 from seamark.models.slopes import PSEUDO_RATERS
+from seamark.models.utility import squared_rows
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -58,7 +59,10 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             *check_against_people(held_out, decided),
             *check_baselines(held_out, decided, train),
             *check_log_loss(answered_cells(fit, held_out, predictions)),
+            check_brier(decided),
             *check_calibration(decided),
+            *check_calibration_by(fit, held_out, decided),
+            *check_distribution(decided, predictions, seed=seed),
             check_rater_reliability(fit),
             *check_effects(fit),
             check_doubts(fit, held_out, seed=seed),
@@ -333,6 +337,70 @@ def _by_gap(table: pl.DataFrame) -> list[dict[str, Any]]:
         if part.height:
             rows.append({"gap_low": float(low), "gap_high": float(high), "n": part.height} | {c: part[c].mean() for c in _DOUBTS})
     return rows
+
+
+def check_variance_split(fit: Fit, feedback: Feedback, *, seed: int = 0) -> Finding:
+    """How the variance of utility gaps divides over what all share, what each circumstance (context, axis, period) adds, what people add, and the noise of an answer.
+
+    With z a combination of the values, the variance of its gaps over the pairs compared is the mean of (z . gap)^2 plus the posterior variance of
+    z . gap, so that what little data has shrunk is not lost; parts of circumstances and of people weigh by how often they occur. One answer adds
+    pi^2 / 3, the variance of the logistic.
+    """
+    title = "What utility gaps vary by cannot be told."
+    if not fit.knows_ignorance or fit.basis.walk is not None:
+        return Finding.not_applicable("variance-split", title, "It takes a posterior over values that do not move.")
+    compared = compare(feedback, seed=seed).most_direct()
+    left, right = np.minimum(compared.left, compared.right), np.maximum(compared.left, compared.right)
+    pairs = pl.DataFrame({"left": left, "right": right, "prompt": compared.prompt}).filter(pl.col("left") != pl.col("right"))
+    pairs = pairs.unique(["left", "right"], keep="first", maintain_order=True)
+    rows = fit.basis.rows_for(feedback)
+    known = rows.known[pairs["left"].to_numpy()] & rows.known[pairs["right"].to_numpy()]
+    pairs = pairs.filter(pl.Series(known))
+    if pairs.height < 2:
+        return Finding.not_applicable("variance-split", title, "The fit can place fewer than two pairs.")
+    a, b = pairs["left"].to_numpy(), pairs["right"].to_numpy()
+
+    def variance(z: Array) -> Array:
+        if not z.any():
+            return np.zeros(len(a))
+        value, spread = rows.times((z @ fit.weights)[:, None])[:, 0], rows.times(fit.factor_for(z))
+        new = (rows.new[a] + rows.new[b]) * fit.new_variance(z)
+        return (value[a] - value[b]) ** 2 + squared_rows(spread[a] - spread[b]) + new
+
+    share, everyone = fit.group_share, fit.loadings[: len(fit.groups)]
+    usual = fit.circumstances(None)
+    parts = {"item": variance(share @ everyone + usual)}
+    for factor in fit.factors:
+        if factor.name in ("group", "persona", "taste"):
+            parts["people"] = sum((w * variance(z - share @ everyone) for w, z in zip(share, everyone, strict=True)), np.zeros(len(a)))
+        else:
+            each = [fit.circumstances({factor.name: level}) - usual for level in factor.levels]
+            weights = factor.share if factor.share.sum() > 0 else np.full(len(each), 1 / len(each))
+            parts[factor.name] = sum((w * variance(z) for w, z in zip(weights / weights.sum(), each, strict=True)), np.zeros(len(a)))
+    parts["noise of an answer"] = np.full(len(a), np.pi**2 / 3)
+    total = sum(parts.values(), np.zeros(len(a)))
+    clusters = {"prompt": pairs["prompt"].to_numpy()} if (pairs["prompt"] >= 0).all() else {"response": a}
+    found = {
+        name: clustered_mean(part / total.mean() - total * part.mean() / total.mean() ** 2, clusters)[0] for name, part in parts.items()
+    }
+    shares = {name: float(part.mean() / total.mean()) for name, part in parts.items()}
+    ends = {
+        name: {
+            "share": shares[name],
+            "low": max(0.0, shares[name] + i.low),
+            "high": min(1.0, shares[name] + i.high),
+            "variance": float(parts[name].mean()),
+        }
+        for name, i in found.items()
+    }
+    main = next((name for name in parts if name not in ("item", "people", "noise of an answer")), "people" if "people" in parts else "item")
+    said = ", ".join(f"{shares[name]:.0%} {'what all share' if name == 'item' else name.removeprefix('context:')}" for name in parts)
+    unknown = " People are taken as alike (Same), so what they differ by is in the noise." if "people" not in parts else ""
+    return Finding(
+        code="variance-split", title=f"Of the variance of utility gaps and one answer to them: {said}.", estimate=shares[main], low=ends[main]["low"],
+        high=ends[main]["high"], n=pairs.height, unit="share", access="white-box", details={"parts": ends},
+        reason=f"The share of {main}; n counts distinct pairs; intervals by the delta method over {next(iter(clusters))}s, given the fit's prior strengths.{unknown}",
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- a leaderboard

@@ -92,6 +92,9 @@ class Thresholds:
     than its own standard error. Below it, a warning."""
     direction_accuracy_blocking: float = 0.5
     """Blocking if the upper bound of held-out accuracy lies below: labels that predict better reversed are reversed."""
+    generalisation_warning: float = 0.05
+    """Warning if what is lost on new prompts, raters, ... is surely something and more than this share of accuracy: five points are the
+    difference between neighbouring places on reward model leaderboards several times over (RewardBench, Lambert et al. 2024)."""
     cut_parts_blocking: int = 2
     """Blocking if the comparison graph of responses without text falls into this many parts: utilities of different parts have
     no common zero (Ford 1957), so their order is undefined."""

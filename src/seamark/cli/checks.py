@@ -268,3 +268,52 @@ def repair(
     following = f"seamark evaluate {out} HELD_OUT" if out is not None else None
     findings = check_repair(found, named=" then ".join(operations))
     finish(feedback, findings, as_json, following, access="white-box", fail_on=fail_on, into=into)
+
+
+def generalise(
+    source: Source,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="What is to be new: prompt, prompt_cluster, rater, group, source, axis, time, a field (pair_type, provenance, profile.age, "
+            "covariate.length), neighbours, curve. May be given again; all that the data allows where not given.",
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", help="Parts of a split with many values.")] = 5,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="FOLDER", help="Keep finished fits here; a run that was stopped goes on from there.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None,
+    into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does what was learned hold for new prompts, raters, groups, models, contexts and times?"""
+    from seamark.checks import check_generalisation
+
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    with show_progress(quiet=as_json) as say, as_options(by="by", n_folds="folds", utility="utility", people="groups"):
+        findings = check_generalisation(
+            feedback, by=by, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=parse_effects(effect),
+            n_folds=folds, seed=seed, progress=say, resume=resume,
+        )  # fmt: skip
+    finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
+
+
+def assumptions(
+    source: Source,
+    fit: Annotated[Path | None, typer.Option("--fit", help="A fit of this source, which says how close the questions are that were left open.")] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """What learning a reward from this feedback takes for granted, with the data's word on each; the channel; and the raters' habits."""
+    from seamark.checks import Findings, check_assumptions
+    from seamark.checks.assumptions import check_channel
+    from seamark.checks.psychology import check_psychology, check_rationality
+    from seamark.reward import open_fit
+
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    ledger = check_assumptions(feedback, open_fit(fit) if fit is not None else None, seed=seed)
+    habits = check_psychology(feedback, seed=seed) + check_rationality(feedback)
+    findings = Findings((*ledger, check_channel(feedback, seed=seed), *habits))
+    finish(feedback, findings, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)

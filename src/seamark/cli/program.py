@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import benchmark, check_parity, diagnose, evaluate, explain, optimise, repair
+from seamark.cli.checks import assumptions, benchmark, check_parity, diagnose, evaluate, explain, generalise, optimise, repair
 from seamark.cli.governance import audit, campaign, charters
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
@@ -44,10 +44,12 @@ def options(
 for _command in (
     study,
     diagnose,
+    assumptions,
     fit,
     train,
     evaluate,
     benchmark,
+    generalise,
     optimise,
     explain,
     repair,
