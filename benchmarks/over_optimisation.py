@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,13 @@ def hump(gain: Array) -> str:
     return "early" if N[peak] < 16 else "hump" if lost > 0.05 else "between"
 
 
+@lru_cache(maxsize=1)
+def by_rank(n_pool: int) -> Array:
+    """(n_pool, K) how often best-of-n gives the response of each rank, the worst first: rewards of worlds are never equal."""
+    rank = np.arange(n_pool)
+    return best_of_n_shares(Pool.of(np.zeros(n_pool), rank, rank), N)
+
+
 Task = tuple[Family, int, bool, int, tuple[str, ...]]
 """Family, seed, whether the shortcut is inside the training support, size of the pool, and the kinds of worlds that are still wanted."""
 
@@ -154,11 +162,12 @@ def run_world(task: Task) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 1])
     single = fit_linear(gaps, world.won)
 
-    def shares(proxy: Array) -> Array:
-        return best_of_n_shares(Pool.of(np.zeros(len(proxy), dtype=int), proxy, world.gold), N)
+    ranked = by_rank(n_pool)
 
-    chosen = shares(pool @ single)
-    curves = {"single": chosen.T @ world.gold}
+    def along(proxy: Array) -> Array:
+        return ranked.T @ world.gold[np.argsort(proxy)]
+
+    curves = {"single": along(pool @ single)}
     kind = hump(curves["single"] - curves["single"][0])
     out: dict[str, Any] = {"family": family, "seed": seed, "inside": inside, "kind": kind}
     if kind not in wanted:
@@ -167,27 +176,19 @@ def run_world(task: Task) -> dict[str, Any]:
     members = pool @ np.stack([fit_linear(gaps, world.won, w) for w in weights], 1)
     spread = members.std(1)
     for name, proxy in zip(PEERS[1:], (members.mean(1), members.min(1), members.mean(1) - 0.5 * spread**2), strict=True):
-        curves[name] = shares(proxy).T @ world.gold
+        curves[name] = along(proxy)
     start = time.perf_counter()
     mean, factor = fit_bends(world, bends)
     out["fit_s"] = time.perf_counter() - start
     draws = mean[:, None] + factor @ np.random.default_rng([seed, 2]).normal(size=(factor.shape[1], _DRAWS))
-    reward, sd = np.empty(len(pool)), np.empty(len(pool))
-    parts = np.array_split(np.arange(len(pool)), max(1, len(pool) // 2**16))
-    moments = np.zeros((len(N), len(mean)))
-    for part in parts:
-        columns = bends.columns(world.pool[part])
-        reward[part], sd[part] = columns @ mean, np.sqrt(((columns @ factor) ** 2).sum(1))
-        moments += chosen[part].T @ columns
-    curves["bends"] = shares(reward).T @ world.gold
-    curves["half penalised"] = shares(reward - sd / 2).T @ world.gold
-    own = shares(reward - sd)
-    curves["penalised"] = own.T @ world.gold
-    alarm = forecast_means(moments @ draws)
-    own_moments = np.zeros_like(moments)
-    for part in parts:
-        own_moments += own[part].T @ bends.columns(world.pool[part])
-    stop = forecast_means(own_moments @ draws)
+    chosen, columns = np.empty_like(ranked), bends.columns(world.pool)
+    chosen[np.argsort(pool @ single)] = ranked
+    reward, sd = columns @ mean, np.sqrt(((columns @ factor) ** 2).sum(1))
+    curves |= {"bends": along(reward), "half penalised": along(reward - sd / 2), "penalised": along(reward - sd)}
+    alarm = forecast_means((chosen.T @ columns) @ draws)
+    own = np.empty_like(ranked)
+    own[np.argsort(reward - sd)] = ranked
+    stop = forecast_means((own.T @ columns) @ draws)
     at = len(N) - 1 if stop.at is None else stop.at
     curves["stopped"] = np.r_[curves["penalised"][: at + 1], np.full(len(N) - 1 - at, curves["penalised"][at])]
     out |= {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +269,7 @@ def _as_far(pool: Pool, kl: float) -> Array:
     return _tilted(pool, pool.gold, float(np.exp(log_beta)))[0]
 
 
+@lru_cache(maxsize=32)  # policies over one large pool ask for the same again and again
 def _chosen(m: int, n: int) -> Array:
     """(m,) how likely each of m responses in ascending order is the best of n drawn without replacement."""
     i = np.arange(1, m + 1, dtype=np.float64)
