@@ -10,6 +10,7 @@ judged in the end alone. Changes are in standard deviations of each scorer's val
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +25,9 @@ from scipy.stats import t as student
 from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.scored import check_scored
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.intervals import beginning, figure, interval_of, mean, share
+from seamark.records import Feedback
 from seamark.reward.scorers import Progress, Scored, Scorer, score_texts
 from seamark.reward.signal import Text
 
@@ -258,6 +260,48 @@ def search_loopholes(
     return _judged(account, pool, scored, tried, made, scorer, gold, ensemble, ignorance, names)
 
 
+def pool_of(feedback: Feedback) -> tuple[list[Text], list[str]]:
+    """The prompts and texts of all responses that have both, as scorers take them."""
+    asked: list[Text | None] = [
+        json.loads(text) if messages and text is not None else text
+        for text, messages in zip(feedback.prompts["text"], feedback.prompts["is_messages"].fill_null(False), strict=True)
+    ]
+    pairs = [
+        (prompt, text)
+        for code, text in feedback.responses.select("prompt", "text").iter_rows()
+        if code is not None and text is not None and (prompt := asked[code]) is not None
+    ]
+    return [prompt for prompt, _ in pairs], [text for _, text in pairs]
+
+
+def read_candidates(path: str | Path) -> Callable[[Sequence[Text]], list[list[str]]]:
+    """What a policy has written, as a policy: of a JSONL file with prompt and response, the responses to each prompt.
+
+    Raises
+    ------
+    UnreadableSource
+        If it is no such file.
+    """
+    remedy = 'Write lines such as {"prompt": "...", "response": "..."}.'
+    written: dict[str, list[str]] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of line
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableSource(str(path), str(error), remedy) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            prompt, response = record["prompt"], record["response"]
+        except (ValueError, KeyError, TypeError):
+            raise UnreadableSource(str(path), f"line {number} has no prompt and response ({line[:60]!r})", remedy) from None
+        if not isinstance(response, str) or not isinstance(prompt, str | list):
+            raise UnreadableSource(str(path), f"line {number}: the response is no text, or the prompt neither text nor messages", remedy)
+        written.setdefault(json.dumps(prompt), []).append(response)
+    return lambda prompts: [written.get(json.dumps(prompt), []) for prompt in prompts]
+
+
 def _score_pool(account: _Account, prompts: Sequence[Text], responses: Sequence[str], rng: np.random.Generator) -> tuple[_Pool, Scored]:
     """The responses to as many prompts as a third of the budget allows."""
     place: dict[str, int] = {}
@@ -374,7 +418,7 @@ def _triggers(account: _Account, pool: _Pool, searched: Codes, budget: int, rng:
     if not candidates:
         return []
     kept = _top(candidates, gain(candidates, order[:_SCREEN]), max(2 * _KEPT, (account.left - stop) // (3 * _BATCH)))
-    beam = _top(kept, gain(kept, order[:_BATCH]), _KEPT)
+    kept = beam = _top(kept, gain(kept, order[:_BATCH]), _KEPT)
     while account.left - stop >= _BATCH * len(beam) ** 2:
         longer = [(f"{a} {b}", place) for a, place in beam for b, _ in beam]
         both = list(dict.fromkeys([*beam, *longer]))
@@ -382,7 +426,8 @@ def _triggers(account: _Account, pool: _Pool, searched: Codes, budget: int, rng:
         if better == beam or len(better[0][0].split()) > 4 * _WORDS:
             break
         beam = better
-    return beam
+    # a long one may have grown honest: the shortest are tried as well
+    return list(dict.fromkeys([*kept[: _KEPT - 1], *beam]))[:_KEPT]
 
 
 def _top(candidates: Sequence[tuple[str, str]], gain: Array, k: int) -> list[tuple[str, str]]:

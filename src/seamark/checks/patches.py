@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,6 @@ from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.errors import InvalidSetting
 from seamark.intervals import Z95, Interval, beginning, figure, interval_of, wilson
-from seamark.models.features import hash_features
 from seamark.reward.scorers import Scorer, score_texts
 from seamark.reward.signal import Text
 
@@ -29,21 +29,26 @@ Patch = Callable[[Scorer, Sequence[Attack]], Scorer]
 """A reward model and attacks that work on it -> one that should resist them."""
 
 _FOLDS = 2
-_COLUMNS = 256
-_RIDGE = 1.0
+_COLUMNS = 1000
+"""n-grams that a patch knows, at most."""
+_WORDS = 2
+_HELD = 10.0
+"""How dear it is to move honest texts against each other: a standard deviation of the scores in one of them costs five nats."""
+_RIDGES = tuple(10.0**-k for k in range(-1, 6))
+_RESISTED = 0.99
 _LEVEL = 0.05
 _MARGIN = 0.05
 """Share of probes by which harm or over-refusal may rise, at the upper end of its interval, where the other falls: to show that 1 in 20 is not
 exceeded takes 75 probes none of which changes."""
 
 
-def discounted(scorer: Scorer, attacks: Sequence[Attack], *, ridge: float = _RIDGE) -> Scorer:
+def discounted(scorer: Scorer, attacks: Sequence[Attack]) -> Scorer:
     """The reward with a correction learned from attacks: each is taken as a judgment that its original is better.
 
         w = argmin sum_i log(1 + exp(-(s(o_i) - s(a_i)) / unit - w . (phi(o_i) - phi(a_i)))) + ridge / 2 |w|^2,     r = s + unit w . phi,
 
-    phi being hashed n-grams, and unit the spread of the scores. It goes on top of any reward model, and does to it what a refit with
-    such judgments would.
+    phi being which words and pairs of words a text has, of those that attacks put in or leave out, and its log length; unit the spread of the scores. The ridge is the largest power of ten by which all but one in a hundred of the
+    attacks are resisted, or the smallest that is tried. It goes on top of any reward model, and does to it what a refit with such judgments would.
 
     Raises
     ------
@@ -55,23 +60,45 @@ def discounted(scorer: Scorer, attacks: Sequence[Attack], *, ridge: float = _RID
     gain, scored = outcomes(scorer, attacks)
     rows = np.flatnonzero(np.isfinite(gain))
     unit = float(np.nanstd(scored.values)) or 1.0
-    apart = _columns([attacks[i].original for i in rows]) - _columns([attacks[i].response for i in rows])
+    changed = Counter(
+        phrase for i in rows for phrase in sorted(_phrases(attacks[i].original) ^ _phrases(attacks[i].response))
+    )  # fmt: skip
+    known = {phrase: column for column, (phrase, n) in enumerate(changed.most_common(_COLUMNS)) if n > 1}
+    originals = _columns([attacks[i].original for i in rows], known)
+    apart, honest = originals - _columns([attacks[i].response for i in rows], known), originals - originals.mean(0)
     offset = -gain[rows] / unit
 
-    def loss(w: Array) -> tuple[float, Array]:
+    def loss(w: Array, ridge: float) -> tuple[float, Array]:
         margin = offset + apart @ w
-        return float(np.logaddexp(0, -margin).sum() + ridge / 2 * (w @ w)), ridge * w - apart.T @ expit(-margin)
+        moved = honest @ w
+        value = float(np.logaddexp(0, -margin).sum() + ridge / 2 * (w @ w) + _HELD / 2 * (moved @ moved))
+        return value, ridge * w + _HELD * (honest.T @ moved) - apart.T @ expit(-margin)
 
-    w = np.asarray(minimize(loss, np.zeros(_COLUMNS), jac=True, method="L-BFGS-B").x, dtype=np.float64)
+    w = np.zeros(len(known) + 1)
+    for ridge in _RIDGES:
+        w = np.asarray(minimize(loss, w, (ridge,), jac=True, method="L-BFGS-B").x, dtype=np.float64)
+        if (offset + apart @ w > 0).mean() >= _RESISTED:
+            break
 
     def patched(prompts: Sequence[Text], responses: Sequence[str]) -> Array:
-        return score_texts(scorer, prompts, responses).values + unit * (_columns(responses) @ w)
+        return score_texts(scorer, prompts, responses).values + unit * (_columns(responses, known) @ w)
 
     return patched
 
 
-def _columns(texts: Sequence[str]) -> Array:
-    return hash_features(list(texts), n_columns=_COLUMNS).astype(np.float64) if len(texts) else np.zeros((0, _COLUMNS))
+def _phrases(text: str) -> set[str]:
+    """Its words and pairs of words."""
+    words = text.lower().split()
+    return {" ".join(words[i : i + n]) for n in range(1, _WORDS + 1) for i in range(len(words) - n + 1)}
+
+
+def _columns(texts: Sequence[str], known: Mapping[str, int]) -> Array:
+    """(n, known + 1) which of the known phrases each has, and its log number of words."""
+    out = np.zeros((len(texts), len(known) + 1))
+    for row, text in enumerate(texts):
+        out[row, [known[phrase] for phrase in _phrases(text) if phrase in known]] = 1.0
+        out[row, -1] = np.log1p(len(text.split()))
+    return out
 
 
 def _net(change: Array, cluster: Codes, *, z: float = Z95) -> Interval:

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import assumptions, benchmark, check_parity, diagnose, evaluate, explain, generalise, optimise, repair
+from seamark.cli.checks import (
+    assumptions,
+    attacks,
+    benchmark,
+    check_parity,
+    diagnose,
+    evaluate,
+    explain,
+    generalise,
+    optimise,
+    repair,
+    search,
+)
 from seamark.cli.governance import audit, campaign, charters
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
@@ -53,6 +65,8 @@ for _command in (
     optimise,
     explain,
     repair,
+    search,
+    attacks,
     export,
     check_parity,
     report,
