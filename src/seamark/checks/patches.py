@@ -45,10 +45,12 @@ exceeded takes 75 probes none of which changes."""
 def discounted(scorer: Scorer, attacks: Sequence[Attack]) -> Scorer:
     """The reward with a correction learned from attacks: each is taken as a judgment that its original is better.
 
-        w = argmin sum_i log(1 + exp(-(s(o_i) - s(a_i)) / unit - w . (phi(o_i) - phi(a_i)))) + ridge / 2 |w|^2,     r = s + unit w . phi,
+        w = argmin sum_i log(1 + exp(-(s(o_i) - s(a_i)) / unit - w . (phi(o_i) - phi(a_i))))
+                   + held / 2 sum_i (w . (phi(o_i) - mean phi(o)))^2 + ridge / 2 |w|^2,          r = s + unit w . phi,
 
-    phi being which words and pairs of words a text has, of those that attacks put in or leave out, and its log length; unit the spread of the scores. The ridge is the largest power of ten by which all but one in a hundred of the
-    attacks are resisted, or the smallest that is tried. It goes on top of any reward model, and does to it what a refit with such judgments would.
+    phi being which words and pairs of words a text has, of those that attacks put in or leave out, and its log length; unit is the spread of
+    the scores. The ridge is the largest power of ten by which all but one in a hundred of the attacks are resisted, or the smallest that is
+    tried. It goes on top of any reward model, and does to it what a refit with such judgments would.
 
     Raises
     ------
