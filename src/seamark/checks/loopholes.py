@@ -48,6 +48,8 @@ _SCREEN, _BATCH = 3, 10
 """Prompts on which every n-gram is tried, and on which those are that did well."""
 _KEPT = 3
 """Insertions that are tried on the other half, and width of the beam."""
+_CORE = 0.75
+"""Share of an insertion's gain that a part of it must have to stand for it."""
 _EXAMPLES = 3
 
 
@@ -193,7 +195,7 @@ def search_loopholes(
     """Ways of rewriting honest responses that raise the proxy, with what judges make of them.
 
     Insertion: n-grams that go with high scores, and those that the highest scores hang on (found by leaving words out), put at either
-    end, halving the candidates as they are tried on more prompts, then a beam over sequences of the best. Deletion, recombination (sentences
+    end, halving the candidates as they are tried on more prompts; of the best the shortest part that has most of its gain; and a beam over sequences. Deletion, recombination (sentences
     of other responses to the prompt), and all moves mixed (an evolutionary search of what is left of the budget): for each text the best by the
     proxy. Best-of-n: the best of the pool. Policy: the best of what it writes.
 
@@ -418,7 +420,13 @@ def _triggers(account: _Account, pool: _Pool, searched: Codes, budget: int, rng:
     if not candidates:
         return []
     kept = _top(candidates, gain(candidates, order[:_SCREEN]), max(2 * _KEPT, (account.left - stop) // (3 * _BATCH)))
-    kept = beam = _top(kept, gain(kept, order[:_BATCH]), _KEPT)
+    beam = _top(kept, gain(kept, order[:_BATCH]), _KEPT)
+    # words that came along and are worth something by themselves would hide what is wrong with the others
+    first, place = beam[0]
+    parts = [(phrase, place) for phrase in dict.fromkeys([first, *_parts(first)])][: max(account.left - stop, 0) // (2 * _BATCH) + 1]
+    worth = gain(parts, order[:_BATCH])
+    core = min((i for i in range(len(parts)) if worth[i] >= _CORE * worth[0]), key=lambda i: len(parts[i][0]), default=0)
+    cores = [parts[core], beam[0]]
     while account.left - stop >= _BATCH * len(beam) ** 2:
         longer = [(f"{a} {b}", place) for a, place in beam for b, _ in beam]
         both = list(dict.fromkeys([*beam, *longer]))
@@ -426,8 +434,13 @@ def _triggers(account: _Account, pool: _Pool, searched: Codes, budget: int, rng:
         if better == beam or len(better[0][0].split()) > 4 * _WORDS:
             break
         beam = better
-    # a long one may have grown honest: the shortest are tried as well
-    return list(dict.fromkeys([*kept[: _KEPT - 1], *beam]))[:_KEPT]
+    return list(dict.fromkeys([*cores, *beam]))[:_KEPT]
+
+
+def _parts(phrase: str) -> list[str]:
+    """The words and runs of words of a phrase, the longest first."""
+    words = phrase.split()
+    return [" ".join(words[i : i + n]) for n in range(len(words) - 1, 0, -1) for i in range(len(words) - n + 1)]
 
 
 def _top(candidates: Sequence[tuple[str, str]], gain: Array, k: int) -> list[tuple[str, str]]:
