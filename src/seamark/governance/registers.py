@@ -127,6 +127,10 @@ class Claim(_Part):
     """The access without which nobody can know it."""
     evidence: tuple[Text, ...] = ()
     """Codes of findings."""
+    safety: bool = False
+    """Whether it says that something does not happen, or seldom: that takes a scope, and a campaign among the evidence."""
+    scope: str = ""
+    """Of what it is said: release, uses, languages, users. Empty: of nothing in particular."""
 
 
 class Register(_Part):
