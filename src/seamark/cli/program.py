@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import (
+from seamark.cli.checks import (, attacks, benchmark, check_parity, diagnose, evaluate, explain, optimise, repair, search
     assumptions,
     attacks,
     benchmark,
@@ -22,7 +22,7 @@ from seamark.cli.checks import (
     repair,
     search,
 )
-from seamark.cli.governance import audit, campaign, charters
+from seamark.cli.governance import audit, campaign, charters, goals
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
 from seamark.errors import SeamarkError
@@ -73,6 +73,7 @@ for _command in (
     dissent,
     population,
     campaign,
+    goals,
     simulate,
     plan,
 ):

@@ -11,9 +11,7 @@ independently. A team that goes on where something was found does not draw so; t
 
 from __future__ import annotations
 
-import difflib
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +25,7 @@ from scipy.special import gammaln
 from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidRecord, InvalidSetting, SeamarkError
+from seamark.governance.registers import read_form
 from seamark.intervals import Z95, Interval, figure, wilson
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -88,18 +87,7 @@ class Campaign(BaseModel):
         InvalidCampaign
             If it is no TOML, or a key or value is not known; an unknown key names the nearest known one.
         """
-        path = Path(path)
-        try:
-            return Campaign.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidCampaign(str(path), str(error), "A campaign is a TOML file with keys such as artefact and attempts.") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "the file"
-            if first["type"] == "extra_forbidden":
-                (near,) = difflib.get_close_matches(key, list(Campaign.model_fields), n=1, cutoff=0)
-                raise InvalidCampaign(str(path), f"unknown key {key}", f"The nearest known key is {near}.") from None
-            raise InvalidCampaign(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
+        return read_form(path, Campaign, wrong=InvalidCampaign, what="A campaign is a TOML file with keys such as artefact and attempts.")
 
 
 class Attempt(BaseModel):
