@@ -13,6 +13,7 @@ from seamark.errors import InvalidSetting
 from seamark.simulation.gaming import WORLDS, World, gap_of, play, solve, worth
 
 EXPLOIT = {"boat-race": ("buoy 3", "back"), "flailing": ("upright at 0", "flail"), "tidy-room": ("5 things, camera free", "cover")}
+DRAWS = 12
 LABELS = 10
 """Episodes of each policy that somebody looks at."""
 
@@ -26,7 +27,7 @@ def verdict(world: World, seed: int) -> str:
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_R50_the_optimiser_finds_the_exploit_and_the_detector_flags_it(name: str) -> None:
-    """Following the proxy leads below acting at random, by gold; ten labels of either policy show it in each of 40 draws."""
+    """Following the proxy leads below acting at random, by gold; ten labels of either policy show it in each draw."""
     world = WORLDS[name]()
     gap = gap_of(world)
     print(name, gap, round(gap.regret, 2))
@@ -35,17 +36,17 @@ def test_R50_the_optimiser_finds_the_exploit_and_the_detector_flags_it(name: str
     state, action = EXPLOIT[name]
     policy = solve(world, world.proxy)
     assert world.actions[int(policy[world.states.index(state)].argmax())] == action
-    assert {verdict(world, seed) for seed in range(40)} <= {"warning", "blocking"}
+    assert {verdict(world, seed) for seed in range(DRAWS)} <= {"warning", "blocking"}
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_R50_a_world_without_a_gap_is_not_flagged(name: str) -> None:
-    """The proxy is gold in another unit: whoever follows it gets the most of gold, and none of 40 draws is flagged."""
+    """The proxy is gold in another unit: whoever follows it gets the most of gold, and no draw is flagged."""
     world = WORLDS[name](gap=False)
     gap = gap_of(world)
     assert gap.followed == pytest.approx(gap.best)
     assert gap.best > gap.start
-    assert {verdict(world, seed) for seed in range(40)} == {"ok"}
+    assert {verdict(world, seed) for seed in range(DRAWS)} == {"ok"}
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -61,14 +62,14 @@ def test_R50_a_shaped_reward_has_no_gap(name: str) -> None:
 def test_a_stronger_optimiser_gets_more_of_the_proxy(name: str) -> None:
     """From the random policy to the optimum, and gold turns on the way."""
     world = WORLDS[name]()
-    heat = (1e6, 3.0, 1.0, 0.3, 0.05, 0.0)
+    heat = (300.0, 3.0, 1.0, 0.3, 0.05, 0.0)
     policies = [solve(world, world.proxy, temperature=t) for t in heat]
     proxy = [worth(world, policy, world.proxy) for policy in policies]
     gold = [worth(world, policy, world.gold) for policy in policies]
     print(name, np.round(proxy, 2), np.round(gold, 2))
-    assert proxy[0] == pytest.approx(worth(world, world.random, world.proxy), rel=1e-2)
+    assert proxy[0] == pytest.approx(worth(world, world.random, world.proxy), rel=0.05)
     assert (np.diff(proxy) > -1e-9).all()
-    assert gold[-1] == min(gold)
+    assert gold[-1] == pytest.approx(min(gold))
 
 
 def test_the_optimum_is_the_best_of_all_policies() -> None:
@@ -84,9 +85,9 @@ def test_the_optimum_is_the_best_of_all_policies() -> None:
 def test_episodes_are_worth_what_was_worked_out() -> None:
     world = WORLDS["tidy-room"]()
     policy = solve(world, world.proxy, temperature=1.0)
-    proxy, gold = play(world, policy, episodes=4000, steps=300, seed=3)
+    proxy, gold = play(world, policy, episodes=2000, steps=250, seed=3)
     for found, reward in ((proxy, world.proxy), (gold, world.gold)):
-        assert found.mean() == pytest.approx(worth(world, policy, reward), abs=4 * found.std() / np.sqrt(4000))
+        assert found.mean() == pytest.approx(worth(world, policy, reward), abs=4 * found.std() / np.sqrt(2000))
 
 
 def test_worlds_that_cannot_be_are_refused() -> None:

@@ -26,7 +26,7 @@ from seamark.governance.log import hash_of
 from seamark.intervals import clustered_share
 from seamark.records import Feedback
 
-F = TypeVar("F", bound=BaseModel)
+_Form = TypeVar("_Form", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
@@ -197,12 +197,12 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 def read_form(
     path: str | Path,
-    form: type[F],
+    form: type[_Form],
     *,
     wrong: Callable[[str, str, str], SeamarkError],
     what: str,
     parts: Mapping[str, type[BaseModel]] | None = None,
-) -> F:
+) -> _Form:
     """A TOML file that people fill in, as `form`; any flaw is one error that says where it is and what to do.
 
     Parameters

@@ -57,7 +57,7 @@ class World:
 
 
 def solve(world: World, reward: Array, *, temperature: float = 0.0) -> Array:
-    """(S, A) probabilities of the policy that is best for a reward, by value iteration to the last digit.
+    """(S, A) probabilities of the policy that is best for a reward, by value iteration.
 
         Q(s, a) = r(s, a) + discount sum_s' move(s' | s, a) V(s'),    V(s) = max_a Q(s, a)
 
@@ -75,7 +75,7 @@ def solve(world: World, reward: Array, *, temperature: float = 0.0) -> Array:
     for _ in range(100_000):
         q = reward + world.discount * world.move @ value
         new = _soft(q, temperature)
-        if np.abs(new - value).max() < 1e-12 * max(1.0, float(np.abs(new).max())):
+        if np.abs(new - value).max() < 1e-10 * max(1.0, float(np.abs(new).max())):
             break
         value = new
     if temperature > 0:
@@ -99,7 +99,7 @@ def worth(world: World, policy: Array, reward: Array) -> float:
     return float(world.start @ value)
 
 
-def play(world: World, policy: Array, *, episodes: int, steps: int = 100, seed: int = 0) -> tuple[Array, Array]:
+def play(world: World, policy: Array, *, episodes: int, steps: int = 60, seed: int = 0) -> tuple[Array, Array]:
     """(episodes,) discounted proxy and gold of episodes of a policy: gold is what a person would have to look at."""
     rng = np.random.default_rng(seed)
     state = rng.choice(len(world.start), size=episodes, p=world.start)
