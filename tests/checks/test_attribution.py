@@ -29,7 +29,7 @@ PLANTED: dict[str, Pipeline] = {
 
 def test_R4_the_stage_of_a_planted_defect_loses_most() -> None:
     stage = "observed"
-    found = attribute(runs(replace(PLANTED[stage], size={"n_prompts": 40, "n_judgments": 700})), STAGES, seeds=range(2))
+    found = attribute(runs(replace(PLANTED[stage], size={"n_prompts": 40, "n_raters": 16, "n_judgments": 700})), STAGES, seeds=range(2))
     assert {STAGES[k] for k in found.first} == {stage}
     said = check_attribution(found)
     assert stage in said[0].title
@@ -39,11 +39,11 @@ def test_R4_the_stage_of_a_planted_defect_loses_most() -> None:
 
 
 @pytest.mark.slow
-def test_R4_a_planted_defect_is_ranked_first_in_95_of_100_seeds() -> None:
-    """20 societies with a defect in each of the five stages, beside small ones in all."""
+def test_R4_a_planted_defect_is_ranked_first_in_95_of_100_societies() -> None:
+    """12 societies with a defect in each of the five stages, beside small ones in all."""
     first: dict[str, float] = {}
     for stage, pipeline in PLANTED.items():
-        found = attribute(runs(pipeline), STAGES, seeds=range(20))
+        found = attribute(runs(pipeline), STAGES, seeds=range(100, 112))
         first[stage] = float(np.mean([STAGES[k] == stage for k in found.first]))
         print(
             stage,

@@ -24,7 +24,7 @@ from seamark.errors import InvalidSetting
 from seamark.intervals import beginning, figure, interval_of, mean, wilson
 from seamark.models import fit
 from seamark.models.observation import Observation
-from seamark.models.people import Groups
+from seamark.models.people import Groups, Same
 from seamark.models.result import Fit
 from seamark.models.utility import Linear
 from seamark.records import Feedback
@@ -146,9 +146,9 @@ class Pipeline:
     """Of `seamark.simulate`: how much there is of everything."""
 
 
-_IDEAL_OBSERVED = {"position": 0.0, "length": 0.0, "careless": 0.0, "opposed": 0.0, "lapse": 0.0, "reversed_labels": 0.0}
-_IDEAL_REPRESENTED = {"n_columns": 48, "unexplained": 0.0}
-_SIZE = {"n_prompts": 60, "n_responses": 6, "n_raters": 24, "n_judgments": 1200, "disagreement": 1.0}
+_IDEAL_OBSERVED: dict[str, Any] = {"position": 0.0, "length": 0.0, "careless": 0.0, "opposed": 0.0, "lapse": 0.0, "reversed_labels": 0.0}
+_IDEAL_REPRESENTED: dict[str, Any] = {"n_columns": 48, "unexplained": 0.0}
+_SIZE: dict[str, Any] = {"n_prompts": 100, "n_responses": 6, "n_raters": 40, "n_judgments": 3000, "disagreement": 2.0}
 
 
 @dataclass(frozen=True)
@@ -165,17 +165,19 @@ class _Learned:
 
 
 def _learn(pipeline: Pipeline, ideal: frozenset[str], seed: int) -> _Learned:
-    asked = {"group_shares": tuple(pipeline.population)} | ({} if "asked" in ideal else dict(pipeline.asked))
+    asked: dict[str, Any] = {"group_shares": tuple(pipeline.population)} | ({} if "asked" in ideal else dict(pipeline.asked))
     observed = _IDEAL_OBSERVED | ({} if "observed" in ideal else dict(pipeline.observed))
     represented = _IDEAL_REPRESENTED | ({} if "represented" in ideal else dict(pipeline.represented))
-    settings = _SIZE | dict(pipeline.size) | {"groups": len(pipeline.population)} | asked | observed
+    settings: dict[str, Any] = _SIZE | dict(pipeline.size) | {"groups": len(pipeline.population)} | asked | observed
     society = simulate(**settings, unexplained=represented["unexplained"], seed=seed)
     feedback = society.feedback
     dealt = np.random.default_rng(seed).permutation(feedback.n_prompts)
     learned = np.isin(feedback.judgments["prompt"].cast(pl.Int64).to_numpy(), dealt[: feedback.n_prompts // 2])
+    known = feedback.filter(learned)
+    several = known.judgments["group"].n_unique() > 1
     fitted = fit(
-        feedback.filter(learned), utility=Linear(n_columns=represented["n_columns"], residual=False), people=Groups(),
-        observation=Observation(effects=[]), require_converged=False, seed=seed,
+        known, utility=Linear(n_columns=represented["n_columns"], residual=False), people=Groups(min_judgments=1) if several else Same(),
+        observation=Observation(effects=()), require_converged=False, seed=seed,
     )  # fmt: skip
     prompt = feedback.responses["prompt"].cast(pl.Int64).to_numpy()
     rows = np.flatnonzero(np.isin(prompt, dealt[feedback.n_prompts // 2 :]))
@@ -187,7 +189,7 @@ def _choose(pipeline: Pipeline, ideal: frozenset[str], known: _Learned) -> float
     weights = None
     if "aggregated" in ideal or pipeline.aggregated is not None:
         given = dict(enumerate(pipeline.population)) if "aggregated" in ideal else dict(pipeline.aggregated or {})
-        weights = {name: given.get(g, 0.0) for g, name in enumerate(known.groups) if name in known.fitted.groups}
+        weights = {name: given.get(g, 0.0) for g, name in enumerate(known.groups) if name in known.fitted.groups} or None
     reward = known.fitted.utilities(known.feedback, group_weights=weights)[known.rows]
     gold = (known.by_group @ np.asarray(pipeline.population))[known.rows]
     pool = Pool.of(known.feedback.responses["prompt"].cast(pl.Int64).to_numpy()[known.rows], reward, gold)
@@ -201,7 +203,7 @@ def _choose(pipeline: Pipeline, ideal: frozenset[str], known: _Learned) -> float
 def welfare(pipeline: Pipeline, *, ideal: frozenset[str] = frozenset(), seed: int = 0) -> float:
     """What best-of-n by the fitted reward is worth to the population, on prompts that nobody was asked about: the share of what can be had.
 
-    Half of the prompts are judged. Group values are fitted to features of the texts (`Linear`, `Groups`), without a model of how
+    Half of the prompts are judged. Group values are fitted to features of the texts (`Linear`, `Groups`, or `Same` where one group alone was asked), without a model of how
     answers are observed, so that what goes wrong there stays in.
     """
     return _choose(pipeline, ideal, _learn(pipeline, ideal, seed))

@@ -249,14 +249,14 @@ def search_loopholes(
         made.append(("insertion", f'"{phrase}" at the {place}', texts, values))
     if policy is not None:
         given = policy([pool.prompts[p] for p in tried])
-        texts, values = _best(account, pool, tried, [list(g) for g in given])
-        made.append(("policy", "the best of what the policy writes", texts, values))
+        made.append(("policy", "the best of what the policy writes", *_best(account, pool, tried, [list(g) for g in given])))
     spare = account.left
-    for move, kind, part in (
+    searches: tuple[tuple[Move, str, int], ...] = (
         ("deletion", "the best of leaving parts out", spare // 3),
         ("recombination", "the best of adding sentences of other responses", spare // 3),
         ("mixed", "the best of all moves, again and again", spare),
-    ):
+    )
+    for move, kind, part in searches:
         texts, values = _evolve(account, pool, tried, move, triggers, min(part, account.left), rng)
         made.append((move, kind, texts, values))
     return _judged(account, pool, scored, tried, made, scorer, gold, ensemble, ignorance, names)
@@ -313,7 +313,7 @@ def _score_pool(account: _Account, prompts: Sequence[Text], responses: Sequence[
     order = rng.permutation(len(place))
     kept = order[np.cumsum(sizes[order]) <= max(account.budget // 3, sizes[order[0]] if len(order) else 0)]
     rows = np.flatnonzero(np.isin(code, kept))
-    values, scored = account.ask([prompts[i] for i in rows], [responses[i] for i in rows])
+    values, scored = account.ask([prompts[int(i)] for i in rows], [responses[int(i)] for i in rows])
     scored = scored or score_texts(account.scorer, [], [])
     rows, values = rows[np.isfinite(values)], values[np.isfinite(values)]
     several = np.bincount(code[rows], minlength=len(place))[code[rows]] > 1
@@ -322,7 +322,7 @@ def _score_pool(account: _Account, prompts: Sequence[Text], responses: Sequence[
     centred = _centred(values, new)
     unit = float(np.sqrt((centred**2).mean())) if len(rows) else 0.0
     return _Pool(
-        tuple(prompts[first[c]] for c in names.tolist()), tuple(responses[i] for i in rows), new.astype(np.int64), centred / (unit or 1.0), unit
+        tuple(prompts[first[c]] for c in names.tolist()), tuple(responses[int(i)] for i in rows), new.astype(np.int64), centred / (unit or 1.0), unit
     ), scored  # fmt: skip
 
 
@@ -379,7 +379,7 @@ def _judged(
     every = np.arange(len(pool.prompts))
     ways.append(
         Way(
-            "best-of-n", "the best of the pool", pool.prompts, tuple(middle[p] for p in every), tuple(pool.responses[b] for b in best), pool.proxy[best],
+            "best-of-n", "the best of the pool", pool.prompts, tuple(middle[int(p)] for p in every), tuple(pool.responses[b] for b in best), pool.proxy[best],
             {name: _centred(x[:n], pool.code)[best] for name, x in judges.items()}, np.zeros(len(every), dtype=bool),
         )
     )  # fmt: skip
@@ -456,12 +456,12 @@ def _going_with(pool: _Pool, searched: Codes, k: int) -> list[str]:
     total: Counter[str] = Counter()
     number: Counter[str] = Counter()
     where: dict[str, list[int]] = {}
-    for row in np.flatnonzero(np.isin(pool.code, searched)):
+    for row in np.flatnonzero(np.isin(pool.code, searched)).tolist():
         words = pool.responses[row].split()
         for phrase in {" ".join(words[i : i + n]) for n in range(1, _WORDS + 1) for i in range(len(words) - n + 1)}:
             total[phrase] += float(pool.proxy[row])  # type: ignore[assignment]  # a sum of numbers
             number[phrase] += 1
-            where.setdefault(phrase, []).append(int(row))
+            where.setdefault(phrase, []).append(row)
     score = {phrase: total[phrase] / np.sqrt(number[phrase] + 1) for phrase in total}
     # of those that occur in the same responses, which nothing tells apart, the first and the longest
     chosen: list[str] = []
@@ -481,7 +481,7 @@ def _hanging_on(account: _Account, pool: _Pool, searched: Codes, budget: int) ->
     rows = np.flatnonzero(np.isin(pool.code, searched))
     rows = rows[np.argsort(-pool.proxy[rows])]
     stop, found = account.left - budget, dict[str, None]()
-    for row in rows[:_BATCH]:
+    for row in rows[:_BATCH].tolist():
         text, prompt = pool.responses[row], pool.prompts[pool.code[row]]
         parts = _sentences(text)
         if account.left - stop < len(parts) + 40:
