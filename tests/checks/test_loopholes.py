@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+import seamark as sm
 from seamark.checks.attacks import read_attacks
 from seamark.checks.loopholes import Loopholes, check_exploit, check_loopholes, search_loopholes
 from seamark.cli import app
@@ -209,5 +210,19 @@ def test_the_command_searches_and_keeps_what_it_finds(tmp_path: Path, monkeypatc
     done = run(app, ["search", honest, "pairs.jsonl", "--gold", honest, "--candidates", "written.jsonl", "--budget", "500"])
     assert done.exit_code == 0, done.output
     assert "loophole/policy" in done.stdout
-    done = run(app, ["search", honest, "pairs.jsonl", "--budget", "300"])
+    assert not Path("nothing.jsonl").exists()
+    done = run(app, ["search", honest, "pairs.jsonl", "--budget", "300", "--out", "nothing.jsonl"])
+    assert not Path("nothing.jsonl").exists()
     assert "no judge" in " ".join(done.stdout.split())
+
+
+def test_the_command_asks_a_fit_for_its_ignorance(tmp_path: Path) -> None:
+    feedback = sm.simulate(n_prompts=40, n_responses=4, n_raters=12, n_judgments=500, groups=1, seed=1).feedback
+    feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    sm.fit(feedback, utility=sm.Linear(n_columns=8, residual=False), require_converged=False).save(tmp_path / "fit")
+    place = [str(tmp_path / name) for name in ("fit", "prefs.jsonl")]
+    done = CliRunner().invoke(app, ["search", *place, "--budget", "400", "--gold", str(tmp_path / "fit"), "--json"])
+    assert done.exit_code in (0, 1), done.output
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["loophole"]["details"]["judges"] == ["gold", "the reward, less its ignorance"]
+    assert found["loophole"]["details"]["scored"] <= 400
