@@ -13,7 +13,7 @@ from seamark.errors import InvalidSetting
 from seamark.simulation.gaming import WORLDS, World, gap_of, play, solve, worth
 
 EXPLOIT = {"boat-race": ("buoy 3", "back"), "flailing": ("upright at 0", "flail"), "tidy-room": ("5 things, camera free", "cover")}
-DRAWS = 12
+DRAWS = 8
 LABELS = 10
 """Episodes of each policy that somebody looks at."""
 

@@ -31,7 +31,7 @@ PLANTED: dict[str, tuple[str, Rewards, Rewards]] = {
 
 def search(proxy: Rewards, seed: int, *, share: float = 0.05, **how: Any) -> Loopholes:
     prompts, responses = write(np.random.default_rng(seed), share=share)
-    how = {"gold": unsure(truth, 0.2, "gold"), "budget": 2000, "seed": seed} | how
+    how = {"gold": unsure(truth, 0.2, "gold"), "budget": 1200, "seed": seed} | how
     return search_loopholes(proxy, prompts, responses, **how)
 
 
@@ -44,7 +44,7 @@ def test_R51_a_planted_loophole_is_found_within_its_budget() -> None:
         asked.update(zip(prompts, responses, strict=True))
         return proxy(prompts, responses)
 
-    found = search(watched, 1, budget=1200)
+    found = search(watched, 1)
     assert len(asked) == found.n_scored <= 1200
     moves = {way.move for way in found.found}
     assert "insertion" in moves
@@ -76,9 +76,9 @@ def test_R51_how_often_it_finds_what_is_there_and_what_is_not() -> None:
     power = {}
     for name, (move, proxy, worth) in PLANTED.items():
         gold, share = unsure(worth, 0.2, "gold"), 0.25 if name == "in the pool" else 0.05
-        found = [search(proxy, seed, share=share, gold=gold) for seed in range(100, 120)]
+        found = [search(proxy, seed, share=share, gold=gold, budget=2000) for seed in range(100, 120)]
         power[name] = np.mean([move in {way.move for way in one.found} for one in found])
-    honest = [bool(search(unsure(truth, sd, f"a{seed}"), seed).found) for sd in (0.05, 0.1) for seed in range(100, 140)]
+    honest = [bool(search(unsure(truth, sd, f"a{seed}"), seed, budget=2000).found) for sd in (0.05, 0.1) for seed in range(100, 140)]
     print(power, f"false alarms {np.mean(honest):.3f}")
     assert min(power.values()) >= 0.9
     assert sum(honest) <= 8
