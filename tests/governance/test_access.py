@@ -16,7 +16,8 @@ from seamark.checks.findings import ACCESS, Access, Finding, Findings
 from seamark.cli import main
 from seamark.cli.printing import finish
 from seamark.errors import InvalidSetting
-from seamark.governance.access import ALLOWS, check_claims, grants
+from seamark.governance.access import ALLOWS, check_claims, claims_table, export_claims, grants
+from seamark.governance.campaigns import Attempt, Campaign, check_campaign
 from seamark.governance.log import append
 from seamark.governance.registers import Claim, InvalidRegister, Register
 
@@ -76,6 +77,69 @@ def test_N33_claim_evidence_and_gap_stand_side_by_side() -> None:
         {"code": "accuracy", "shows": "It predicts 70%.", "access": "black-box", "gap": "had black-box access"},
         {"code": "convergence", "shows": "It converged.", "access": "white-box", "gap": ""},
     ]
+
+
+def test_N5_the_gap_is_not_empty_where_nothing_was_tested(tmp_path: Path) -> None:
+    """Claimed guarantee, what the tool can show, and the gap: empty only where the finding is there and had the access."""
+    claims = [
+        Claim(name="tested", text="It predicts 70%.", needs="black-box", evidence=("accuracy",)),
+        Claim(name="nothing", text="It is fair.", needs="outside-the-box"),
+        Claim(name="absent", text="It never refuses.", needs="black-box", evidence=("refusals", "accuracy")),
+        Claim(name="open", text="It is calibrated.", needs="black-box", evidence=("calibration",)),
+    ]
+    table = claims_table(claims, FINDINGS)
+    assert table.columns == ["claim", "guarantee", "scope", "tool", "shows", "can_show", "stands", "gap"]
+    rows = {(r["claim"], r["tool"]): r for r in table.to_dicts()}
+    assert rows["tested", "accuracy"]["gap"] == ""
+    assert rows["tested", "accuracy"]["can_show"] == ALLOWS["black-box"]
+    assert rows["nothing", ""]["gap"] == "no finding is named for it"
+    assert "refusals was not computed" in rows["absent", "refusals"]["gap"]
+    assert rows["open", "calibration"]["gap"] == "calibration could not be computed"
+    tested = {f.code for f in FINDINGS if f.verdict != "not_applicable"}
+    assert all(r["gap"] for r in table.to_dicts() if r["tool"] not in tested)
+    with pytest.raises(InvalidSetting, match="claims is 'nothing'"):
+        export_claims(claims, FINDINGS, tmp_path / "claims.csv")
+    assert not (tmp_path / "claims.csv").exists()
+    export_claims(claims[:1], FINDINGS, tmp_path / "claims.csv")
+    assert "It predicts 70%." in (tmp_path / "claims.csv").read_text(encoding="utf-8")
+
+
+def campaign(**how: Any) -> Findings:
+    """What a campaign with a whole record finds in 300 attempts; or one whose record is not whole."""
+    whole: dict[str, Any] = {
+        "artefact": "r1", "threat_model": "t", "risk": "consentive", "team": "6", "hours": 4, "access": "queries", "method": "manual",
+        "sampling": "independent", "success_rule": "two judges", "reporting": "board", "mitigation": "none", "untested": ["other languages"],
+        "attempts": "a.jsonl",
+    }  # fmt: skip
+    attempts = [Attempt(family="f", kind="k" if i < 2 else None) for i in range(300)]
+    return check_campaign(Campaign(**whole | how), attempts).with_access("black-box")
+
+
+def test_R86_a_claim_of_safety_without_scope_or_campaign_cannot_be_exported(tmp_path: Path) -> None:
+    """It carries its scope, what bounds the unseen, and which families were not tried."""
+    said: dict[str, Any] = {"name": "safe", "text": "One answer in a hundred is harmful.", "needs": "black-box", "safety": True}
+    scope, evidence = {"scope": "release r1, English, adults"}, {"evidence": ("campaign/failures", "accuracy")}
+    for lacking, why in (
+        (said | evidence, "it names no scope"),
+        (said | evidence | {"scope": " "}, "it names no scope"),
+        (said | scope | {"evidence": ("accuracy",)}, "no campaign with a whole record"),
+    ):
+        claim = Claim(**lacking)
+        with pytest.raises(InvalidSetting, match=why):
+            export_claims([claim], FINDINGS + campaign(), tmp_path / "claims.csv")
+        assert check_claims([claim], FINDINGS + campaign())[0].verdict == "blocking"
+    claim = Claim(**said, **scope, **evidence)
+    with pytest.raises(InvalidSetting, match="no campaign with a whole record"):
+        export_claims([claim], FINDINGS + campaign(team=None), tmp_path / "claims.csv")
+    assert not (tmp_path / "claims.csv").exists()
+    export_claims([claim], FINDINGS + campaign(), tmp_path / "claims.csv")
+    (row, _) = claims_table([claim], FINDINGS + campaign()).to_dicts()
+    assert row["scope"] == "release r1, English, adults"
+    assert "not tried: other languages" in row["gap"]
+    assert "new kind of failure with a chance of up to" in row["gap"]
+    assert row["gap"] in (tmp_path / "claims.csv").read_text(encoding="utf-8")
+    plain = Claim(name="works", text="It works.", needs="black-box", evidence=("accuracy",))
+    assert check_claims([plain], FINDINGS)[0].verdict == "ok", "other claims need neither"
 
 
 def test_claims_stand_in_the_register(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,10 @@ from seamark.cli.options import (
 )
 from seamark.cli.printing import finish, show_progress
 from seamark.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from seamark.reward import Reward
+    from seamark.reward.scorers import Scorer
 
 
 def diagnose(
@@ -317,3 +321,96 @@ def assumptions(
     habits = check_psychology(feedback, seed=seed) + check_rationality(feedback)
     findings = Findings((*ledger, check_channel(feedback, seed=seed), *habits))
     finish(feedback, findings, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)
+
+
+ModelPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A reward model: the folder of a fit or model, OWNER/NAME, an address, python:FILE.py:FUNCTION, or a table of prompt, response and score.",
+    ),
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="A file of what was scored: what is there is not scored again, so a stopped run goes on.")
+]
+
+
+def search(
+    model: ModelPlace, source: Source,
+    gold: Annotated[
+        str | None,
+        typer.Option("--gold", help="Another reward model, as judge; or judgments, for a signal fitted to the judgments of SOURCE."),
+    ] = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option("--ensemble", help="A reward model fitted as MODEL was, whose doubts are a judge; give two or more.")
+    ] = None,
+    candidates: Annotated[
+        Path | None, typer.Option("--candidates", help="What a policy writes: JSONL with prompt and response.")
+    ] = None,
+    budget: Annotated[int, typer.Option("--budget", help="Distinct texts that MODEL is asked about.")] = 2000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to keep the attacks that work (JSONL); those there stay.")] = None,
+    cache: Cache = None, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Can texts be written that the reward model likes and a judge does not? Keeps those that can."""
+    from datetime import UTC, datetime
+
+    from seamark.checks.attacks import attacks_of, read_attacks, write_attacks
+    from seamark.checks.loopholes import check_loopholes, pool_of, read_candidates, search_loopholes
+    from seamark.reward import Reward
+    from seamark.reward.scorers import open_scorer
+
+    scorer = open_scorer(model)
+    policy = read_candidates(candidates) if candidates is not None else None
+    kept = read_attacks(out) if out is not None and out.exists() else ()
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    members = [open_scorer(place) for place in ensemble or ()]
+    knows = isinstance(scorer, Reward) and scorer.fit.knows_ignorance
+    with show_progress(quiet=as_json) as say, as_options(budget="budget", ensemble="ensemble"):
+        if gold == "judgments":
+            from seamark.models import fit as fitted
+
+            judge = Reward(fitted(feedback, require_converged=False, seed=seed))
+        else:
+            judge = open_scorer(gold) if gold is not None else None
+        found = search_loopholes(
+            scorer, *pool_of(feedback), gold=judge if not isinstance(judge, Reward) else _mean_of(judge), ensemble=members,
+            ignorance=_ignorance_of(scorer) if knows and isinstance(scorer, Reward) else None, policy=policy, budget=budget, seed=seed, progress=say,
+            cache=cache, name=model,
+        )  # fmt: skip
+    made = attacks_of(found, artefact=model, found_on=datetime.now(UTC).date().isoformat())
+    if out is not None and made:
+        write_attacks(list({(repr(a.prompt), a.response): a for a in (*made, *kept)}.values()), out)
+    following = f"mend the reward, then seamark attacks MODEL {out}" if out is not None and made else None
+    finish(feedback, check_loopholes(found), as_json, following, access="black-box", fail_on=fail_on, into=into)
+
+
+def _mean_of(reward: Reward) -> Scorer:
+    """What a fit says of any text, without abstaining: a judge that keeps silent would spare what is strange."""
+    return lambda prompts, responses: reward.score(prompts, responses).mean
+
+
+def _ignorance_of(reward: Reward) -> Scorer:
+    return lambda prompts, responses: reward.score(prompts, responses).ignorance
+
+
+def attacks(
+    model: ModelPlace,
+    file: Annotated[Path, typer.Argument(metavar="ATTACKS", help="Attacks that were kept (JSONL), by seamark search --out or by hand.")],
+    mark_patched: Annotated[
+        str | None, typer.Option("--mark-patched", metavar="RELEASE", help="Write into ATTACKS that those which do not work were put right in RELEASE.")
+    ] = None,
+    cache: Cache = None, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Do attacks that worked before work on this reward model? What was put right and works again stops a pipeline."""
+    from seamark.checks import attacks as kept
+    from seamark.reward.scorers import open_scorer
+
+    known = kept.read_attacks(file)
+    scorer = open_scorer(model)
+    with show_progress(quiet=as_json) as say:
+        findings = kept.check_attacks(scorer, known, progress=say, cache=cache, name=model)
+        if mark_patched is not None:
+            gain, _ = kept.outcomes(scorer, known, progress=say, cache=cache, name=model)
+            kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
+    finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seamark.cli.options import AxisOption, ColumnsOption, FormatOption, Json, OnError, Seed, parse_settings, read_feedback
+from seamark.cli.options import AxisOption, ColumnsOption, FailOn, FormatOption, Into, Json, OnError, Seed, parse_settings, read_feedback
 from seamark.cli.printing import finish, print_answer
 from seamark.errors import InvalidSetting
 
@@ -268,6 +268,8 @@ def campaign(
     file: Annotated[
         Path, typer.Argument(metavar="CAMPAIGN", help="A campaign.toml: the questions it answers, and the file of its attempts.")
     ],
+    fail_on: FailOn = None,
+    into: Into = None,
     as_json: Json = False,
 ) -> None:
     """What a red-team campaign shows: is its record whole, what did it find, and how much has it not seen?"""
@@ -275,4 +277,31 @@ def campaign(
 
     asked = Campaign.from_toml(file)
     attempts = read_attempts(file.parent / asked.attempts) if asked.attempts else ()
-    finish(None, check_campaign(asked, attempts), as_json, None, access="black-box")
+    finish(None, check_campaign(asked, attempts), as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def goals(
+    file: Annotated[Path, typer.Argument(metavar="GOALS", help="A goals.toml: what we care about, and which terms of the reward stand for it.")],
+    place: Annotated[
+        Path | None, typer.Argument(metavar="[FIT|CHARTER]", help="The folder of a fit, or a charter.toml, whose terms they are held against.")
+    ] = None,
+    charter: Annotated[Path | None, typer.Option("--charter", help="With FIT, the charter that makes one reward of it.")] = None,
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Does something in the reward stand for everything that we care about, and nothing else?"""
+    from seamark.aggregation import Charter
+    from seamark.governance.goals import Goals, check_goals, reward_terms
+
+    asked = Goals.from_toml(file)
+    terms = None
+    if place is not None and place.suffix == ".toml":
+        if charter is not None:
+            raise InvalidSetting("--charter", str(charter), f"{place} is a charter already; give one of them.")
+        terms = reward_terms(charter=Charter.from_toml(place))
+    elif place is not None:
+        from seamark.reward import open_fit
+
+        terms = reward_terms(open_fit(place), Charter.from_toml(charter) if charter is not None else None)
+    elif charter is not None:
+        terms = reward_terms(charter=Charter.from_toml(charter))
+    finish(None, check_goals(asked, terms), as_json, None, access="outside-the-box", fail_on=fail_on, into=into)

@@ -9,8 +9,20 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import assumptions, benchmark, check_parity, diagnose, evaluate, explain, generalise, optimise, repair
-from seamark.cli.governance import audit, campaign, charters
+from seamark.cli.checks import (, attacks, benchmark, check_parity, diagnose, evaluate, explain, optimise, repair, search
+    assumptions,
+    attacks,
+    benchmark,
+    check_parity,
+    diagnose,
+    evaluate,
+    explain,
+    generalise,
+    optimise,
+    repair,
+    search,
+)
+from seamark.cli.governance import audit, campaign, charters, goals
 from seamark.cli.people import dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
 from seamark.errors import SeamarkError
@@ -53,12 +65,15 @@ for _command in (
     optimise,
     explain,
     repair,
+    search,
+    attacks,
     export,
     check_parity,
     report,
     dissent,
     population,
     campaign,
+    goals,
     simulate,
     plan,
 ):

@@ -12,12 +12,16 @@ Source: Casper et al. 2024 (arXiv 2401.14446): audits must say what access they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from seamark.checks.findings import ACCESS, Access, Finding, Findings
 from seamark.errors import InvalidSetting
 from seamark.governance.registers import Claim
+from seamark.outputs import whole_file
 
 ALLOWS: dict[Access, str] = {
     "black-box": "what it answers to chosen inputs: agreement with judgments, effects of length and order, swaps, hacking by search",
@@ -42,7 +46,8 @@ def check_claims(claims: Iterable[Claim], findings: Sequence[Finding]) -> Findin
 
     A claim stands where a finding that it names is there, could be computed, and had the access that the claim needs, and none that it
     names is blocking. Otherwise it is *blocking*: it must not be made, and the details say what is missing. Whether the findings, with that access, also
-    show what the claim says is for people to judge; claim, evidence and gap stand side by side in the details.
+    show what the claim says is for people to judge; claim, evidence and gap stand side by side in the details. A claim of safety also takes a
+    scope, and a campaign among its evidence; its gap holds what the campaign did not try, and what it has not seen.
     """
     return Findings(tuple(_check(claim, findings) for claim in claims))
 
@@ -52,6 +57,7 @@ def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
         raise InvalidSetting("needs", claim.needs, f"Use {', '.join(ACCESS)}.")
     by_code = {f.code: f for f in findings}
     gaps: list[str] = []
+    lacking = _lacking(claim, by_code)
     rows: list[dict[str, Any]] = []
     for code in claim.evidence:
         found = by_code.get(code)
@@ -59,8 +65,9 @@ def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
         rows.append({"code": code, "shows": found.title if found else "", "access": found.access if found else None, "gap": gap})
         gaps += [f"{code} {gap}"] if gap else []
     against = any(code in by_code and by_code[code].verdict == "blocking" for code in claim.evidence)
-    stands = len(gaps) < len(claim.evidence) and not against
-    why = "; ".join(gaps) if claim.evidence else "no finding is named for it"
+    stands = len(gaps) < len(claim.evidence) and not against and not lacking
+    why = "; ".join([*lacking, *(gaps if claim.evidence else ["no finding is named for it"])])
+    unseen = _unseen(claim, by_code)
     return Finding(
         code=f"claim/{claim.name}",
         title=f'"{claim.text}" {"has evidence" if stands else "has no evidence"} with {claim.needs} access' + ("." if stands else f": {why}."),
@@ -68,8 +75,71 @@ def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
         reason=f"Of n findings named, those that had the access; a count of facts: no interval. {claim.needs} access shows {ALLOWS[claim.needs]}.",
         remedy=None if stands else "Get the access and check, or claim no more than what was looked at.",
         source="Casper et al. 2024",
-        details={"claim": claim.text, "needs": claim.needs, "evidence": rows}, access="outside-the-box",
+        details={
+            "claim": claim.text, "needs": claim.needs, "scope": claim.scope, "evidence": rows, "can_show": ALLOWS[claim.needs],
+            "gap": "; ".join(part for part in (why, unseen) if part),
+        },
+        access="outside-the-box",
     )  # fmt: skip
+
+
+def _lacking(claim: Claim, by_code: Mapping[str, Finding]) -> list[str]:
+    """What a claim of safety has not."""
+    if not claim.safety:
+        return []
+    tried = [
+        c for c in claim.evidence if c.startswith("campaign/") and c in by_code and by_code[c].verdict not in ("blocking", "not_applicable")
+    ]
+    return [
+        *([] if claim.scope.strip() else ["it names no scope"]),
+        *([] if tried else ["no campaign with a whole record is named for it"]),
+    ]
+
+
+def _unseen(claim: Claim, by_code: Mapping[str, Finding]) -> str:
+    """What the campaigns behind a claim have not tried or seen."""
+    if not claim.safety:
+        return ""
+    record, mass = by_code.get("campaign/record"), by_code.get("campaign/unseen")
+    untested = list(record.details.get("untested") or ()) if record else []
+    said = [f"not tried: {', '.join(untested)}"] if untested else []
+    if mass is not None and mass.high is not None:
+        said.append(f"one more attempt may find a new kind of failure with a chance of up to {mass.high:.1%}")
+    return "; ".join(said)
+
+
+def claims_table(claims: Sequence[Claim], findings: Sequence[Finding]) -> pl.DataFrame:
+    """What is claimed beside what was looked at: a row for each claim and finding named for it, or for none.
+
+    Columns: claim, guarantee (its words), scope, tool (code of the finding), shows (what it says), can_show (what the access that the claim needs
+    lets one find out), stands, and gap, which is empty only where nothing is known to be missing.
+    """
+    rows: list[dict[str, Any]] = []
+    for claim, found in zip(claims, check_claims(claims, findings), strict=True):
+        for row in found.details["evidence"] or [{"code": "", "shows": "", "gap": ""}]:
+            gap = "; ".join(dict.fromkeys(part for part in (row["gap"] and f"{row['code']} {row['gap']}", found.details["gap"]) if part))
+            rows.append(
+                {
+                    "claim": claim.name, "guarantee": claim.text, "scope": claim.scope, "tool": row["code"], "shows": row["shows"],
+                    "can_show": ALLOWS[claim.needs], "stands": found.verdict == "ok", "gap": gap,
+                }
+            )  # fmt: skip
+    schema = dict.fromkeys(("claim", "guarantee", "scope", "tool", "shows", "can_show"), pl.String)
+    return pl.DataFrame(rows, schema=schema | {"stands": pl.Boolean, "gap": pl.String})
+
+
+def export_claims(claims: Sequence[Claim], findings: Sequence[Finding], path: str | Path) -> None:
+    """The table of claims as a CSV file, to be shown to others.
+
+    Raises
+    ------
+    InvalidSetting
+        If a claim has no evidence, or is one of safety without a scope or a campaign: then nothing is written.
+    """
+    if blocked := check_claims(claims, findings).blocking:
+        raise InvalidSetting("claims", blocked[0].code.removeprefix("claim/"), f"{blocked[0].title.rstrip('.')}. {blocked[0].remedy}")
+    with whole_file(Path(path)) as fresh:
+        claims_table(claims, findings).write_csv(fresh)
 
 
 def _gap(claim: Claim, found: Finding | None) -> str:

@@ -11,21 +11,22 @@ independently. A team that goes on where something was found does not draw so; t
 
 from __future__ import annotations
 
-import difflib
 import json
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.special import gammaln
 
 from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidRecord, InvalidSetting, SeamarkError
-from seamark.intervals import Z95, Interval, wilson
+from seamark.governance.registers import read_form
+from seamark.intervals import Z95, Interval, figure, wilson
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
@@ -86,18 +87,7 @@ class Campaign(BaseModel):
         InvalidCampaign
             If it is no TOML, or a key or value is not known; an unknown key names the nearest known one.
         """
-        path = Path(path)
-        try:
-            return Campaign.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidCampaign(str(path), str(error), "A campaign is a TOML file with keys such as artefact and attempts.") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "the file"
-            if first["type"] == "extra_forbidden":
-                (near,) = difflib.get_close_matches(key, list(Campaign.model_fields), n=1, cutoff=0)
-                raise InvalidCampaign(str(path), f"unknown key {key}", f"The nearest known key is {near}.") from None
-            raise InvalidCampaign(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
+        return read_form(path, Campaign, wrong=InvalidCampaign, what="A campaign is a TOML file with keys such as artefact and attempts.")
 
 
 class Attempt(BaseModel):
@@ -206,6 +196,64 @@ def least_kinds(counts: Iterable[int], n: int) -> Interval:
     return Interval(seen + more, seen + more / factor, seen + more * factor, n, seen)
 
 
+def expected_new(counts: Iterable[int], n: int, more: int) -> Interval:
+    """How many kinds of failure that were not seen yet the next `more` attempts like these will find.
+
+        U = -sum_k (-t)^k f_k,    t = more / n,    se^2 = U + sum_k t^(2k) f_k
+
+    The interval is for what those attempts find, not for its mean. At least 0, and no more than one kind an attempt.
+
+    Raises
+    ------
+    InvalidSetting
+        If more is below 1, or above n: further ahead than as many attempts as were made the sum is nearly all noise.
+
+    Source: Good & Toulmin 1956. The standard error is exact where attempts come as a Poisson process: a kind not seen has no part in the sum, and
+    one that was has none in what is new, so that the variances of the two add up.
+    """
+    counts = np.asarray(list(counts), dtype=np.int64)
+    if not 1 <= more <= n:
+        raise InvalidSetting("more", more, f"Use 1 to {n:,}, the attempts that were made.")
+    seen, often = np.unique(counts[counts > 0], return_counts=True)
+    t = more / n
+    raw = -float((((-t) ** seen) * often).sum())
+    half = Z95 * float(np.sqrt(max(raw, 0.0) + ((t ** (2.0 * seen)) * often).sum()))
+    # where nothing was seen once, what a kind that was never seen may do is still open
+    high = max(raw + half, more * no_more_than(n))
+    return Interval(min(max(raw, 0.0), float(more)), max(raw - half, 0.0), min(high, float(more)), n, len(counts))
+
+
+def discovery_curve(counts: Iterable[int], n: int, at: Sequence[int]) -> list[Interval]:
+    """How many kinds of failure fewer of these attempts would have found, drawn at random: of m attempts sum_i 1 - C(n - x_i, m) / C(n, m).
+
+    It is flat at its end where nearly all that such attempts can find is found.
+
+    Raises
+    ------
+    InvalidSetting
+        If an m is below 0 or above n.
+
+    Source: Hurlbert 1971; interval of the unconditional variance of Colwell et al. 2012, eq. 5, with Chao's lower bound for all kinds.
+    """
+    counts = np.asarray(list(counts), dtype=np.int64)
+    if wrong := [m for m in at if not 0 <= m <= n]:
+        raise InvalidSetting("at", wrong[0], f"Use 0 to {n:,}, the attempts that were made.")
+    total = max(least_kinds(counts, n).estimate, 1.0)
+    curve: list[Interval] = []
+    for m in at:
+        missed = np.where(n - counts >= m, np.exp(_log_choose(n - counts, m) - _log_choose(np.array([n]), m)), 0.0)
+        mean = float((1 - missed).sum())
+        half = Z95 * float(np.sqrt(max(((1 - missed) ** 2).sum() - mean**2 / total, 0.0)))
+        curve.append(Interval(mean, max(mean - half, 0.0), mean + half, m, len(counts)))
+    return curve
+
+
+def _log_choose(n: NDArray[np.int64], m: int) -> NDArray[np.float64]:
+    """log C(n, m); of n below m what is not to be used."""
+    top = np.maximum(n, m).astype(np.float64)
+    return gammaln(top + 1) - gammaln(m + 1.0) - gammaln(top - m + 1)
+
+
 def two_teams(one: Sequence[str], two: Sequence[str]) -> Interval:
     """How many kinds of failure there are, by those that two teams who knew nothing of each other both found: (a + 1)(b + 1) / (m + 1) - 1.
 
@@ -236,7 +284,7 @@ def check_campaign(campaign: Campaign, attempts: Sequence[Attempt]) -> Findings:
         why = "A campaign without its record supports no claim."
         rest = [
             Finding.not_applicable(f"campaign/{name}", "What the campaign shows is not said.", why)
-            for name in ("failures", "unseen", "kinds")
+            for name in ("failures", "unseen", "next", "kinds")
         ]
         return Findings((record, *rest))
     kinds: Mapping[str, int] = Counter(a.kind for a in attempts if a.kind is not None)
@@ -249,6 +297,9 @@ def check_campaign(campaign: Campaign, attempts: Sequence[Attempt]) -> Findings:
         else "Later attempts went on from earlier ones, so that it speaks of this search and not of users, and its interval is too narrow."
     )
     unseen, least = unseen_mass(kinds.values(), n), least_kinds(kinds.values(), n)
+    coming = expected_new(kinds.values(), n, n)
+    steps = sorted({round(n * share / 10) for share in range(1, 11)})
+    curve = [{"attempts": c.n, "kinds": c.estimate, "low": c.low, "high": c.high} for c in discovery_curve(kinds.values(), n, steps)]
     low, high = wilson(hits, n)
     each = {family: sum(a.kind is not None for a in attempts if a.family == family) for family in families}
     return Findings(
@@ -272,6 +323,15 @@ def check_campaign(campaign: Campaign, attempts: Sequence[Attempt]) -> Findings:
                 reason=f"Good and Turing's estimate from kinds seen once; n is attempts. {drawn}",
                 remedy=None if campaign.sampling == "independent" else "Draw attempts independently, as users would make them, to speak of users.",
                 source="Good 1953; Esty 1983",
+            ),
+            Finding(
+                code="campaign/next", estimate=coming.estimate, low=coming.low, high=coming.high, n=n, unit="count",
+                verdict="ok" if campaign.sampling == "independent" else "notice",
+                title=f"As many attempts again ({n:,}) would find {figure(coming.estimate, None, coming.low, coming.high)} kinds of failure not seen yet "
+                f"[{coming.low:.0f}, {coming.high:.0f}].",
+                reason=f"Good and Toulmin's estimate, with an interval for what is found; n is attempts. {drawn}",
+                remedy=None if campaign.sampling == "independent" else "Draw attempts independently, as users would make them, to speak of users.",
+                source="Good & Toulmin 1956", details={"curve": curve},
             ),
             Finding(
                 code="campaign/kinds", estimate=least.estimate, low=least.low, high=least.high, n=n, unit="count",

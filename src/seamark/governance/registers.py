@@ -10,9 +10,10 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ from seamark.governance.log import hash_of
 from seamark.intervals import clustered_share
 from seamark.records import Feedback
 
+_Form = TypeVar("_Form", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
@@ -127,6 +129,10 @@ class Claim(_Part):
     """The access without which nobody can know it."""
     evidence: tuple[Text, ...] = ()
     """Codes of findings."""
+    safety: bool = False
+    """Whether it says that something does not happen, or seldom: that takes a scope, and a campaign among the evidence."""
+    scope: str = ""
+    """Of what it is said: release, uses, languages, users. Empty: of nothing in particular."""
 
 
 class Register(_Part):
@@ -170,25 +176,10 @@ class Register(_Part):
         InvalidRegister
             If it is no TOML, or a key or value is not known; an unknown key names the nearest known one.
         """
-        path = Path(path)
-        try:
-            record = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InvalidRegister(
-                str(path), str(error), "A register is a TOML file with tables such as [[clauses]] and [answers]."
-            ) from None
-        try:
-            return Register.model_validate(record)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "the file"
-            if first["type"] == "extra_forbidden":
-                part = _PARTS.get(str(first["loc"][0]), Register) if len(first["loc"]) > 1 else Register
-                near = difflib.get_close_matches(key.rpartition(".")[2], list(part.model_fields), n=1, cutoff=0)
-                raise InvalidRegister(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
-            if first["type"] == "value_error":
-                raise InvalidRegister(str(path), first["msg"].removeprefix("Value error, "), "Change one of them.") from None
-            raise InvalidRegister(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
+        return read_form(
+            path, Register, wrong=InvalidRegister, what="A register is a TOML file with tables such as [[clauses]] and [answers].",
+            parts=_PARTS,
+        )  # fmt: skip
 
     def criterion(self, axis: str) -> Criterion | None:
         """The definition of an axis, at its latest version; None where there is none."""
@@ -202,6 +193,40 @@ class Register(_Part):
 _PARTS: dict[str, type[BaseModel]] = {
     "stakeholders": Stakeholder, "clauses": Clause, "criteria": Criterion, "principles": Principle, "claims": Claim,
 }  # fmt: skip
+
+
+def read_form(
+    path: str | Path,
+    form: type[_Form],
+    *,
+    wrong: Callable[[str, str, str], SeamarkError],
+    what: str,
+    parts: Mapping[str, type[BaseModel]] | None = None,
+) -> _Form:
+    """A TOML file that people fill in, as `form`; any flaw is one error that says where it is and what to do.
+
+    Parameters
+    ----------
+    wrong : makes the error of a path, a problem and a remedy.
+    what : the kind of file it is, in words, said where it is no TOML.
+    parts : form of each table that it may hold; an unknown key names the nearest one of its table.
+    """
+    try:
+        record = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise wrong(str(path), str(error), what) from None
+    try:
+        return form.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        if first["type"] == "extra_forbidden":
+            part = (parts or {}).get(str(first["loc"][0]), form) if len(first["loc"]) > 1 else form
+            near = difflib.get_close_matches(key.rpartition(".")[2], list(part.model_fields), n=1, cutoff=0)
+            raise wrong(str(path), f"unknown key {key}", f"The nearest known key is {near[0]}.") from None
+        if first["type"] == "value_error":
+            raise wrong(str(path), first["msg"].removeprefix("Value error, "), "Change one of them.") from None
+        raise wrong(str(path), f"{key} is {first.get('input')!r}", f"{first['msg']}.") from None
 
 
 # ---------------------------------------------------------------------------------------------- stakeholders and questions
