@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from seamark.cli.catalogues import catalogue
-from seamark.cli.checks import (, attacks, benchmark, check_parity, diagnose, evaluate, explain, optimise, repair, search
+from seamark.cli.checks import (
     assumptions,
     attacks,
     benchmark,
