@@ -4,7 +4,7 @@ from seamark.reward.alarm import Alarm, forecast
 from seamark.reward.catalogue import Catalogue, InvalidEntry, Mixture, Probe, add_entry, write_catalogue
 from seamark.reward.controls import Guards, follow, tilt_to
 from seamark.reward.policies import Policies, Pool, best_of_n, tilt
-from seamark.reward.scorers import Scored, Scorer, open_scorer, score_texts
+from seamark.reward.scorers import Scored, open_scorer, score_texts
 from seamark.reward.signal import Reward, Scores, Signal, export_reward_model, export_signal, open_fit
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Probe",
     "Reward",
     "Scored",
-    "Scorer",
     "Scores",
     "Signal",
     "add_entry",
