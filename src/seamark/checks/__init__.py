@@ -21,6 +21,7 @@ from seamark.checks.model import evaluate
 from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
 from seamark.checks.population import check_population
+from seamark.checks.probes import check_probes
 
 __all__ = [
     "Backtest",
@@ -45,6 +46,7 @@ __all__ = [
     "check_optimisation",
     "check_parity",
     "check_population",
+    "check_probes",
     "check_representation_gap",
     "check_trade_offs",
     "cross_fitted",
