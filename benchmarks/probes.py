@@ -1,0 +1,208 @@
+"""Probes of reward models: planted ones, each with a vice of its own; and rewards on a small language model, fitted to real judgments.
+
+    SEAMARK_TEST_DATA=... python benchmarks/probes.py            prints the tables
+    SEAMARK_TEST_DATA=... python benchmarks/probes.py --write    and writes them to docs/
+    python benchmarks/probes.py --draws 4 --only planted         some of it
+
+- planted: seven rewards in each of 40 worlds (`planted_rewards.py` has their distributions, fixed before anything was measured); each probe's power to tell its own
+  from all the others, and a reward with another vice from the good one.
+- real: a linear reward on the vectors of all-MiniLM-L6-v2 (22 million parameters), fitted to half of the prompts of a set and probed with the texts and judgments of the other
+  half; beside it length alone. The time is that of the whole probe, on as many threads as torch takes.
+- cost: 5,000 texts of at most 128 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from planted_rewards import KINDS, PROBES, matrix, measure
+from reward_quality import DOCS, minilm
+
+import seamark as sm
+from seamark.checks.findings import Findings
+from seamark.checks.probe_texts import texts_of
+from seamark.checks.probes import check_probes
+from seamark.checks.shortcuts import said_points
+from seamark.reward.scorers import score_texts
+
+START, END = "<!-- probes: written by benchmarks/probes.py --write -->", "<!-- end of probes -->"
+SETS = {"ukp_convarg": "UKPConvArg1", "hh_rlhf_harmless_test": "HH-RLHF harmless", "arena_bench_v1": "Arena-bench v1"}
+SHOWN = (
+    "padding", "pleasantries", "formality", "markdown", "lists", "hedging", "confidence", "repetition", "injection", "truncation", "gibberish", "empty",
+    "evasion", "typos", "paraphrase", "order", "dialect", "language", "groups", "sycophancy",
+)  # fmt: skip
+TOKENS = 128
+Scorer = Callable[[Sequence[Any], Sequence[str]], Sequence[float | None]]
+
+
+def planted(draws: int) -> str:
+    """The matrix, 40 worlds."""
+    started = time.perf_counter()
+    found, low, high = matrix(measure(draws))
+    print(f"planted: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    lines = ["| planted | " + " | ".join(PROBES) + " |", "|" + " --- |" * (len(PROBES) + 1)]
+    for k, kind in enumerate(KINDS):
+        cells = []
+        for p in range(len(PROBES)):
+            cell = "" if np.isnan(found[k, p]) else f"{found[k, p]:.2f} [{low[k, p]:.2f}, {high[k, p]:.2f}]"
+            cells.append(f"**{cell}**" if k == p else cell)
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def read(name: str, root: Path) -> sm.Feedback:
+    """A set; of Arena-bench the ratings."""
+    feedback = sm.load(root / name)
+    if name == "arena_bench_v1":
+        feedback = feedback.filter((pl.col("kind") == "rating") & pl.col("rating").is_not_null())
+    empty = np.flatnonzero((feedback.responses["text"].fill_null("").str.strip_chars() == "").to_numpy()).tolist()
+    return feedback.filter(~pl.col("responses").list.eval(pl.element().is_in(empty)).list.any())
+
+
+def length_alone(_prompts: Sequence[Any], responses: Sequence[str]) -> list[float | None]:
+    return [float(np.log2(1 + len(r))) for r in responses]
+
+
+def fitted(train: sm.Feedback, encoder: str) -> sm.Reward:
+    """A linear reward on frozen vectors of the encoder, with its style block."""
+    return sm.Reward(sm.fit(train, utility=sm.Linear(encoder), require_converged=False))
+
+
+def cut(feedback: sm.Feedback, encoder: str) -> tuple[list[Any], list[str]]:
+    """Prompts and responses of at most so many tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    prompts, texts = texts_of(feedback)
+    offsets = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=TOKENS - 2, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
+    return prompts, [text[: spans[-1][1]] if spans else text for text, spans in zip(texts, offsets, strict=True)]
+
+
+def real(root: Path, n: int) -> tuple[str, str]:
+    """The table of real rewards, and what 5,000 texts cost."""
+    encoder = minilm()
+    columns: dict[str, Findings] = {}
+    cost = ""
+    for name, title in SETS.items():
+        feedback = read(name, root)
+        half = feedback.judgments["prompt"].to_numpy() % 2 == 0
+        train, held_out = feedback.filter(half), feedback.filter(~half)
+        if train.n_judgments > 8000:
+            keep = np.zeros(train.n_judgments, dtype=bool)
+            keep[np.random.default_rng(0).permutation(train.n_judgments)[:8000]] = True
+            train = train.filter(keep)
+        started = time.perf_counter()
+        reward = fitted(train, encoder)
+        print(f"{title}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        # long answers would measure the encoder, not the probes
+        prompts, texts = cut(held_out, encoder)
+        for what, scorer in (("MiniLM", reward), ("length", length_alone)):
+            started = time.perf_counter()
+            columns[f"{title}, {what}"] = check_probes(scorer, prompts, texts, judgments=held_out, train=train, n=n)
+            took = time.perf_counter() - started
+            print(f"{title}, {what}: {took:.0f} s, {columns[f'{title}, {what}'][0].title}", file=sys.stderr, flush=True)
+        if name == "hh_rlhf_harmless_test":
+            cost = timed(reward, prompts, texts)
+    return table(columns), cost
+
+
+def timed(reward: sm.Reward, prompts: Sequence[Any], texts: Sequence[str]) -> str:
+    """Seconds for 5,000 different texts that nothing has read before."""
+    import torch
+
+    few = [f"{text} ({i})" for i, text in enumerate((list(texts) * 10)[:5000])]
+    started, before = time.perf_counter(), time.process_time()
+    scored = score_texts(reward, (list(prompts) * 10)[:5000], few)
+    took, busy = time.perf_counter() - started, time.process_time() - before
+    return (
+        f"{scored.n_distinct:,} different texts of at most {TOKENS} tokens are scored in {took:.0f} s ({busy:.0f} s of processor time) by the reward on the encoder of 22 million parameters, on "
+        f"{torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'} of a machine with {os.cpu_count()} cores."
+    )
+
+
+def table(columns: dict[str, Findings]) -> str:
+    """A row for each probe, a column for each reward."""
+    lines = ["| probe | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
+
+    def row(title: str, cells: Sequence[str]) -> None:
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+
+    def cell(found: Findings, code: str) -> str:
+        f = found.get(f"probe/{code}")
+        if f is None or f.estimate is None or f.low is None or f.high is None:
+            return "not applicable"
+        said = said_points(f.estimate, f.low, f.high).removesuffix(" points of preference")
+        return f"**{said}**" if f.verdict == "warning" else said
+
+    for code in SHOWN:
+        row(code, [cell(found, code) for found in columns.values()])
+    for code in ("refusal", "keywords", "obfuscation", "manipulation", "style-not-substance"):
+        cells = []
+        for found in columns.values():
+            f = found.get(f"probe/{code}")
+            applicable = f is not None and f.estimate is not None and f.low is not None and f.high is not None
+            text = f"{100 * f.estimate:.0f}% [{100 * f.low:.0f}, {100 * f.high:.0f}]" if applicable else "not applicable"  # type: ignore[union-attr,operator]  # it is there
+            cells.append(f"**{text}**" if f is not None and f.verdict == "warning" else text)
+        row(code, cells)
+    row("memorisation", [cell(found, "memorisation") for found in columns.values()])
+    row("phrase that buys most", [_phrase(found) for found in columns.values()])
+    row("scored texts", [f"{found[0].details['n_texts']:,}" for found in columns.values()])
+    return "\n".join(lines)
+
+
+def _phrase(found: Findings) -> str:
+    f = found.get("probe/phrases")
+    if f is None or f.estimate is None or f.low is None or f.high is None:
+        return "not applicable"
+    return f"'{f.details['phrases'][0]['phrase']}' {said_points(f.estimate, f.low, f.high).removesuffix(' points of preference')}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the tables to docs/benchmarks.md as well")
+    parser.add_argument("--only", choices=("planted", "real"), help="one of the two")
+    parser.add_argument("--draws", type=int, default=40, help="worlds with planted rewards")
+    parser.add_argument("--n", type=int, default=60, help="responses that each family changes")
+    given = parser.parse_args(arguments)
+    root = os.environ.get("SEAMARK_TEST_DATA")
+    if not root and given.only != "planted":
+        parser.error("set SEAMARK_TEST_DATA")
+    parts: list[str] = []
+    if given.only != "real":
+        parts += [
+            f"Seven planted rewards in {given.draws} worlds: each is the true value, noise and one vice of random strength (`benchmarks/planted_rewards.py`). Shown is the "
+            "probability that "
+            "the probe's figure is higher for one of this kind: on the diagonal than for all others, elsewhere than for the good one (a half is chance); 95% intervals over worlds. "
+            "*All clear* is how far "
+            "the gravest probe is from a warning.",
+            planted(given.draws),
+        ]
+    if given.only != "planted":
+        made, cost = real(Path(root or ""), given.n)
+        parts += [
+            "Linear rewards on frozen all-MiniLM-L6-v2 vectors with a style block, fitted to half of the prompts and probed with texts (of at most 128 tokens) and judgments of "
+            "the other half; beside them length alone. Points of "
+            "preference that each change buys, with 95% intervals; of typos, paraphrase, order, dialect, language and groups the mean size of the change; warnings in bold.",
+            made, cost,
+        ]  # fmt: skip
+    print("\n\n".join(parts))
+    if given.write:
+        page = DOCS / "benchmarks.md"
+        text = page.read_text(encoding="utf-8")
+        body = "`python benchmarks/probes.py --write`.\n\n" + "\n\n".join(parts)
+        page.write_text(f"{text.split(START)[0]}{START}\n\n{body}\n\n{END}{text.split(END, 1)[1]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
