@@ -414,3 +414,49 @@ def attacks(
             gain, _ = kept.outcomes(scorer, known, progress=say, cache=cache, name=model)
             kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def probe(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A fit or reward model (folder or hub name), an address, python:MODULE:FUNCTION or python:FILE.py:FUNCTION (its code is run), or a table of scores.",
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[SOURCE]", help="Judgments that it was not trained on: their texts are probed, and it is measured by them; built-in texts otherwise.")
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", help="Only this probe: padding, lists, sycophancy, refusal, phrases, ... May be given again; all where not given.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Responses that each family changes; with 200 about 5,000 texts are scored.")] = 200,
+    pairs: Annotated[
+        Path | None, typer.Option("--pairs", help='More minimal pairs, such as a model has written: JSON lines of {"family", "prompt", "original", "changed"}.')
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Judgments that it was trained on, to see what it remembers.")] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", metavar="CHECKPOINT", help="For an address, the checkpoint whose chat template makes the text that is sent.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="A file of what was scored: a run that was stopped goes on from it.")] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """What does any reward model really reward? Minimal pairs of texts, both ways, and what its scores give away."""
+    from seamark.checks.perturbations import read_pairs
+    from seamark.checks.probes import check_probes
+    from seamark.reward.scorers import open_scorer
+
+    for name, value in {"--format": format, "--columns": columns, "--axis": axis}.items():
+        if source is None and train is None and value is not None:
+            raise InvalidSetting(name, value, "It is about judgments: name their SOURCE as well, or leave it out.")
+    with as_options(families="family", n="n", template="template"):
+        more = read_pairs(pairs) if pairs is not None else ()
+        scorer = open_scorer(model, template=template)
+        judgments = read_feedback(source, format, columns, on_error, axis, seed) if source is not None else None
+        learned = read_feedback(train, format, columns, on_error, axis, seed) if train is not None else None
+        with show_progress(quiet=as_json) as say:
+            findings = check_probes(
+                scorer, judgments=judgments, train=learned, families=family, pairs=more, n=n, seed=seed, progress=say, cache=cache, name=model
+            )  # fmt: skip
+    finish(judgments, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)

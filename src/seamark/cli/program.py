@@ -19,6 +19,7 @@ from seamark.cli.checks import (
     explain,
     generalise,
     optimise,
+    probe,
     repair,
     search,
 )
@@ -62,6 +63,7 @@ for _command in (
     evaluate,
     benchmark,
     generalise,
+    probe,
     optimise,
     explain,
     repair,
