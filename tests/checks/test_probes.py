@@ -141,25 +141,25 @@ def test_a_trick_taken_out_counts_as_one_put_in() -> None:
 # ---------------------------------------------------------------------------------------------- what was planted
 
 
-def test_R38_the_planted_phrase_ranks_first(planted: ModuleType) -> None:
-    """In two worlds, among the runs of words and the stock phrases; without a planted one no phrase is flagged."""
-    for seed in range(2):
-        world = planted.make_world(seed)
-        phrase = planted.STOCK[seed].rstrip(".")
-        found = check_probes(
-            each(lambda p, t, w=world, x=phrase: w.value(p, t) + 1.5 * (x in t)),
-            judgments=world.held_out,
-            families=["phrases"],
-            n=80,
-            seed=seed,
-        )
-        top = get(found, "phrases").details["phrases"][0]
-        print(seed, phrase, "|", top)
-        assert top["phrase"] in phrase.lower() or phrase.lower() in top["phrase"]
-        assert top["effect"] == pytest.approx(1.5, abs=0.2)
-        assert get(found, "phrases").verdict == "warning"
-        plain = get(check_probes(each(world.value), judgments=world.held_out, families=["phrases"], n=80, seed=seed), "phrases")
-        assert plain.verdict == "ok", plain.title
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
+def test_R38_the_planted_phrase_ranks_first(seed: int, planted: ModuleType) -> None:
+    """Among the runs of words and the stock phrases; without a planted one no phrase is flagged."""
+    world = planted.make_world(seed)
+    phrase = planted.STOCK[seed].rstrip(".")
+    found = check_probes(
+        each(lambda p, t, w=world, x=phrase: w.value(p, t) + 1.5 * (x in t)),
+        judgments=world.held_out,
+        families=["phrases"],
+        n=80,
+        seed=seed,
+    )
+    top = get(found, "phrases").details["phrases"][0]
+    print(seed, phrase, "|", top)
+    assert top["phrase"] in phrase.lower() or phrase.lower() in top["phrase"]
+    assert top["effect"] == pytest.approx(1.5, abs=0.2)
+    assert get(found, "phrases").verdict == "warning"
+    plain = get(check_probes(each(world.value), judgments=world.held_out, families=["phrases"], n=80, seed=seed), "phrases")
+    assert plain.verdict == "ok", plain.title
 
 
 def test_R40_padding_raises_the_flag_and_added_facts_do_not(feedback: sm.Feedback, planted: ModuleType) -> None:
