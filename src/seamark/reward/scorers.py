@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -145,12 +145,12 @@ def _function(place: str) -> Scorer:
             if "" not in sys.path:
                 sys.path.insert(0, "")
             module = importlib.import_module(where)
-        found = getattr(module, name)
+        found: Any = getattr(module, name)
     except Exception as error:  # whatever the code of somebody else raises
         raise UnreadableSource(place, f"{type(error).__name__}: {error}", remedy) from None
     if not callable(found):
         raise UnreadableSource(place, f"{name} is no function", remedy)
-    return found
+    return cast("Scorer", found)
 
 
 def _table(path: Path) -> Scorer:
@@ -229,8 +229,7 @@ def score_texts(
         raise InvalidSetting("prompts", len(prompts), f"There are {len(responses)} responses; give one prompt for each.")
     place: dict[tuple[str, str], int] = {}
     code = np.array([place.setdefault((_key(p), r), len(place)) for p, r in zip(prompts, responses, strict=True)], dtype=np.int64)
-    first = np.zeros(len(place), dtype=np.int64)
-    first[code[::-1]] = np.arange(len(code))[::-1]
+    first = [int(i) for i in np.unique(code, return_index=True)[1]]  # codes are in order of appearance
     found = np.full(len(place), np.nan)
     keys = [_digest(name, *pair) for pair in place] if cache is not None else []
     held = _read_cache(Path(cache)) if cache is not None else {}
@@ -247,7 +246,7 @@ def score_texts(
         if tally.died:
             break
         if cache is not None:
-            _append(Path(cache), ((keys[i], found[i]) for i in rows))
+            _append(Path(cache), ((keys[i], float(found[i])) for i in rows))
         if progress:
             progress("scoring", (start + len(rows)) / len(todo))
     infinite = np.isinf(found)
