@@ -236,7 +236,7 @@ def score_texts(
     known = np.array([key in held for key in keys] or [False] * len(place), dtype=bool)
     found[known] = [np.nan if held[keys[i]] is None else held[keys[i]] for i in np.flatnonzero(known)]
     # batches of like length: a language model reads pads as well
-    todo = sorted(np.flatnonzero(~known).tolist(), key=lambda i: len(responses[first[i]]))
+    todo = sorted((int(i) for i in np.flatnonzero(~known)), key=lambda i: len(responses[first[i]]))
     tally = _Tally()
     asked: list[int] = []
     for start in range(0, len(todo), batch):
@@ -264,7 +264,7 @@ def score_texts(
     )  # fmt: skip
 
 
-def _call(scorer: Scorer, prompts: list[Text], responses: list[str], timeout_s: float, tally: _Tally) -> Array:
+def _call(scorer: Scorer, prompts: Sequence[Text], responses: Sequence[str], timeout_s: float, tally: _Tally) -> Array:
     """(n,) scores, NaN where the call fails."""
     n = len(responses)
     out = np.full(n, np.nan)
