@@ -107,8 +107,9 @@ _JUDGED = (" RE ", " CH ", " EM ", " SU ", " EG ", " CX ", "AVG")
 
 
 def metrics_as_proxies(root: Path) -> str:
-    """HANNA: each automatic metric followed over 11 stories a prompt, by people's mean rating on six axes."""
-    frame = pl.read_parquet(root / "hanna_scores" / "scores.parquet")
+    """HANNA: each automatic metric followed over the stories of ten systems, by people's mean rating on six axes."""
+    # the story that a person wrote is what metrics with a reference compare with: they would choose it always
+    frame = pl.read_parquet(root / "hanna_scores" / "scores.parquet").filter(pl.col("model") != "Human")
     gold = frame.select(pl.mean_horizontal(_HUMAN)).to_series().to_numpy()
     left_out = {"model", "prompt_index", *_HUMAN}
     names = [n for n in frame.columns if n not in left_out and not n.startswith("Human") and not any(part in f"{n} " for part in _JUDGED)]
@@ -127,11 +128,11 @@ def metrics_as_proxies(root: Path) -> str:
     shown = [*rows[:4], *rows[len(rows) // 2 - 1 : len(rows) // 2 + 1], *rows[-4:]]
     falls = sum(r[3].verdict in ("warning", "blocking") for r in rows)
     lines = [
-        f"HANNA: {len(rows)} automatic metrics, each turned so that it agrees with people more often than not, followed over 11 stories to each of "
+        f"HANNA: {len(rows)} automatic metrics, each turned so that it agrees with people more often than not, followed over the stories of ten systems to each of "
         f"{pool.n_prompts} prompts. Gold is people's mean rating (three raters, six axes, 1 to 5). Accuracy and regret: Spearman {related.spearman:.2f} "
-        f"[{related.spearman_low:.2f}, {related.spearman_high:.2f}], n = {len(rows)}. Gold surely falls before n = 11 for {falls}. The four with least regret, two in the middle, the four with most:",
+        f"[{related.spearman_low:.2f}, {related.spearman_high:.2f}], n = {len(rows)}. Gold surely falls before n = 10 for {falls}. The four with least regret, two in the middle, the four with most:",
         "",
-        "| metric | accuracy | best of 11 forgoes |",
+        "| metric | accuracy | best of 10 forgoes |",
         "| --- | --- | --- |",
     ]
     lines += [f"| {name} | {a:.3f} | {r.estimate:.3f} [{r.low:.3f}, {r.high:.3f}] |" for name, a, r, _ in shown]

@@ -253,9 +253,9 @@ def score_texts(
     found[infinite] = np.nan
     failed = tally.failed + len(todo) - len(asked)
     drift, spread = 0.0, float(np.nanstd(found)) if np.isfinite(found).any() else 0.0
-    again = [i for i in asked if np.isfinite(found[i])]
-    if again and not tally.died and spread > 0:
-        again = [again[i] for i in np.unique(np.linspace(0, len(again) - 1, _AGAIN).astype(int))][::-1]
+    scored = [i for i in asked if np.isfinite(found[i])]
+    if scored and not tally.died and spread > 0:
+        again = [scored[int(i)] for i in np.unique(np.linspace(0, len(scored) - 1, _AGAIN).astype(int))][::-1]
         second = _call(scorer, [prompts[first[i]] for i in again], [responses[first[i]] for i in again], timeout_s, _Tally())
         drift = float(np.nanmax(np.abs(second - found[again]), initial=0.0)) / spread
     return Scored(
