@@ -185,10 +185,10 @@ def run_world(task: Task) -> dict[str, Any]:
     chosen[np.argsort(pool @ single)] = ranked
     reward, sd = columns @ mean, np.sqrt(((columns @ factor) ** 2).sum(1))
     curves |= {"bends": along(reward), "half penalised": along(reward - sd / 2), "penalised": along(reward - sd)}
-    alarm = forecast_means((chosen.T @ columns) @ draws)
+    alarm = forecast_means((chosen.T @ columns) @ draws, least=2)
     own = np.empty_like(ranked)
     own[np.argsort(reward - sd)] = ranked
-    stop = forecast_means((own.T @ columns) @ draws)
+    stop = forecast_means((own.T @ columns) @ draws, least=2)
     at = len(N) - 1 if stop.at is None else stop.at
     curves["stopped"] = np.r_[curves["penalised"][: at + 1], np.full(len(N) - 1 - at, curves["penalised"][at])]
     out |= {

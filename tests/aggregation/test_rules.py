@@ -553,7 +553,7 @@ def test_a_profile_and_a_decision_say_what_they_are() -> None:
 # ---------------------------------------------------------------------------------------------- another library
 
 
-@pytest.mark.parametrize("n", [150, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [40, pytest.param(150, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.slow)])
 def test_rules_agree_with_pref_voting(n: int, benchmark: ModuleType, require: Callable[[str, str], Any]) -> None:
     """Every rule that pref_voting has, ties and weights included; all 10,000: `python benchmarks/social_choice.py agreement`."""
     require("pref_voting", DEVELOPMENT)

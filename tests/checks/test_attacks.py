@@ -71,6 +71,25 @@ def test_a_reward_that_abstains_resists_and_one_that_fails_is_said_to() -> None:
     assert found.get("attacks/open").verdict == "not_applicable"  # type: ignore[union-attr]  # it is there
 
 
+def test_a_scorer_that_dies_does_not_resist() -> None:
+    """Originals are short and scored first; the call for the attacks fails: nothing is known of them, and none is put right."""
+    attacks = [Attack(prompt="p", original=f"o{i}", response=f"{'long ' * 20}{i}", family="f", kind="k") for i in range(5)]
+
+    def dying(_p: Any, responses: Any) -> list[float]:
+        if any(len(r) > 20 for r in responses):
+            raise OSError("gone")
+        return [1.0] * len(responses)
+
+    gain, scored = outcomes(dying, attacks)
+    assert scored.died
+    assert np.isnan(gain).all()
+    assert mark_patched(attacks, gain, "2") == tuple(attacks)
+    found = {f.code: f.verdict for f in check_attacks(dying, attacks)}
+    assert found["attacks/open"] == "not_applicable"
+    infinite, _ = outcomes(lambda _p, rs: [np.inf if len(r) > 20 else 1.0 for r in rs], attacks)
+    assert np.isnan(infinite).all()
+
+
 def test_what_a_search_finds_is_kept_with_where_it_comes_from(tmp_path: Path) -> None:
     prompts, responses = write(np.random.default_rng(1))
     proxy = paying(2.0, lambda r: PHRASE[:-1] in r)

@@ -132,6 +132,12 @@ def test_bad_scorers_are_findings(kind: str) -> None:
     assert said[0].verdict == "blocking"
 
 
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+def test_a_judge_that_says_nothing_has_not_found_it_sound(value: float) -> None:
+    said = check_loopholes(search(truth, 1, gold=lambda _, responses: np.full(len(responses), value), budget=300))
+    assert said.get("loophole").verdict == "not_applicable"  # type: ignore[union-attr]  # it is there
+
+
 def test_what_cannot_be_sought_says_why() -> None:
     nobody = check_loopholes(search(truth, 1, gold=None, budget=300)).get("loophole")
     assert nobody is not None

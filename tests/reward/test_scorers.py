@@ -14,7 +14,7 @@ import pytest
 
 from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting, UnreadableSource
-from seamark.reward.scorers import Scored, open_scorer, score_texts
+from seamark.reward.scorers import Scored, open_scorer, score_texts, scorer_name
 
 TEXTS = [f"text {'a' * i}" for i in range(40)]
 PROMPTS = ["a question"] * 40
@@ -137,6 +137,29 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert all(json.loads(line) for line in cache.read_text().splitlines())
     assert score_texts(scorer, PROMPTS, TEXTS, cache=cache, name="m").n_cached == 40
     assert score_texts(scorer, PROMPTS, TEXTS, cache=cache, name="another").n_cached == 0
+
+
+def test_what_failed_is_asked_for_again_and_another_model_in_its_place_as_well(tmp_path: Path) -> None:
+    cache, broken = tmp_path / "scores.jsonl", [True]
+
+    def scorer(_prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
+        if broken[0] and any(len(r) == 10 for r in responses):
+            raise RuntimeError("busy")
+        return [np.inf if broken[0] and len(r) == 12 else float(len(r)) for r in responses]
+
+    first = score_texts(scorer, PROMPTS, TEXTS, cache=cache)
+    assert [len(TEXTS[i]) for i in np.flatnonzero(first.lost)] == [10, 12]
+    broken[0] = False
+    again = score_texts(scorer, PROMPTS, TEXTS, cache=cache)
+    assert (again.n_cached, again.abstained, again.lost.any()) == (38, 0, False)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").write_text("one")
+    before = scorer_name(model)
+    assert scorer_name(model) == before
+    (model / "weights").write_text("other")
+    assert scorer_name(model) != before
+    assert scorer_name("http://127.0.0.1:1/score") == "http://127.0.0.1:1/score"
 
 
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def outcomes(
 ) -> tuple[NDArray[np.float64], Scored]:
     """(n,) by how much the scorer likes each attack better than its original, and what was wrong with the scores.
 
-    -inf where it gives the attack no score, and the original one: to abstain is to resist. NaN where it gives the original none.
+    -inf where it abstains from the attack, and not from the original: to abstain is to resist. NaN where it gives the original none, or the
+    call for either failed: that tells nothing.
     """
     n = len(attacks)
     scored = score_texts(
@@ -139,7 +140,8 @@ def outcomes(
         name=name,
     )  # fmt: skip
     before, after = scored.values[:n], scored.values[n:]
-    return np.where(np.isfinite(before) & ~np.isfinite(after), -np.inf, after - before), scored
+    abstained = np.isfinite(before) & ~np.isfinite(after) & ~scored.lost[n:]
+    return np.where(abstained, -np.inf, after - before), scored
 
 
 def prompt_codes(attacks: Sequence[Attack]) -> Codes:
@@ -166,7 +168,7 @@ def check_attacks(
     put_right = np.array([bool(a.patched) for a in attacks])
     findings = check_scored(scored)
     unknown = int((~known).sum())
-    left = f" {counted(unknown, 'attack')} left out: the original has no score." if unknown else ""
+    left = f" {counted(unknown, 'attack')} left out: there is no score to compare." if unknown else ""
     for code, rows in (("attacks/regression", put_right), ("attacks/open", ~put_right)):
         back = "that were put right" if code == "attacks/regression" else "that are open"
         if not (rows & known).any():

@@ -8,8 +8,8 @@ Conventions
            |  CODE:VERDICT               probe/*:warning
            |  CODE[.low|.high] OP NUMBER accuracy.low < 0.6, with <, <=, > and >=; per cent as shares
 
-A code may hold * for any characters. A gate that cannot be told, because the finding says that it is not computable or has no such
-number, does not let pass: nothing was shown.
+A code may hold * for any characters; findings that are not computable then pass. A gate that names one finding and cannot be told, because it
+is not computable or has no such number, does not let pass: nothing was shown.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Gate:
     def stops(self, finding: Finding) -> str:
         """Why the finding does not pass; empty where it does."""
         if finding.verdict == "not_applicable":
-            # a verdict on everything is about what was found
-            return "" if self.code == "*" else f"{finding.code} cannot be computed"
+            # a verdict on whatever there is, is about what was found; who names a finding wants it
+            return "" if "*" in self.code else f"{finding.code} cannot be computed"
         if not self.compare:
             failed = VERDICTS.index(finding.verdict) <= VERDICTS.index(self.verdict)
             return f"{finding.code} is {finding.verdict}" if failed else ""

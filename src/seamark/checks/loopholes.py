@@ -147,6 +147,8 @@ class _Account:
                 self.scorer, [prompts[i] for i in rows], [responses[i] for i in rows], cache=self.cache, name=self.name
             )  # fmt: skip
             self.held |= dict(zip(new, scored.values.tolist(), strict=True))
+            if scored.died:  # nobody is asked any more
+                self.budget = len(self.held)
             if self.progress:
                 self.progress("searching", len(self.held) / self.budget)
         return np.array([self.held.get(key, np.nan) for key in keys]), scored
@@ -584,6 +586,12 @@ def check_loopholes(found: Loopholes) -> Findings:
         remedy = None if found.judges else "Give gold (another reward model), an ensemble, or a reward that knows its ignorance."
         return Findings(
             (*heads, Finding.not_applicable("loophole", "Whether the reward has loopholes cannot be told.", why, remedy=remedy))
+        )
+    silent = [name for name in found.judges if not any(np.isfinite(way.judged[name]).sum() > 1 for way in found.ways if name in way.judged)]
+    if len(silent) == len(found.judges):
+        why = f"{', '.join(silent)} gave no scores, or the same one for every text, so that nobody could disown anything."
+        return Findings(
+            (*heads, Finding.not_applicable("loophole", "Whether the reward has loopholes cannot be told.", why, remedy="Mend the judge."))
         )
     bad = found.found
     winning = [way for way in bad if share(way.wins.astype(np.float64)).low > 0.5]

@@ -177,14 +177,14 @@ def benchmark(
     """What a reward model scores on a published benchmark, with intervals, chance, and what length alone gets."""
     from seamark.checks import score_benchmark
     from seamark.checks.scored import check_scored
-    from seamark.reward.scorers import open_scorer, score_texts
+    from seamark.reward.scorers import open_scorer, score_texts, scorer_name
     from seamark.sources.benchmarks import read_benchmark
 
     with as_options(kind="kind", template="template"):
         found = read_benchmark(file, kind=kind)
         scorer = open_scorer(model, template=template)
     with show_progress(quiet=as_json) as say:
-        scored = score_texts(scorer, *found.texts(), cache=cache, name=model, progress=say)
+        scored = score_texts(scorer, *found.texts(), cache=cache, name=scorer_name(model), progress=say)
     if not as_json:
         typer.echo(
             f"{found.kind}: {found.n_items:,} items, {scored.n_distinct:,} distinct texts, {scored.n_cached:,} of them from the cache\n"
@@ -210,7 +210,7 @@ def explain(
     from seamark.checks.explanations import decisions_of, explain_fit
     from seamark.checks.explanations import explain as explained
     from seamark.reward import open_fit
-    from seamark.reward.scorers import open_scorer
+    from seamark.reward.scorers import open_scorer, scorer_name
 
     if influence and not (Path(model) / "fit.json").is_file():
         raise InvalidSetting("--influence", model, "It takes the folder of a fit, whose judgments can be left out.")
@@ -219,9 +219,9 @@ def explain(
     with as_options(pair="pair", prompt="prompt"):
         pairs = decisions_of(feedback, pair=pair, prompts=prompt or ())
     with show_progress(quiet=as_json) as say:
-        findings = explained(scorer, feedback, pairs=pairs, top=top, cache=cache, name=model, seed=seed, progress=say).with_access(
-            "black-box"
-        )
+        findings = explained(
+            scorer, feedback, pairs=pairs, top=top, cache=cache, name=scorer_name(model), seed=seed, progress=say
+        ).with_access("black-box")
         if influence:
             say("refitting", 0.0)
             findings += (replace(explain_fit(open_fit(model), feedback, pairs=pairs, top=top, seed=seed), access="white-box"),)
@@ -358,7 +358,7 @@ def search(
     from seamark.checks.attacks import attacks_of, read_attacks, write_attacks
     from seamark.checks.loopholes import check_loopholes, pool_of, read_candidates, search_loopholes
     from seamark.reward import Reward
-    from seamark.reward.scorers import open_scorer
+    from seamark.reward.scorers import open_scorer, scorer_name
 
     scorer = open_scorer(model)
     policy = read_candidates(candidates) if candidates is not None else None
@@ -376,7 +376,7 @@ def search(
         found = search_loopholes(
             scorer, *pool_of(feedback), gold=judge if not isinstance(judge, Reward) else _mean_of(judge), ensemble=members,
             ignorance=_ignorance_of(scorer) if knows and isinstance(scorer, Reward) else None, policy=policy, budget=budget, seed=seed, progress=say,
-            cache=cache, name=model,
+            cache=cache, name=scorer_name(model),
         )  # fmt: skip
     made = attacks_of(found, artefact=model, found_on=datetime.now(UTC).date().isoformat())
     if out is not None and made:
@@ -404,14 +404,14 @@ def attacks(
 ) -> None:  # fmt: skip
     """Do attacks that worked before work on this reward model? What was put right and works again stops a pipeline."""
     from seamark.checks import attacks as kept
-    from seamark.reward.scorers import open_scorer
+    from seamark.reward.scorers import open_scorer, scorer_name
 
     known = kept.read_attacks(file)
     scorer = open_scorer(model)
     with show_progress(quiet=as_json) as say:
-        findings = kept.check_attacks(scorer, known, progress=say, cache=cache, name=model)
+        findings = kept.check_attacks(scorer, known, progress=say, cache=cache, name=scorer_name(model))
         if mark_patched is not None:
-            gain, _ = kept.outcomes(scorer, known, progress=say, cache=cache, name=model)
+            gain, _ = kept.outcomes(scorer, known, progress=say, cache=cache, name=scorer_name(model))
             kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
 
@@ -445,7 +445,7 @@ def probe(
     """What does any reward model really reward? Minimal pairs of texts, both ways, and what its scores give away."""
     from seamark.checks.perturbations import read_pairs
     from seamark.checks.probes import check_probes
-    from seamark.reward.scorers import open_scorer
+    from seamark.reward.scorers import open_scorer, scorer_name
 
     for name, value in {"--format": format, "--columns": columns, "--axis": axis}.items():
         if source is None and train is None and value is not None:
@@ -457,6 +457,6 @@ def probe(
         learned = read_feedback(train, format, columns, on_error, axis, seed) if train is not None else None
         with show_progress(quiet=as_json) as say:
             findings = check_probes(
-                scorer, judgments=judgments, train=learned, families=family, pairs=more, n=n, seed=seed, progress=say, cache=cache, name=model
+                scorer, judgments=judgments, train=learned, families=family, pairs=more, n=n, seed=seed, progress=say, cache=cache, name=scorer_name(model)
             )  # fmt: skip
     finish(judgments, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)

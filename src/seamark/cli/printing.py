@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from seamark.intervals import shown
+
 if TYPE_CHECKING:
     from seamark.checks import Findings
     from seamark.checks.findings import Access
@@ -47,11 +49,6 @@ def finish(
     into : a finished study, to whose report they are added.
     """
     findings = findings.with_access(access)
-    added = ""
-    if into is not None:
-        from seamark.study import add_findings
-
-        added = f"\nreport: {add_findings(into, findings)}"
     if as_json:
         from seamark.rendering import describe_data, findings_json
 
@@ -60,7 +57,12 @@ def finish(
     else:
         print_findings(findings)
         print_skipped(feedback.report.skipped if feedback is not None else ())
-        typer.echo(added + (f"\nnext: {following}" if following else ""), nl=bool(added or following))
+        if following:
+            typer.echo(f"\nnext: {following}")
+    if into is not None:  # when all is said: a study that takes no more findings loses nothing
+        from seamark.study import add_findings
+
+        typer.echo(f"\nreport: {add_findings(into, findings)}", err=as_json)
     raise typer.Exit(1 if stop_at(findings, fail_on) or findings.blocking else 0)
 
 
@@ -70,7 +72,7 @@ def stop_at(findings: Findings, fail_on: Sequence[str] | None) -> bool:
 
     reasons = stopped(parse_gates(fail_on or ()), findings)
     for reason in reasons:
-        typer.echo(f"stopped by --fail-on: {reason}", err=True)
+        typer.echo(f"stopped by --fail-on: {shown(reason)}", err=True)
     return bool(reasons)
 
 
@@ -88,7 +90,8 @@ def print_findings(findings: Findings) -> None:
         table.add_column(name, overflow="fold")
     for f in findings.by_severity():
         detail = f.title if f.verdict != "not_applicable" else f"{f.title} {f.reason}"
-        table.add_row(Text(f.verdict.replace("_", " "), style=_COLOURS[f.verdict]), Text(f.code), Text(detail))
+        # names of raters, families and files are other people's text
+        table.add_row(Text(f.verdict.replace("_", " "), style=_COLOURS[f.verdict]), Text(shown(f.code)), Text(shown(detail)))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(table)
 

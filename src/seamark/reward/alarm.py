@@ -24,7 +24,7 @@ TOLERANCE = 0.01
 """Share of the highest gain that may be lost before a fall counts as one."""
 RAISED = 0.25
 """Probability of a fall from which the alarm is raised: on 63 worlds drawn to set it (seeds of their own, three of four families) it
-gave two false alarms, and .2 five."""
+gave two false alarms, and .2 five. On worlds drawn afterwards it gave more, see docs/benchmarks.md."""
 _EARLY = 0.01
 """Of the draws in which gold falls, the share whose peak may lie before the strength that the alarm allows."""
 
@@ -42,13 +42,13 @@ class Alarm:
     """Probability that gold at the strongest lies below its highest by more than `TOLERANCE` of the gain there."""
     raised: bool
     at: int | None
-    """Index of the strength at which the alarm goes off: one before the earliest hundredth of the falling draws has its peak, and not before the third (index
-    2); None where it is not raised. A policy that stops here has, as far as the draws know, not begun to fall."""
+    """Index of the strength at which the alarm goes off: one before the earliest hundredth of the falling draws has its peak; None where it is not
+    raised. A policy that stops here has, as far as the draws know, not begun to fall."""
     peak: int
     """Index of the strength at which the mean gain is highest."""
 
 
-def forecast(chosen: Array, draws: Array, *, raised: float = RAISED) -> Alarm:
+def forecast(chosen: Array, draws: Array, *, raised: float = RAISED, least: int = 0) -> Alarm:
     """Where gold will turn, by golds that the data leave credible.
 
         G_s(k) = sum_i chosen_ik draws_is - sum_i chosen_i0 draws_is
@@ -58,6 +58,7 @@ def forecast(chosen: Array, draws: Array, *, raised: float = RAISED) -> Alarm:
     chosen : (n, K) each column sums to 1.
     draws : (n, S) in any unit, S >= 2.
     raised : probability of a fall from which the alarm goes off.
+    least : index before which it does not go off.
 
     Raises
     ------
@@ -66,10 +67,10 @@ def forecast(chosen: Array, draws: Array, *, raised: float = RAISED) -> Alarm:
     """
     if chosen.ndim != 2 or draws.ndim != 2 or len(chosen) != len(draws) or draws.shape[1] < 2:
         raise InvalidSetting("draws", draws.shape, f"Give two golds or more for each of the {len(chosen):,} responses.")
-    return forecast_means(chosen.T @ draws, raised=raised)
+    return forecast_means(chosen.T @ draws, raised=raised, least=least)
 
 
-def forecast_means(means: Array, *, raised: float = RAISED) -> Alarm:
+def forecast_means(means: Array, *, raised: float = RAISED, least: int = 0) -> Alarm:
     """`forecast` from (K, S) what each gold says of each policy: where values are linear in features, a policy's mean features suffice.
 
     Raises
@@ -83,7 +84,7 @@ def forecast_means(means: Array, *, raised: float = RAISED) -> Alarm:
     top, peak = gain.max(0), gain.argmax(0)
     falls = top - gain[-1] > TOLERANCE * top
     share = float(falls.mean())
-    at = max(2, int(np.quantile(peak[falls], _EARLY, method="lower")) - 1) if share >= raised else None
+    at = max(least, int(np.quantile(peak[falls], _EARLY, method="lower")) - 1) if share >= raised else None
     low, high = np.quantile(gain, [0.025, 0.975], axis=1)
     mean = gain.mean(1)
     return Alarm(mean, low, high, share, at is not None, at, int(mean.argmax()))

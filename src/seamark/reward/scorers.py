@@ -50,6 +50,8 @@ class Scored:
 
     values: Array
     """(n,) NaN where there is none."""
+    lost: NDArray[np.bool_]
+    """(n,) where there is none because the call failed, or the score was infinite; where only `values` has none, the scorer abstained."""
     n_distinct: int
     """Distinct (prompt, response) that were scored."""
     n_cached: int = 0
@@ -176,6 +178,15 @@ def _table(path: Path) -> Scorer:
     return lambda prompts, responses: [held.get((_key(p), r)) for p, r in zip(prompts, responses, strict=True)]
 
 
+def scorer_name(place: str | Path) -> str:
+    """A name under which scores can be kept: the place, and where it is a file or folder, what is in it by sizes and times, so that another model
+    in its place does not get its scores."""
+    where = Path(str(place).removeprefix("python:").rpartition(":")[0] if str(place).startswith("python:") else place)
+    files = sorted(p for p in where.rglob("*") if p.is_file()) if where.is_dir() else [where] if where.is_file() else []
+    inside = "\n".join(f"{p.relative_to(where)} {(s := p.stat()).st_size} {s.st_mtime_ns}" for p in files)
+    return f"{place}\n{hashlib.blake2b(inside.encode(), digest_size=16).hexdigest()}" if files else str(place)
+
+
 def _key(prompt: Text) -> str:
     return prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
 
@@ -187,7 +198,6 @@ def _key(prompt: Text) -> str:
 class _Tally:
     """What has gone wrong so far."""
 
-    failed: int = 0
     in_a_row: int = 0
     died: bool = False
     problems: dict[str, None] = field(default_factory=dict)
@@ -239,44 +249,47 @@ def score_texts(
     todo = sorted((int(i) for i in np.flatnonzero(~known)), key=lambda i: len(responses[first[i]]))
     tally = _Tally()
     asked: list[int] = []
+    lost = ~known
     for start in range(0, len(todo), batch):
         rows = todo[start : start + batch]
-        found[rows] = _call(scorer, [prompts[first[i]] for i in rows], [responses[first[i]] for i in rows], timeout_s, tally)
+        found[rows], lost[rows] = _call(scorer, [prompts[first[i]] for i in rows], [responses[first[i]] for i in rows], timeout_s, tally)
         asked += rows
         if tally.died:
             break
         if cache is not None:
-            _append(Path(cache), ((keys[i], float(found[i])) for i in rows))
+            # what failed is asked for again by the next run
+            _append(Path(cache), ((keys[i], float(found[i])) for i in rows if not lost[i] and not np.isinf(found[i])))
         if progress:
             progress("scoring", (start + len(rows)) / len(todo))
     infinite = np.isinf(found)
     found[infinite] = np.nan
-    failed = tally.failed + len(todo) - len(asked)
+    failed = int(lost.sum())
     drift, spread = 0.0, float(np.nanstd(found)) if np.isfinite(found).any() else 0.0
     scored = [i for i in asked if np.isfinite(found[i])]
     if scored and not tally.died and spread > 0:
         again = [scored[int(i)] for i in np.unique(np.linspace(0, len(scored) - 1, _AGAIN).astype(int))][::-1]
-        second = _call(scorer, [prompts[first[i]] for i in again], [responses[first[i]] for i in again], timeout_s, _Tally())
+        second, _ = _call(scorer, [prompts[first[i]] for i in again], [responses[first[i]] for i in again], timeout_s, _Tally())
         drift = float(np.nanmax(np.abs(second - found[again]), initial=0.0)) / spread
     return Scored(
-        found[code], len(place), int(known.sum()), int(np.isnan(found).sum()) - failed - int(infinite.sum()), int(infinite.sum()), failed,
+        found[code], (lost | infinite)[code], len(place), int(known.sum()), int(np.isnan(found).sum()) - failed - int(infinite.sum()), int(infinite.sum()), failed,
         tuple(tally.problems), drift, tally.died,
     )  # fmt: skip
 
 
-def _call(scorer: Scorer, prompts: Sequence[Text], responses: Sequence[str], timeout_s: float, tally: _Tally) -> Array:
-    """(n,) scores, NaN where the call fails."""
+def _call(
+    scorer: Scorer, prompts: Sequence[Text], responses: Sequence[str], timeout_s: float, tally: _Tally
+) -> tuple[Array, NDArray[np.bool_]]:
+    """(n,) scores, and where there is none because the call failed."""
     n = len(responses)
-    out = np.full(n, np.nan)
+    out, lost = np.full(n, np.nan), np.ones(n, dtype=bool)
     if tally.died:
-        tally.failed += n
-        return out
+        return out, lost
     answer: list[Any] = []
 
     def ask() -> None:
         try:
             answer.append(scorer(prompts, responses))
-        except Exception as error:  # whatever the code of somebody else raises
+        except BaseException as error:  # whatever the code of somebody else raises, SystemExit too
             answer.append(error)
 
     # a thread of its own: a call that does not come back cannot be ended, but it can be left
@@ -285,28 +298,26 @@ def _call(scorer: Scorer, prompts: Sequence[Text], responses: Sequence[str], tim
     worker.join(timeout_s)
     if not answer:
         tally.died = True
-        tally.failed += n
         tally.problems[f"it did not answer within {timeout_s:g} s"] = None
-        return out
+        return out, lost
     problem = _problem(answer[0], n)
     if problem is None:
         tally.in_a_row = 0
-        return _numbers(answer[0])
+        return _numbers(answer[0]), ~lost
     tally.problems[problem] = None
     if n == 1:
-        tally.failed += 1
         tally.in_a_row += 1
         tally.died = tally.in_a_row >= _GIVEN_UP
-        return out
+        return out, lost
     half = n // 2
     for part in (slice(0, half), slice(half, n)):
-        out[part] = _call(scorer, prompts[part], responses[part], timeout_s, tally)
-    return out
+        out[part], lost[part] = _call(scorer, prompts[part], responses[part], timeout_s, tally)
+    return out, lost
 
 
 def _problem(answer: Any, n: int) -> str | None:
     """What is wrong with an answer as a whole."""
-    if isinstance(answer, Exception):
+    if isinstance(answer, BaseException):
         said = str(answer).strip().splitlines()
         return said[0] if said and isinstance(answer, SeamarkError) else f"{type(answer).__name__}: {said[0][:200] if said else ''}"
     try:
