@@ -12,7 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 import seamark as sm
-from seamark.checks.explanations import check_edits, check_features, check_influence, explain, explain_fit, find_edit, find_features
+from seamark.checks.explanations import (
+    check_edits,
+    check_features,
+    check_influence,
+    decisions_of,
+    explain,
+    explain_fit,
+    find_edit,
+    find_features,
+)
 from seamark.checks.findings import Findings
 from seamark.cli import app
 from seamark.errors import InvalidSetting
@@ -279,3 +288,9 @@ def test_the_command_explains_a_fit_a_pair_and_a_function(tmp_path: Path) -> Non
         run = CliRunner().invoke(app, ["explain", place, source, *wrong])
         assert isinstance(run.exception, InvalidSetting), wrong
         assert wrong[0] in str(run.exception)
+
+
+def test_a_pair_without_texts_is_one_clear_error() -> None:
+    named = sm.Feedback.from_arrays(left_id=["a", "b"], right_id=["b", "c"], outcome=np.array([True, False]))
+    with pytest.raises(InvalidSetting, match="no text to explain"):
+        decisions_of(named, pair=1)

@@ -540,3 +540,20 @@ def test_the_command_scores_a_reward_model_of_any_kind_and_goes_on_where_it_stop
     assert turned.exit_code == 1, "a reward that is turned round is blocking"
     with pytest.raises(InvalidSetting, match="--kind"):
         run(app, ["benchmark", str(table), str(file), "--kind", "mt-bench"], catch_exceptions=False)
+
+
+def test_a_model_that_dies_midway_has_no_score(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"p{i}", "chosen": "yes " * (1 + i), "rejected": "no " * (40 + i), "subset": "alpacaeval-easy", "id": i}
+        for i in range(300)
+    ]
+    (tmp_path / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "m.py").write_text(
+        "def score(prompts, responses):\n    assert all(len(r) < 200 for r in responses), 'gone'\n    return [float(len(r)) for r in responses]\n"
+    )
+    asked = ["benchmark", f"python:{tmp_path}/m.py:score", str(tmp_path / "bench.jsonl"), "--kind", "rewardbench", "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 1, done.output
+    found = {f["code"]: f["verdict"] for f in json.loads(done.stdout)["findings"]}
+    assert found["benchmark"] == "not_applicable"
+    assert found["scorer/failed"] == "blocking"

@@ -740,13 +740,16 @@ def decisions_of(feedback: Feedback, *, pair: int | None = None, prompts: Sequen
     if pair is None and not prompts:
         return None
     out: list[tuple[int, int]] = []
+    has_text = feedback.responses["text"].is_not_null().to_numpy()
     if pair is not None:
         judged = feedback.pairs()
         if not 1 <= pair <= judged.height:
             raise InvalidSetting("pair", pair, f"There are {counted(judged.height, 'judgment')} of two responses, counted from 1.")
-        out.append((int(judged["left"][pair - 1]), int(judged["right"][pair - 1])))
+        one, two = int(judged["left"][pair - 1]), int(judged["right"][pair - 1])
+        if not (has_text[one] and has_text[two]):
+            raise InvalidSetting("pair", pair, "One of its responses has no text to explain; take a pair of two texts.")
+        out.append((one, two))
     table = feedback.prompts.with_row_index("code")
-    has_text = feedback.responses["text"].is_not_null().to_numpy()
     for named in prompts:
         codes = table.filter((pl.col("id") == named) | (pl.col("name") == named))["code"].to_list()
         mine = np.flatnonzero(np.isin(codes_of(feedback.responses["prompt"]), codes) & has_text)

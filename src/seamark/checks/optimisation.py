@@ -231,10 +231,10 @@ def _regret(curve: Curve, n: int, gold: str) -> Finding:
     )  # fmt: skip
 
 
-def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 0.0, seed: int = 0) -> Findings:
+def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int = 0) -> Findings:
     """What a fit itself, without any gold, expects of policies that follow it over the responses of some feedback.
 
-    Best-of-n follows the mean utility less `penalty` times the ignorance; each of 400 utilities drawn from the posterior then says what that
+    Best-of-n follows the mean utility less `penalty` times the ignorance (1 is the charter's default); each of 400 utilities drawn from the posterior then says what that
     leads to (`seamark.reward.alarm.forecast`).
 
     Returns

@@ -167,9 +167,9 @@ def check_probes(
         )
     judged, remembered = answered(held, texts, s), answered(learned, texts, s)
     own_scores = s[spots]
-    scale, confidence = find_scale(
-        judged, _spread(own_scores, pool.prompt), logits=isinstance(scorer, Reward) if logits is None else logits
-    )
+    # a reward model that was trained elsewhere has a scale of its own
+    ours = isinstance(scorer, Reward) and scorer.fit.knows_ignorance
+    scale, confidence = find_scale(judged, _spread(own_scores, pool.prompt), logits=ours if logits is None else logits)
     pool_view = _View(pool, own_scores, scale)
     families_found: list[Finding] = []
     for family, ps in (made | given).items():

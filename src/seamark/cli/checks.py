@@ -175,7 +175,7 @@ def benchmark(
     seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """What a reward model scores on a published benchmark, with intervals, chance, and what length alone gets."""
-    from seamark.checks import score_benchmark
+    from seamark.checks import Finding, Findings, score_benchmark
     from seamark.checks.scored import check_scored
     from seamark.reward.scorers import open_scorer, score_texts, scorer_name
     from seamark.sources.benchmarks import read_benchmark
@@ -189,7 +189,11 @@ def benchmark(
         typer.echo(
             f"{found.kind}: {found.n_items:,} items, {scored.n_distinct:,} distinct texts, {scored.n_cached:,} of them from the cache\n"
         )
-    findings = score_benchmark(found, scored.values, seed=seed) + check_scored(scored)
+    if scored.died:
+        why = f"The reward model was asked no more after {scored.failed:,} of {scored.n_distinct:,} texts had failed; what is left unscored would count as wrong."
+        findings = Findings((Finding.not_applicable("benchmark", "The benchmark cannot be scored.", why), *check_scored(scored)))
+    else:
+        findings = score_benchmark(found, scored.values, seed=seed) + check_scored(scored)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
 
 
@@ -370,6 +374,10 @@ def search(
         if gold == "judgments":
             from seamark.models import fit as fitted
 
+            if isinstance(scorer, Reward) and scorer.fit.fingerprint == feedback.fingerprint:
+                raise InvalidSetting(
+                    "--gold", gold, "MODEL was fitted to these judgments, and would judge itself: give other judgments as SOURCE."
+                )
             judge = Reward(fitted(feedback, require_converged=False, seed=seed))
         else:
             judge = open_scorer(gold) if gold is not None else None
