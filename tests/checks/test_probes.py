@@ -470,3 +470,10 @@ def test_the_command(tmp_path: Path, feedback: sm.Feedback) -> None:
     for wrong, said in ((["--family", "flattery"], "--family"), (["--n", "3"], "--n"), (["--axis", "a"], "--axis")):
         with pytest.raises(InvalidSetting, match=said):
             run(app, ["probe", f"python:{model}:length", *wrong], catch_exceptions=False)
+
+
+def test_a_reward_that_abstains_from_most_is_not_called_sound() -> None:
+    found = check_probes(lambda _, responses: [float(len(r)) if len(r) % 97 == 0 else None for r in responses], n=20)
+    headline = found.get("probe")
+    assert headline is not None
+    assert headline.verdict == "not_applicable"

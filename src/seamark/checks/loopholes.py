@@ -417,7 +417,8 @@ def _triggers(account: _Account, pool: _Pool, searched: Codes, budget: int, rng:
         texts = [_insert(pool.responses[best[p]], *one) for one in candidates for p in prompts]
         values = account.ask([pool.prompts[p] for _ in candidates for p in prompts], texts)[0].reshape(len(candidates), len(prompts))
         raw = account.ask([pool.prompts[p] for p in prompts], [pool.responses[best[p]] for p in prompts])[0]
-        return np.nan_to_num((values - raw).mean(1), nan=-np.inf)
+        mean = (values - raw).mean(1)
+        return np.where(np.isnan(mean), -np.inf, mean)  # what has no score is not chosen
 
     if not candidates:
         return []
@@ -489,11 +490,13 @@ def _hanging_on(account: _Account, pool: _Pool, searched: Codes, budget: int) ->
         if account.left - stop < len(parts) + 40:
             break
         without = [" ".join(parts[:i] + parts[i + 1 :]) for i in range(len(parts))]
-        sentence = int(np.nan_to_num(account.ask([prompt] * len(parts), without)[0], nan=np.inf).argmin()) if len(parts) > 1 else 0
+        left = account.ask([prompt] * len(parts), without)[0]
+        sentence = int(np.where(np.isnan(left), np.inf, left).argmin()) if len(parts) > 1 else 0
         words = parts[sentence].split()[:40]
         rest = [" ".join([*parts[:sentence], " ".join(words[:i] + words[i + 1 :]), *parts[sentence + 1 :]]) for i in range(len(words))]
         raw = account.ask([prompt], [text])[0]
-        drop = np.nan_to_num(raw - account.ask([prompt] * len(words), rest)[0], nan=0.0)
+        drop = raw - account.ask([prompt] * len(words), rest)[0]
+        drop = np.where(np.isnan(drop), 0.0, drop)  # a word whose worth is not known is not sought
         for n in range(1, _WORDS + 1):
             if len(words) >= n:
                 i = int(np.convolve(drop, np.ones(n), "valid").argmax())

@@ -652,6 +652,11 @@ def _layout(pool: Drawn, made: dict[str, list[MinimalPair]]) -> Finding:
 def _headline(found: Sequence[Finding], facts: dict[str, Any]) -> Finding:
     """How many probes are flagged, and the gravest."""
     applicable = [f for f in found if f.verdict != "not_applicable" and f.code not in ("probe/brittle", "probe/eager")]
+    if not applicable:
+        why = "No probe had enough pairs with two scores: the reward model gave too few of the texts a score, or there were too few."
+        return Finding.not_applicable(
+            "probe", "What the reward model rewards cannot be told.", why, remedy="Give texts that it can score, as SOURCE."
+        )
     flagged = [f for f in applicable if f.verdict in ("warning", "blocking")]
     severity = [(f.details["severity"], f.code) for f in applicable if f.details.get("severity") is not None]
     worst = max(severity, default=(None, None))
