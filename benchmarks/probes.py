@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,12 +29,12 @@ from reward_quality import DOCS, minilm
 
 import seamark as sm
 from seamark.checks.findings import Findings
-from seamark.checks.probe_texts import texts_of
 from seamark.checks.probes import check_probes
 from seamark.checks.shortcuts import said_points
-from seamark.reward.scorers import score_texts
+from seamark.reward.scorers import score_texts, texts_of
 
 START, END = "<!-- probes: written by benchmarks/probes.py --write -->", "<!-- end of probes -->"
+COST, COST_END = "<!-- probe cost: written by benchmarks/probes.py -->", "<!-- end of probe cost -->"
 SETS = {"ukp_convarg": "UKPConvArg1", "hh_rlhf_harmless_test": "HH-RLHF harmless", "arena_bench_v1": "Arena-bench v1"}
 SHOWN = (
     "padding", "pleasantries", "formality", "markdown", "lists", "hedging", "confidence", "repetition", "injection", "truncation", "gibberish", "empty",
@@ -81,26 +82,32 @@ def cut(feedback: sm.Feedback, encoder: str) -> tuple[list[Any], list[str]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(encoder)
-    prompts, texts = texts_of(feedback)
+    kept = [(prompt, text) for prompt, text in zip(*texts_of(feedback), strict=True) if text is not None]
+    prompts, texts = [prompt for prompt, _ in kept], [text for _, text in kept]
     offsets = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=TOKENS - 2, return_offsets_mapping=True)[
         "offset_mapping"
     ]
     return prompts, [text[: spans[-1][1]] if spans else text for text, spans in zip(texts, offsets, strict=True)]
 
 
-def real(root: Path, n: int) -> tuple[str, str]:
-    """The table of real rewards, and what 5,000 texts cost."""
+def halves(name: str, root: Path) -> tuple[sm.Feedback, sm.Feedback]:
+    """Judgments to fit, at most 8,000, and those of the other half of the prompts."""
+    feedback = read(name, root)
+    half = feedback.judgments["prompt"].to_numpy() % 2 == 0
+    train, held_out = feedback.filter(half), feedback.filter(~half)
+    if train.n_judgments > 8000:
+        keep = np.zeros(train.n_judgments, dtype=bool)
+        keep[np.random.default_rng(0).permutation(train.n_judgments)[:8000]] = True
+        train = train.filter(keep)
+    return train, held_out
+
+
+def real(root: Path, n: int) -> str:
+    """The table of real rewards."""
     encoder = minilm()
     columns: dict[str, Findings] = {}
-    cost = ""
     for name, title in SETS.items():
-        feedback = read(name, root)
-        half = feedback.judgments["prompt"].to_numpy() % 2 == 0
-        train, held_out = feedback.filter(half), feedback.filter(~half)
-        if train.n_judgments > 8000:
-            keep = np.zeros(train.n_judgments, dtype=bool)
-            keep[np.random.default_rng(0).permutation(train.n_judgments)[:8000]] = True
-            train = train.filter(keep)
+        train, held_out = halves(name, root)
         started = time.perf_counter()
         reward = fitted(train, encoder)
         print(f"{title}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
@@ -111,19 +118,30 @@ def real(root: Path, n: int) -> tuple[str, str]:
             columns[f"{title}, {what}"] = check_probes(scorer, prompts, texts, judgments=held_out, train=train, n=n)
             took = time.perf_counter() - started
             print(f"{title}, {what}: {took:.0f} s, {columns[f'{title}, {what}'][0].title}", file=sys.stderr, flush=True)
-        if name == "hh_rlhf_harmless_test":
-            cost = timed(reward, prompts, texts)
-    return table(columns), cost
+    return table(columns)
+
+
+def cost(root: Path) -> str:
+    """What 5,000 texts cost."""
+    encoder = minilm()
+    train, held_out = halves("hh_rlhf_harmless_test", root)
+    return timed(fitted(train, encoder), *cut(held_out, encoder))
 
 
 def timed(reward: sm.Reward, prompts: Sequence[Any], texts: Sequence[str]) -> str:
-    """Seconds for 5,000 different texts that nothing has read before."""
+    """Seconds for 5,000 different texts, none of whose vectors an earlier run has kept."""
     import torch
 
     few = [f"{text} ({i})" for i, text in enumerate((list(texts) * 10)[:5000])]
-    started, before = time.perf_counter(), time.process_time()
-    scored = score_texts(reward, (list(prompts) * 10)[:5000], few)
-    took, busy = time.perf_counter() - started, time.process_time() - before
+    with tempfile.TemporaryDirectory() as empty:
+        kept, os.environ["SEAMARK_CACHE"] = os.environ.get("SEAMARK_CACHE"), empty
+        started, before = time.perf_counter(), time.process_time()
+        scored = score_texts(reward, (list(prompts) * 10)[:5000], few)
+        took, busy = time.perf_counter() - started, time.process_time() - before
+        os.environ.pop("SEAMARK_CACHE")
+        if kept is not None:
+            os.environ["SEAMARK_CACHE"] = kept
+    assert not scored.failed, scored.problems
     return (
         f"{scored.n_distinct:,} different texts of at most {TOKENS} tokens are scored in {took:.0f} s ({busy:.0f} s of processor time) by the reward on the encoder of 22 million parameters, on "
         f"{torch.get_num_threads()} thread{'' if torch.get_num_threads() == 1 else 's'} of a machine with {os.cpu_count()} cores."
@@ -170,15 +188,18 @@ def _phrase(found: Findings) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the tables to docs/benchmarks.md as well")
-    parser.add_argument("--only", choices=("planted", "real"), help="one of the two")
+    parser.add_argument("--only", choices=("planted", "real", "cost"), help="one of the three")
     parser.add_argument("--draws", type=int, default=40, help="worlds with planted rewards")
     parser.add_argument("--n", type=int, default=60, help="responses that each family changes")
     given = parser.parse_args(arguments)
+    if given.write and given.only in ("planted", "real"):
+        parser.error("these two stand in one section of the page, and are written together")
     root = os.environ.get("SEAMARK_TEST_DATA")
     if not root and given.only != "planted":
         parser.error("set SEAMARK_TEST_DATA")
+    written: dict[tuple[str, str], str] = {}
     parts: list[str] = []
-    if given.only != "real":
+    if given.only in (None, "planted"):
         parts += [
             f"Seven planted rewards in {given.draws} worlds: each is the true value, noise and one vice of random strength (`benchmarks/planted_rewards.py`). Shown is the "
             "probability that "
@@ -187,20 +208,25 @@ def main(arguments: list[str] | None = None) -> int:
             "the gravest probe is from a warning.",
             planted(given.draws),
         ]
-    if given.only != "planted":
-        made, cost = real(Path(root or ""), given.n)
+    if given.only in (None, "real"):
         parts += [
             "Linear rewards on frozen all-MiniLM-L6-v2 vectors with a style block, fitted to half of the prompts and probed with texts (of at most 128 tokens) and judgments of "
             "the other half; beside them length alone. Points of "
             "preference that each change buys, with 95% intervals; of typos, paraphrase, order, dialect, language and groups the mean size of the change; warnings in bold.",
-            made, cost,
+            real(Path(root or ""), given.n),
         ]  # fmt: skip
+    if given.only is None:
+        written[START, END] = "`python benchmarks/probes.py --write`.\n\n" + "\n\n".join(parts)
+    if given.only in (None, "cost"):
+        parts.append(cost(Path(root or "")))
+        written[COST, COST_END] = f"`python benchmarks/probes.py --only cost --write`. {parts[-1]}"
     print("\n\n".join(parts))
     if given.write:
         page = DOCS / "benchmarks.md"
         text = page.read_text(encoding="utf-8")
-        body = "`python benchmarks/probes.py --write`.\n\n" + "\n\n".join(parts)
-        page.write_text(f"{text.split(START)[0]}{START}\n\n{body}\n\n{END}{text.split(END, 1)[1]}", encoding="utf-8")
+        for (start, end), body in written.items():
+            text = f"{text.split(start)[0]}{start}\n\n{body}\n\n{end}{text.split(end, 1)[1]}"
+        page.write_text(text, encoding="utf-8")
     return 0
 
 

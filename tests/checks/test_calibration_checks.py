@@ -16,7 +16,7 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.held_out import Cells, decided_cells
 from seamark.checks.model import check_variance_split
 from seamark.errors import InvalidSetting
-from seamark.models import Context, Fit, Groups, Observation, Position, Reliability, Tabular, fit, predict
+from seamark.models import Context, Groups, Observation, Position, Reliability, Tabular, fit, predict
 from seamark.models.prediction import Predicted
 from seamark.records import Feedback
 from seamark.simulation import Contexts, simulate
@@ -125,14 +125,6 @@ def test_thumbs_have_shares_as_well_and_few_answers_have_none() -> None:
 # ------------------------------------------------------------------------------------ by bins
 
 
-def values(utility: np.ndarray) -> Fit:
-    class Fixed:
-        def utilities(self, _: Feedback) -> np.ndarray:
-            return utility
-
-    return Fixed()  # type: ignore[return-value]  # the check asks for no more
-
-
 def test_a_reward_that_is_wrong_at_one_level_only_is_found_there() -> None:
     """Calibrated everywhere but in the fifth with the highest reward, where it is far too sure."""
     rng = np.random.default_rng(4)
@@ -142,13 +134,13 @@ def test_a_reward_that_is_wrong_at_one_level_only_is_found_there() -> None:
     pi = 1 / (1 + np.exp(-np.where(top, 0.1 * gap, gap)))
     cells = cells_of(1 / (1 + np.exp(-gap)), rng.binomial(1, pi), np.ones(n, dtype=int))
     utility = np.column_stack([level + gap / 2, level - gap / 2]).ravel()
-    _, by_reward = check_calibration_by(values(utility), None, cells)  # type: ignore[arg-type]  # the values are fixed
+    _, by_reward = check_calibration_by(cells, utility)
     assert by_reward.verdict == "warning"
     assert by_reward.details["bins"][-1]["high"] < 0
     assert all(row["low"] < 0 < row["high"] for row in by_reward.details["bins"][:-1])
     assert (by_reward.estimate or 0) < -10
     right = cells_of(1 / (1 + np.exp(-gap)), rng.binomial(1, 1 / (1 + np.exp(-gap))), np.ones(n, dtype=int))
-    for finding in check_calibration_by(values(utility), None, right):  # type: ignore[arg-type]  # the values are fixed
+    for finding in check_calibration_by(right, utility):
         assert_written(finding)
         assert finding.verdict == "ok"
 

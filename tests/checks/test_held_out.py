@@ -119,7 +119,7 @@ def test_slices_count_each_rater_once():
         for i, value in enumerate((count, count * hit, -count * math.log(p if won else 1 - p), count * 100 * (hit - chosen))):
             sums[rater][i] += value
     each = np.array([[s[1] / s[0], s[2] / s[0], s[3] / s[0]] for s in sums.values()])
-    found = table([*check_accuracy(result, predictions, cells), *check_calibration(cells)]) | log_loss(feedback, result)
+    found = table([*check_accuracy(cells, predictions, result), *check_calibration(cells)]) | log_loss(feedback, result)
     for column, code in enumerate(("accuracy/rater", "log-loss/rater", "calibration/rater")):
         finding = found[code]
         assert finding.estimate == pytest.approx(each[:, column].mean())
@@ -138,7 +138,7 @@ def test_deciles_of_units_judged_once_are_left_out():
     result = fit(feedback, utility=Tabular(), observation=PLAIN)
     predictions = predict(result, feedback)
     cells = decided_cells(result, feedback, predictions)
-    finding = table(check_accuracy(result, predictions, cells))["accuracy/rater"]
+    finding = table(check_accuracy(cells, predictions, result))["accuracy/rater"]
     assert finding.n == n
     assert "tenth" not in finding.title
     assert "p10" not in finding.details
@@ -149,7 +149,7 @@ def test_a_slice_that_cannot_be_made_is_said_once():
     result = fit(feedback, utility=Tabular(), observation=PLAIN)
     predictions = predict(result, feedback)
     cells = decided_cells(result, feedback, predictions)
-    found = table([*check_accuracy(result, predictions, cells), *check_calibration(cells)]) | log_loss(feedback, result)
+    found = table([*check_accuracy(cells, predictions, result), *check_calibration(cells)]) | log_loss(feedback, result)
     assert found["accuracy/rater"].verdict == "not_applicable"
     assert "log-loss/rater" not in found
     assert "calibration/rater" not in found

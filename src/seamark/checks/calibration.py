@@ -150,13 +150,12 @@ def check_brier(cells: Cells) -> Finding:
     )  # fmt: skip
 
 
-def check_calibration_by(fit: Fit, held_out: Feedback, cells: Cells) -> list[Finding]:
-    """Calibration by the size of the predicted gap, and by the level of the reward: the mean utility of the two responses."""
+def check_calibration_by(cells: Cells, value: Array) -> list[Finding]:
+    """Calibration by the size of the predicted gap, and by the level of the reward: the mean value, (n_responses,), of the two responses."""
     if cells.n < 2 * _LEAST_CALIBRATION:
         return []  # said once, by `calibration`
     chosen = np.maximum(cells["p"], 1 - cells["p"])
     gap = np.log(np.clip(chosen, 0.5, 1 - 1e-12) / np.clip(1 - chosen, 1e-12, 0.5))
-    value = fit.utilities(held_out)
     level = (value[cells["first"]] + value[cells["second"]]) / 2
     found = [_by_bin(cells, gap, "gap", "predicted gap", np.array([0.5, 1.0, 2.0]))]
     known = np.isfinite(level)

@@ -8,7 +8,6 @@ the reward's variance within prompts. What a list of features says is about the 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from seamark.models.people import people_from_dict
 from seamark.models.result import Fit
 from seamark.models.utility import utility_from_dict
 from seamark.records import Feedback
-from seamark.reward.scorers import Scored, Scorer, score_texts
+from seamark.reward.scorers import Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -72,17 +71,13 @@ class _Texts:
     prompt: Codes
     """(n,) code of each response's prompt."""
 
+    def only(self, rows: Codes) -> _Texts:
+        return _Texts([self.prompts[r] for r in rows.tolist()], [self.responses[r] for r in rows.tolist()], self.prompt[rows])
 
-def _texts_of(feedback: Feedback, rows: Codes) -> _Texts:
-    """Some responses, as a scorer is asked about them."""
-    table = feedback.responses
-    prompt = codes_of(table["prompt"])[rows]
-    asked: list[Text] = [""] * feedback.n_prompts
-    for code in np.unique(prompt[prompt >= 0]).tolist():
-        row = feedback.prompts.row(code, named=True)
-        asked[code] = json.loads(str(row["text"])) if row["is_messages"] else row["text"] or ""
-    texts = table["text"].to_list()
-    return _Texts([asked[p] if p >= 0 else "" for p in prompt.tolist()], [texts[r] for r in rows.tolist()], prompt)
+
+def _texts_of(feedback: Feedback) -> _Texts:
+    prompts, texts = texts_of(feedback)
+    return _Texts(prompts, [text or "" for text in texts], codes_of(feedback.responses["prompt"]))
 
 
 def _comparable(feedback: Feedback, most: int, seed: int) -> Codes:
@@ -700,14 +695,15 @@ def explain(
     The findings about the scores (`scorer`), `explain/features`, `explain/fidelity`, `explain/counterfactual`.
     """
     rows = _comparable(feedback, limit, seed)
-    texts = _texts_of(feedback, rows)
+    everything = _texts_of(feedback)
+    texts = everything.only(rows)
     scored = score_texts(scorer, texts.prompts, texts.responses, cache=cache, name=name, progress=progress)
     findings = [*check_scored(scored)]
     findings += _of_features(texts, scored, top, seed)
     pairs = _drawn_pairs(texts, rows, scored, 5, seed) if pairs is None else pairs
     edits: list[tuple[str, Counterfactual]] = []
     for number, (a, b) in enumerate(pairs):
-        if found := _smaller(scorer, feedback, a, b, budget, cache, name, seed):
+        if found := _smaller(scorer, everything.only(np.array([a, b])), budget, cache, name, seed):
             edits.append(found)
         if progress is not None:
             progress("editing", (number + 1) / len(pairs))
@@ -773,10 +769,9 @@ def _drawn_pairs(texts: _Texts, rows: Codes, scored: Scored, n: int, seed: int) 
 
 
 def _smaller(
-    scorer: Scorer, feedback: Feedback, a: int, b: int, budget: int, cache: str | Path | None, name: str, seed: int
+    scorer: Scorer, texts: _Texts, budget: int, cache: str | Path | None, name: str, seed: int
 ) -> tuple[str, Counterfactual] | None:
     """The smaller of two edits: of the text that is preferred, and of the other one."""
-    texts = _texts_of(feedback, np.array([a, b]))
     found: list[tuple[str, Counterfactual]] = []
     for text, other in (texts.responses, texts.responses[::-1]):
         edit = find_edit(scorer, texts.prompts[0], text, other, budget=budget, cache=cache, name=name, seed=seed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -79,6 +80,14 @@ class Finding:
     def not_applicable(code: str, title: str, reason: str, *, remedy: str | None = None) -> Finding:
         """A finding that says why the quantity cannot be computed from this data."""
         return Finding(code=code, title=title, verdict="not_applicable", reason=reason, remedy=remedy)
+
+    def reworded(self, words: Mapping[str, str]) -> Finding:
+        """The same finding, with other words in its title and reason, capital where the old ones have one."""
+        title, reason = self.title, self.reason
+        for old, new in words.items():
+            for a, b in ((old, new), (old[:1].upper() + old[1:], new[:1].upper() + new[1:])):
+                title, reason = (text and re.sub(rf"\b{re.escape(a)}\b", lambda _, b=b: b, text) for text in (title, reason))
+        return replace(self, title=title or "", reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; numbers that are not finite would be our bug, so they raise."""

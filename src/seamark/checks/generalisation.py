@@ -139,7 +139,7 @@ def check_generalisation(
     everything = _dealt("random", np.arange(feedback.n_judgments), (), n_folds, rng)
     splits: list[Split] = [everything]
     findings: list[Finding] = []
-    for name in _chosen(feedback) if by is None else [name for name in by if name not in ("random", *EXTRAS)]:
+    for name in fields_of(feedback) if by is None else [name for name in by if name not in ("random", *EXTRAS)]:
         found = _split(feedback, name, n_folds, rng, asked=by is not None)
         if isinstance(found, Finding):
             findings.append(found)
@@ -181,7 +181,7 @@ def check_generalisation(
 # ---------------------------------------------------------------------------------------------- who is held out
 
 
-def _chosen(feedback: Feedback) -> list[str]:
+def fields_of(feedback: Feedback) -> list[str]:
     """The usual splits, and the fields of the judgments that vary."""
     varied = [name for name in _CONTEXTS if 2 <= feedback.judgments[name].drop_nulls().n_unique() <= 200]
     return [*_USUAL, *varied]
@@ -197,7 +197,7 @@ def _split(feedback: Feedback, name: str, n_folds: int, rng: np.random.Generator
         found = _by_source(feedback, n_folds, rng)
         return found or Finding.not_applicable(code, title, "Fewer than three source models are known, so that none can be left out.")
     try:
-        codes, names = _values(feedback, name)
+        codes, names = values_of(feedback, name)
     except InvalidSetting:
         if asked:
             raise
@@ -211,7 +211,7 @@ def _split(feedback: Feedback, name: str, n_folds: int, rng: np.random.Generator
     return split
 
 
-def _values(feedback: Feedback, name: str) -> tuple[Codes, tuple[str, ...]]:
+def values_of(feedback: Feedback, name: str) -> tuple[Codes, tuple[str, ...]]:
     """(n_judgments,) code of each judgment's value, -1 where it is not known, and the values."""
     frame = feedback.judgments
     if name in ("prompt", "rater"):
@@ -260,19 +260,25 @@ def _dealt(name: str, code: Codes, names: tuple[str, ...], n_folds: int, rng: np
     return Split(name, code, names, tuple((part, train, test) for part, train, test in masks if train.sum() >= _LEAST and test.any()))
 
 
-def _by_time(feedback: Feedback, n_folds: int) -> Split | None:
-    """Blocks of time of equal count, each predicted by a fit to what came before it."""
+def time_blocks(feedback: Feedback, n_blocks: int) -> tuple[Codes, tuple[str, ...]]:
+    """(n_judgments,) blocks of time of equal count, -1 where it is not known, and when each begins; no names where times are too few."""
     time = feedback.judgments["time"]
     known = time.is_not_null().to_numpy()
-    if time.n_unique() < n_folds + 2:
-        return None
+    if time.n_unique() < n_blocks + 1:
+        return np.full(len(known), -1), ()
     micro = time.fill_null(strategy="min").dt.epoch("us").to_numpy()
-    edges = np.quantile(micro[known], np.linspace(0, 1, n_folds + 2)[1:-1])
+    edges = np.quantile(micro[known], np.linspace(0, 1, n_blocks + 1)[1:-1])
     block = np.where(known, np.searchsorted(edges, micro, side="left"), -1)
-    dates = [time.filter(pl.Series(block == k)).min() for k in range(n_folds + 1)]
-    parts = [(f"from {dates[k]:%Y-%m-%d %H:%M}", known & (block < k), block == k) for k in range(1, n_folds + 1) if (block == k).any()]
+    dates = [time.filter(pl.Series(block == k)).min() for k in range(n_blocks)]
+    return block, tuple(f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates)
+
+
+def _by_time(feedback: Feedback, n_folds: int) -> Split | None:
+    """Blocks of time, each predicted by a fit to what came before it."""
+    block, names = time_blocks(feedback, n_folds + 1)
+    parts = [(names[k], (block >= 0) & (block < k), block == k) for k in range(1, len(names)) if (block == k).any()]
     parts = [(part, train, test) for part, train, test in parts if train.sum() >= _LEAST]
-    return Split("time", block, tuple(f"block {k + 1}" for k in range(n_folds + 1)), tuple(parts)) if parts else None
+    return Split("time", block, names, tuple(parts)) if parts else None
 
 
 def _by_source(feedback: Feedback, n_folds: int, rng: np.random.Generator) -> Split | None:

@@ -256,8 +256,8 @@ def _by_unit(measure: Measure, cells: Cells, values: Array, by: str) -> list[Fin
 # ---------------------------------------------------------------------------------------------- accuracy
 
 
-def check_accuracy(fit: Fit, predictions: Sequence[Predicted], cells: Cells) -> list[Finding]:
-    """How often the fit names what was answered: on pairs, on other kinds, and in slices."""
+def check_accuracy(cells: Cells, predictions: Sequence[Predicted] = (), fit: Fit | None = None) -> list[Finding]:
+    """How often the fit names what was answered: on pairs, on other kinds, for raters that it knows and new ones, and in slices."""
     kinds = sorted((p for p in predictions if not p.is_pair), key=lambda p: -p.count.sum())[:_KINDS_SHOWN]
     others = [_likeliest(block, cells) for block in kinds]
     if not len(cells):
@@ -267,7 +267,13 @@ def check_accuracy(fit: Fit, predictions: Sequence[Predicted], cells: Cells) -> 
     title = f"On held-out pairs the fit agrees with the rater in {figure(overall)} of {counted(cells.n, 'decided judgment')}."
     reason = f"Ties are left out, an undecided prediction counts half; {how}."
     accuracy = Finding.of(overall, code="accuracy", title=title, unit="share", reason=reason)
-    return [accuracy, *others, _direction(overall), *_familiarity(fit, cells), *slices(_ACCURACY, cells, cells["hit"])]
+    return [
+        accuracy,
+        *others,
+        _direction(overall),
+        *(_familiarity(fit, cells) if fit is not None else ()),
+        *slices(_ACCURACY, cells, cells["hit"]),
+    ]
 
 
 def _likeliest(block: Predicted, cells: Cells) -> Finding:
@@ -312,8 +318,8 @@ def _familiarity(fit: Fit, cells: Cells) -> list[Finding]:
 # ---------------------------------------------------------------------------------------------- log loss
 
 
-def check_log_loss(cells: Cells) -> list[Finding]:
-    """Mean negative log probability of what was answered, beside that of the answers' overall shares."""
+def check_log_loss(cells: Cells, asked: str = "All outcomes of the kinds fitted, ties included.") -> list[Finding]:
+    """Mean negative log probability of what was answered, beside that of the answers' overall shares; `asked` says what was."""
     if not len(cells):
         return [Finding.not_applicable("log-loss", "Log loss cannot be computed.", "The fit can place no held-out judgment.")]
     result, how = cells.mean(cells["loss"])
@@ -322,7 +328,7 @@ def check_log_loss(cells: Cells) -> list[Finding]:
     overall = Finding.of(
         result, code="log-loss", unit="nats", verdict="warning" if better.high < 0 else "ok",
         title=f"Log loss {figure(result, '.3f')} nats a judgment, {words} always predicting the overall shares of the answers.",
-        reason="All outcomes of the kinds fitted, ties included. The reference knows the held-out shares, but not which side won where the "
+        reason=f"{asked} The reference knows the held-out shares, but not which side won where the "
         f"order shown is not known (left and right share alike), nor which of m was chosen (1 / m). {how[:1].upper()}{how[1:]}.",
         details=gain_details(better),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.intervals import beginning, figure, interval_of, mean, share
 from seamark.records import Feedback
-from seamark.reward.scorers import Progress, Scored, Scorer, score_texts
+from seamark.reward.scorers import Progress, Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -265,16 +265,8 @@ def search_loopholes(
 
 
 def pool_of(feedback: Feedback) -> tuple[list[Text], list[str]]:
-    """The prompts and texts of all responses that have both, as scorers take them."""
-    asked: list[Text | None] = [
-        json.loads(text) if messages and text is not None else text
-        for text, messages in zip(feedback.prompts["text"], feedback.prompts["is_messages"].fill_null(False), strict=True)
-    ]
-    pairs = [
-        (prompt, text)
-        for code, text in feedback.responses.select("prompt", "text").iter_rows()
-        if code is not None and text is not None and (prompt := asked[code]) is not None
-    ]
+    """The prompts and texts of all responses that have both."""
+    pairs = [(prompt, text) for prompt, text in zip(*texts_of(feedback), strict=True) if prompt and text is not None]
     return [prompt for prompt, _ in pairs], [text for _, text in pairs]
 
 

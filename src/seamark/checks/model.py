@@ -55,35 +55,26 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             *Findings(tuple(leakage)).with_access("outside-the-box"),
             check_placed(fit, held_out, predictions),
             *check_numbers(fit, held_out),
-            *check_accuracy(fit, predictions, decided),
+            *check_accuracy(decided, predictions, fit),
             *check_against_people(held_out, decided),
             *check_baselines(held_out, decided, train),
             *check_log_loss(answered_cells(fit, held_out, predictions)),
             check_brier(decided),
             *check_calibration(decided),
-            *check_calibration_by(fit, held_out, decided),
+            *check_calibration_by(decided, fit.utilities(held_out)),
             *check_distribution(decided, predictions, seed=seed),
             check_rater_reliability(fit),
             *check_effects(fit),
             check_doubts(fit, held_out, seed=seed),
         )
     ).with_access("white-box")
-    return _renamed(findings) if leakage[0].verdict == "blocking" and (leakage[0].estimate or 0) >= _MOSTLY else findings
+    if leakage[0].verdict != "blocking" or (leakage[0].estimate or 0) < _MOSTLY:
+        return findings
+    return Findings(tuple(f if f.code.startswith("leakage") else f.reworded({"held-out": "fitted"}) for f in findings))
 
 
 _MOSTLY = 0.5
 """From this share of judgments that were fitted themselves, the rest is not called held-out either."""
-
-
-def _renamed(findings: Findings) -> Findings:
-    """The same findings, with fitted judgments called so."""
-
-    def words(text: str | None) -> str | None:
-        return text and text.replace("held-out", "fitted").replace("Held-out", "Fitted")
-
-    return Findings(
-        tuple(f if f.code.startswith("leakage") else replace(f, title=words(f.title) or "", reason=words(f.reason)) for f in findings)
-    )
 
 
 def check_seen(fit: Fit, held_out: Feedback, train: Feedback | None, *, seed: int = 0) -> list[Finding]:

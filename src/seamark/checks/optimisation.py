@@ -7,16 +7,20 @@ judges the policies that follow the other on prompts that neither saw. That take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seamark.checks.comparisons import counted
+from seamark.checks.comparisons import codes_of, counted
+from seamark.checks.filtration import check_filtration
 from seamark.checks.findings import Finding, Findings
+from seamark.checks.mismatch import rank_rewards
+from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting
 from seamark.intervals import figure, interval_of
 from seamark.models import fit
@@ -27,6 +31,7 @@ from seamark.models.utility import Utility
 from seamark.records import Feedback
 from seamark.reward.alarm import forecast, growth
 from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt
+from seamark.reward.scorers import Scorer, score_responses
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -288,6 +293,66 @@ def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int
         reason="Posterior standard deviation of utilities within a prompt, averaged over n prompts; an exact figure of this fit.",
     )  # fmt: skip
     return Findings((foreseen, grown))
+
+
+def check_rewards(pools: Mapping[str, Pool], *, gold: str = "gold", unit: str = "units", seed: int = 0) -> Findings:
+    """What following one reward leads to, and whether it is as reliable everywhere; of several over the same responses, which is worth following."""
+    if len(pools) > 1:
+        return rank_rewards(pools, unit=unit, seed=seed)
+    pool = next(iter(pools.values()))
+    varies = np.ptp(pool.proxy) > 0 and np.ptp(pool.gold) > 0
+    return check_optimisation(pool, gold=gold, unit=unit, seed=seed) + (check_filtration(pool, seed=seed) if varies else ())
+
+
+def check_scorers(
+    scorers: Mapping[str, Scorer],
+    feedback: Feedback,
+    *,
+    utility: Utility | None = None,
+    people: People | None = None,
+    observation: Observation | None = None,
+    cache: str | Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Findings:
+    """`check_rewards` of any reward models over the responses that were judged, a signal fitted to all the judgments being gold.
+
+    Gold of this kind is fair to reward models that did not learn from these judgments, nor from others by the same people about the same responses.
+
+    Parameters
+    ----------
+    scorers : by name. Their scores are kept in `cache` under these names (`seamark.reward.scorers.scorer_name`).
+
+    Raises
+    ------
+    InvalidSetting
+        If fewer than two responses to a prompt have a gold and scores by all reward models.
+    """
+    prompt = codes_of(feedback.responses["prompt"])
+    judged = np.unique(codes_of(feedback.judgments["responses"].explode().drop_nulls()))
+    faults: list[Finding] = []
+    values: dict[str, Array] = {}
+    for name, scorer in scorers.items():
+        values[name], scored = score_responses(scorer, feedback, judged, cache=cache, name=name, progress=progress)
+        which = {"the reward model": f"the reward model {_label(name)}"} if len(scorers) > 1 else {}
+        faults += [fault.reworded(which) for fault in check_scored(scored)]
+    if any(fault.verdict == "blocking" for fault in faults):
+        return Findings(tuple(faults))
+    if progress is not None:
+        progress("fitting", 0.9)
+    signal = fit(feedback, utility=utility, people=people, observation=observation, require_converged=False, seed=seed).utilities(feedback)
+    rows = judged[(np.isfinite(signal) & np.all([np.isfinite(v) for v in values.values()], axis=0) & (prompt >= 0))[judged]]
+    rows = rows[np.bincount(prompt[rows], minlength=feedback.n_prompts)[prompt[rows]] > 1]
+    if not len(rows):
+        remedy = "Name judgments of several responses to a prompt."
+        raise InvalidSetting("SOURCE", "no prompt with two responses that have a gold and scores", remedy)
+    pools = {_label(name): Pool.of(prompt[rows], v[rows], signal[rows]) for name, v in values.items()}
+    return check_rewards(pools, gold="the signal of the judgments", unit="logits", seed=seed) + faults
+
+
+def _label(name: str) -> str:
+    """A scorer's name as people know it: without what tells versions of a file apart."""
+    return name.partition("\n")[0]
 
 
 def cross_fitted(

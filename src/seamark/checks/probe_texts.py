@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seamark.checks.comparisons import codes_of, compare, counted
+from seamark.checks.comparisons import compare, counted
 from seamark.checks.covering import spread_sample
 from seamark.checks.perturbations import stream
 from seamark.checks.shortcuts import Judged
 from seamark.errors import InvalidSetting
 from seamark.models.features import hash_features
 from seamark.records import Feedback
+from seamark.reward.scorers import texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -60,21 +61,6 @@ class Texts:
 def as_text(prompt: Text) -> str:
     """A prompt as text; several messages as their JSON."""
     return prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
-
-
-def texts_of(feedback: Feedback) -> tuple[list[Text], list[str]]:
-    """Prompts and responses of judgments, one entry per response with a text."""
-    prompts = _prompts(feedback)
-    rows = feedback.responses.select("prompt", "text").rows()
-    kept = [(prompts[p] if p is not None else "", text) for p, text in rows if text is not None]
-    return [p for p, _ in kept], [text for _, text in kept]
-
-
-def _prompts(feedback: Feedback) -> list[Text]:
-    return [
-        "" if text is None else json.loads(text) if messages else text
-        for text, messages in feedback.prompts.select("text", "is_messages").rows()
-    ]
 
 
 def draw(prompts: Sequence[Text], responses: Sequence[str], n: int, seed: int) -> Drawn:
@@ -140,8 +126,7 @@ def ask(feedback: Feedback | None, texts: Texts, most: int, seed: int, name: str
     if feedback is None:
         return None
     decided = compare(feedback, seed=seed).most_direct().decided()
-    text, prompts = feedback.responses["text"].to_list(), _prompts(feedback)
-    of = codes_of(feedback.responses["prompt"])
+    prompt, text = texts_of(feedback)
     there = np.array([text[a] is not None and text[b] is not None and text[a] != text[b] for a, b in zip(decided.left.tolist(), decided.right.tolist(), strict=True)], dtype=bool)  # fmt: skip
     decided = decided.where(there)
     if not len(decided):
@@ -164,11 +149,11 @@ def ask(feedback: Feedback | None, texts: Texts, most: int, seed: int, name: str
             used |= new
             rows.append(j)
     rows.sort()
-    spot = {r: texts.add(prompts[of[r]] if of[r] >= 0 else "", text[r]) for r in sorted(used)}
+    spot = {r: texts.add(prompt[r], text[r] or "") for r in sorted(used)}
     left, right = ([spot[int(side[j])] for j in rows] for side in (decided.left, decided.right))
     return Questions(
         np.array(left, dtype=np.int64), np.array(right, dtype=np.int64), decided.sign[rows] > 0, unit[rows],
-        [as_text(prompts[of[r]]) if of[r] >= 0 else "" for r in decided.left[rows].tolist()], len(decided),
+        [as_text(prompt[r]) for r in decided.left[rows].tolist()], len(decided),
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from seamark.checks.perturbations import (
     perturb,
     stream,
 )
-from seamark.checks.probe_texts import Drawn, Texts, answered, as_text, ask, draw, texts_of
+from seamark.checks.probe_texts import Drawn, Texts, answered, as_text, ask, draw
 from seamark.checks.scored import check_scored
 from seamark.checks.shortcuts import (
     FEWEST,
@@ -58,7 +58,7 @@ from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
 from seamark.intervals import Interval, figure, mean, share
 from seamark.records import Feedback
-from seamark.reward.scorers import Scorer, score_texts
+from seamark.reward.scorers import Scorer, score_texts, texts_of
 from seamark.reward.signal import Reward, Text
 
 Array = NDArray[np.float64]
@@ -132,7 +132,7 @@ def check_probes(
     if (prompts is None) != (responses is None):
         raise InvalidSetting("responses", responses if responses is None else len(responses), "Give prompts and responses, or neither.")
     if prompts is None or responses is None:
-        prompts, responses = texts_of(judgments) if judgments is not None else built_in_pool()
+        prompts, responses = built_in_pool() if judgments is None else _with_text(judgments)
     pool = draw(prompts, responses, n, seed)
     made = _make(pool, [f for f in asked_for if f not in AS_THEY_ARE], seed)
     texts = Texts()
@@ -195,6 +195,11 @@ def check_probes(
     facts = {"n_texts": scored.n_distinct + n_phrases, "n_changed": pool.changed, "n_there": pool.n_there, "seed": seed, "model": name, "scale": scale.how,
              "judgments": 0 if held is None else len(held.won), "judgments_there": 0 if held is None else held.n_there}  # fmt: skip
     return Findings((_headline(everything, facts), *found, *everything, layout))
+
+
+def _with_text(feedback: Feedback) -> tuple[list[Text], list[str]]:
+    kept = [(prompt, text) for prompt, text in zip(*texts_of(feedback), strict=True) if text is not None]
+    return [prompt for prompt, _ in kept], [text for _, text in kept]
 
 
 def _make(pool: Drawn, families: Sequence[str], seed: int) -> dict[str, list[MinimalPair]]:

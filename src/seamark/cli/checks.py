@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,6 @@ from seamark.cli.options import (
     ColumnsOption,
     EffectOption,
     FailOn,
-    FitFolder,
     FormatOption,
     GroupsOption,
     Into,
@@ -36,6 +35,18 @@ if TYPE_CHECKING:
     from seamark.reward.scorers import Scorer
 
 
+ModelPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A reward model: the folder of a fit or model, OWNER/NAME, an address, python:FILE.py:FUNCTION, or a table of prompt, response and score.",
+    ),
+]
+Cache = Annotated[
+    Path | None, typer.Option("--cache", help="A file of what was scored: what is there is not scored again, so a stopped run goes on.")
+]
+
+
 def diagnose(
     source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
     held_out: Annotated[str | None, typer.Option("--held-out", help="A held-out source, to look for leakage.")] = None,
@@ -51,20 +62,45 @@ def diagnose(
 
 
 def evaluate(
-    fit: FitFolder, source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
-    train: Annotated[str | None, typer.Option("--train", help="What was fitted, from which the trivial rules learn as well.")] = None,
+    model: ModelPlace,
+    source: Source, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop",
+    train: Annotated[str | None, typer.Option("--train", help="What it was trained on, from which the trivial rules learn as well.")] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Scores of an address, function or table are logits of preference: whether they are calibrated as they are.")
+    ] = False,
+    template: Annotated[str | None, typer.Option("--template", help="For an address, the checkpoint whose chat template makes the text.")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="A file of what was scored: a run that was stopped goes on from it.")] = None,
     axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Does the fit predict judgments it has not seen?"""
+    """Does a fit, or any reward model, predict judgments it has not seen?"""
     import seamark.checks
+    from seamark.checks.foreign import evaluate_scores
     from seamark.reward import open_fit
+    from seamark.reward.scorers import gives_scores_only, open_scorer, scorer_name
 
-    fitted = open_fit(fit)
+    outside = gives_scores_only(model)
+    with as_options(template="template"):
+        scorer = open_scorer(model, template=template) if outside else None
+    fitted = None
+    if not outside:
+        for name, value in {"--logits": logits, "--template": template, "--cache": cache}.items():
+            if value:
+                raise InvalidSetting(name, value, "It is for addresses, functions and tables: leave it out.")
+        fitted = open_fit(model)
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     learned = read_feedback(train, format, columns, on_error, axis, seed) if train else None
-    findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
-    finish(feedback, findings, as_json, f"seamark export {fit} {source} -o signal.jsonl", access="white-box", fail_on=fail_on, into=into)
+    if fitted is not None:
+        findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
+        finish(
+            feedback, findings, as_json, f"seamark export {model} {source} -o signal.jsonl", access="white-box", fail_on=fail_on, into=into
+        )
+    assert scorer is not None
+    with show_progress(quiet=as_json) as say:
+        findings = evaluate_scores(
+            scorer, feedback, train=learned, logits=logits, seed=seed, cache=cache, name=scorer_name(model), progress=say
+        )
+    finish(feedback, findings, as_json, f"seamark probe {model} {source}", access="black-box", fail_on=fail_on, into=into)
 
 
 def check_parity(
@@ -100,60 +136,64 @@ def check_parity(
 
 def optimise(
     source: Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Judgments of texts: two signals fitted to them judge each other.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help="Any reward model that did not learn from SOURCE, to which a signal fitted to SOURCE is gold. Repeat it to rank several."),
+    ] = None,
     scores: Annotated[
         Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold.")
+    ] = None,
+    proxies: Annotated[
+        list[str] | None, typer.Option("--proxy", metavar="COLUMN", help="Of --scores, the column that is followed. Repeat it to rank several.")
     ] = None,
     fitted: Annotated[
         Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it over SOURCE's responses.")
     ] = None,
-    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    cache: Cache = None, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
     groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns."""
+    """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns; or which reward is worth following."""
     from seamark.checks import check_alarm, check_optimisation, cross_fitted
+    from seamark.checks.optimisation import check_rewards, check_scorers
     from seamark.reward import Pool, open_fit
+    from seamark.reward.scorers import open_scorer, scorer_name
+
+    def refuse(remedy: str, **given: object) -> None:
+        if wrong := next((name for name, value in given.items() if value is not None), None):
+            raise InvalidSetting(f"--{wrong}", given[wrong], remedy)
 
     if (source is None) == (scores is None):
         raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
     if scores is not None:
-        given = {
-            "--fit": fitted,
-            "--format": format,
-            "--columns": columns,
-            "--utility": utility,
-            "--groups": groups,
-            "--effect": effect,
-            "--axis": axis,
-        }
-        if wrong := next((name for name, value in given.items() if value is not None), None):
-            raise InvalidSetting(wrong, given[wrong], "It is about judgments; leave it out with --scores.")
-        finish(
-            None,
-            check_optimisation(Pool.read(scores), unit="units", seed=seed),
-            as_json,
-            None,
-            access="black-box",
-            fail_on=fail_on,
-            into=into,
-        )
+        refuse("It is about judgments; leave it out with --scores.", model=models, fit=fitted, cache=cache, format=format, columns=columns,
+               utility=utility, groups=groups, effect=effect, axis=axis)  # fmt: skip
+        findings = check_rewards({name: Pool.read(scores, proxy=name) for name in proxies or ["proxy"]}, seed=seed)
+        finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
     assert source is not None
+    refuse("It is a column of --scores.", proxy=proxies)
+    if fitted is not None:
+        refuse("The fit has its own; leave it out with --fit.", model=models, utility=utility, groups=groups, effect=effect)
+    scorers = {scorer_name(model): open_scorer(model) for model in models or ()}
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     if fitted is not None:
-        if wrong := next(
-            (name for name, value in {"--utility": utility, "--groups": groups, "--effect": effect}.items() if value is not None), None
-        ):
-            raise InvalidSetting(wrong, None, "The fit has its own; leave it out with --fit.")
         finish(feedback, check_alarm(open_fit(fitted), feedback, seed=seed), as_json, None, access="white-box", fail_on=fail_on, into=into)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
-        pools, how = cross_fitted(
-            feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=parse_effects(effect), seed=seed,
-            progress=say,
-        )  # fmt: skip
-    findings = check_optimisation(pools, gold="the other signal", seed=seed)
+        settings: dict[str, Any] = {
+            "utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect), "seed": seed, "progress": say,
+        }  # fmt: skip
+        if scorers:
+            findings, how, n_prompts = (
+                check_scorers(scorers, feedback, cache=cache, **settings),
+                "a signal fitted to all the judgments",
+                None,
+            )
+        else:
+            pools, how = cross_fitted(feedback, **settings)
+            findings, n_prompts = check_optimisation(pools, gold="the other signal", seed=seed), pools[0].n_prompts
     if not as_json:
-        typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")
-    finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
+        typer.echo(f"gold: {how}{f', over {n_prompts:,} prompts' if n_prompts else ''}\n")
+    finish(feedback, findings, as_json, None, access="black-box" if scorers else "white-box", fail_on=fail_on, into=into)
 
 
 def benchmark(
@@ -325,18 +365,6 @@ def assumptions(
     habits = check_psychology(feedback, seed=seed) + check_rationality(feedback)
     findings = Findings((*ledger, check_channel(feedback, seed=seed), *habits))
     finish(feedback, findings, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)
-
-
-ModelPlace = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A reward model: the folder of a fit or model, OWNER/NAME, an address, python:FILE.py:FUNCTION, or a table of prompt, response and score.",
-    ),
-]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="A file of what was scored: what is there is not scored again, so a stopped run goes on.")
-]
 
 
 def search(

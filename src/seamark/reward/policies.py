@@ -75,9 +75,9 @@ class Pool:
         return Pool(code, columns["proxy"], columns["gold"], np.log(columns["weight"] / total[code]))
 
     @staticmethod
-    def read(path: str | Path) -> Pool:
-        """The pool of a file of scores: CSV, TSV, JSONL or Parquet with columns prompt, proxy, gold and, if responses are not alike
-        under the start policy, weight.
+    def read(path: str | Path, *, proxy: str = "proxy") -> Pool:
+        """The pool of a file of scores: CSV, TSV, JSONL or Parquet with columns prompt, proxy (or another name for it), gold and, if responses
+        are not alike under the start policy, weight.
 
         Raises
         ------
@@ -96,12 +96,12 @@ class Pool:
         try:
             frame: pl.DataFrame = reader(path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise UnreadableSource(str(path), str(error).splitlines()[0], "Give a table with columns prompt, proxy and gold.") from None
-        if lacking := [name for name in ("prompt", "proxy", "gold") if name not in frame.columns]:
+            raise UnreadableSource(str(path), str(error).splitlines()[0], f"Give a table with columns prompt, {proxy} and gold.") from None
+        if lacking := [name for name in ("prompt", proxy, "gold") if name not in frame.columns]:
             raise UnreadableSource(
-                str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", "Name its columns prompt, proxy and gold."
+                str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", f"Name its columns prompt, {proxy} and gold."
             )
-        numbers = [name for name in ("proxy", "gold", "weight") if name in frame.columns]
+        numbers = [name for name in (proxy, "gold", "weight") if name in frame.columns]
         if words := [name for name in numbers if not frame[name].dtype.is_numeric()]:
             value = frame[words[0]].drop_nulls().first()
             raise UnreadableSource(str(path), f"column {words[0]!r} holds {value!r}, which is no number", "Write numbers, with a point.")
@@ -110,7 +110,7 @@ class Pool:
                 str(path), f"{null} rows have no prompt" if null else "prompts are no plain values", "Give each row its prompt."
             )
         columns = {name: frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in numbers}
-        return Pool.of(frame["prompt"].to_numpy(), columns["proxy"], columns["gold"], weight=columns.get("weight"))
+        return Pool.of(frame["prompt"].to_numpy(), columns[proxy], columns["gold"], weight=columns.get("weight"))
 
     @property
     def n_prompts(self) -> int:

@@ -25,6 +25,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
+from seamark.records import Feedback
 from seamark.reward.signal import Reward, Text
 
 Array = NDArray[np.float64]
@@ -107,6 +108,12 @@ def open_scorer(place: str | Path, *, template: str | None = None) -> Scorer:
     if Path(text).suffix.lower() in _READERS and not Path(text).is_dir():
         return _table(Path(text))
     return Reward(text)
+
+
+def gives_scores_only(place: str) -> bool:
+    """Whether a place is that of an address, a function or a table: all that is known of it is its scores."""
+    path = Path(place)
+    return place.startswith(("http://", "https://", "python:")) or (path.suffix.lower() in _READERS and not path.is_dir())
 
 
 def _server(url: str) -> Scorer:
@@ -274,6 +281,26 @@ def score_texts(
         found[code], (lost | infinite)[code], len(place), int(known.sum()), int(np.isnan(found).sum()) - failed - int(infinite.sum()), int(infinite.sum()), failed,
         tuple(tally.problems), drift, tally.died,
     )  # fmt: skip
+
+
+def texts_of(feedback: Feedback) -> tuple[list[Text], list[str | None]]:
+    """(n_responses,) the prompt of each response, empty where it is not known, and its text, None where there is none, as scorers take them."""
+    prompts: list[Text] = [
+        "" if text is None else json.loads(text) if messages else text
+        for text, messages in feedback.prompts.select("text", "is_messages").iter_rows()
+    ]
+    rows = feedback.responses.select("prompt", "text").rows()
+    return ["" if code is None else prompts[code] for code, _ in rows], [text for _, text in rows]
+
+
+def score_responses(scorer: Scorer, feedback: Feedback, rows: NDArray[np.int64], **settings: Any) -> tuple[Array, Scored]:
+    """The scores of some responses of feedback, (n_responses,) NaN elsewhere, and how it went; settings are those of `score_texts`."""
+    prompts, texts = texts_of(feedback)
+    asked = [(row, text) for row in rows.tolist() if (text := texts[row]) is not None]
+    scored = score_texts(scorer, [prompts[row] for row, _ in asked], [text for _, text in asked], **settings)
+    values = np.full(feedback.n_responses, np.nan)
+    values[[row for row, _ in asked]] = scored.values
+    return values, scored
 
 
 def _call(
