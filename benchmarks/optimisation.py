@@ -2,6 +2,7 @@
 
     SEAMARK_TEST_DATA=... python benchmarks/optimisation.py            prints the table
     SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --write    and writes it to docs/
+    SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --only pools    one of its parts: arena, pools, metrics, texts
 
 Arena-bench v1: GPT-4's ratings of about 19 answers to each of 300 questions. A reward is fitted to four fifths of the questions and
 scores the answers to the others, in turn, so that every question is scored once by a reward that never saw it. Gold is the answer's mean rating. Beside it stands the regret that
@@ -21,11 +22,14 @@ import polars as pl
 from reward_quality import DOCS, folds, load, minilm, of_prompts
 
 import seamark as sm
-from seamark.checks import check_optimisation, cross_fitted
+from seamark.checks import check_alarm, check_optimisation, cross_fitted
+from seamark.checks.held_out import figure
 from seamark.checks.mismatch import associate
+from seamark.intervals import mean, share
 from seamark.reward import Pool
+from seamark.simulation.overoptimisation import draw_text_world
 
-START, END = "<!-- optimisation: written by benchmarks/optimisation.py --write -->", "<!-- end of optimisation -->"
+PARTS = ("arena", "pools", "metrics", "texts")
 
 
 def scored(feedback: sm.Feedback, utility: sm.Linear, observation: sm.Observation | None, *, without: tuple[str, ...] = ()) -> Pool:
@@ -69,9 +73,9 @@ def accuracy(pool: Pool) -> float:
     return float(np.mean(shares))
 
 
-def table(feedback: sm.Feedback) -> str:
-    """Every reward."""
-    encoder = minilm()
+def table(root: Path) -> str:
+    """Arena-bench v1: every reward."""
+    feedback, encoder = load("arena", root), minilm()
     rewards: dict[str, tuple[Pool, tuple[Pool, Pool] | None]] = {"length alone": (length_alone(feedback), None)}
     forms = {
         "n-grams": (sm.Linear(), None),
@@ -84,7 +88,12 @@ def table(feedback: sm.Feedback) -> str:
         pools, _ = cross_fitted(feedback, utility=utility, observation=observation)
         rewards[name] = scored(feedback, utility, observation), pools
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    lines = ["| reward | accuracy | gold above the start, points | highest at n | regret by the ratings | regret by the other signal |"]
+    lines = [
+        f"Arena-bench v1, {feedback.n_judgments:,} ratings of {feedback.n_responses:,} answers to {feedback.n_prompts:,} questions; every answer is scored by a reward that never saw its "
+        "question. Policies choose the best of n; gold is the mean rating, of 1 to 10. Intervals are a bootstrap over questions.",
+        "",
+        "| reward | accuracy | gold above the start, points | highest at n | regret by the ratings | regret by the other signal |",
+    ]
     lines.append("|" + " --- |" * 6)
     for name, (pool, pools) in rewards.items():
         found = check_optimisation(pool, gold="the mean rating", unit="points")
@@ -141,7 +150,12 @@ def metrics_as_proxies(root: Path) -> str:
 
 def other_pools(root: Path) -> str:
     """Cross-fitted gold over other real pools."""
-    lines = ["| pool | how | gain by best of n | highest at n | regret by the other signal |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "Cross-fitted gold (`seamark optimise SOURCE --utility hash`): two signals of n-grams, each the judge of policies that follow the other. Gains in logits of the judging signal.",
+        "",
+        "| pool | how | gain by best of n | highest at n | regret by the other signal |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, folder in {
         "QLoRA, answers judged by GPT-4": "qlora_gpt4_judge",
         "Fine-grained RLHF, 4 answers": "fine_grained_rlhf_dev",
@@ -149,6 +163,7 @@ def other_pools(root: Path) -> str:
         feedback = sm.load(root / folder)
         pools, how = cross_fitted(feedback, utility=sm.Linear())
         best, regret = check_optimisation(pools, gold="the other signal")[:2]
+        print(f"{name}: {best.title}", file=sys.stderr, flush=True)
         end = best.details["curve"][-1]
         top = next(row["n"] for row in best.details["curve"] if row["sqrt_kl"] == best.estimate)
         lines.append(
@@ -158,25 +173,76 @@ def other_pools(root: Path) -> str:
     return "\n".join(lines)
 
 
+def texts(draws: int) -> str:
+    """Rewards of texts without bends and with them, and the alarm that the second gives about the first."""
+    rows: list[dict[str, float | str]] = []
+    for seed in range(100, 100 + draws):
+        for turns in (np.random.default_rng(seed).uniform(1.2, 2.0), np.inf):
+            world = draw_text_world(seed=seed, turns=turns)
+            prompt = world.feedback.responses["prompt"].to_numpy()
+            values = []
+            for bends in (False, True):
+                utility = sm.Linear(n_columns=256, bends=bends, residual=False)
+                fitted = sm.fit(
+                    world.feedback, utility=utility, people=sm.Same(), observation=sm.Observation(effects=()), require_converged=False
+                )
+                values.append(fitted.utilities(world.feedback))
+            plain, bent = (check_optimisation(Pool.of(prompt, value, world.gold))[0] for value in values)
+            alarm = check_alarm(fitted, world.feedback, scores=values[0])[0]
+            curve = plain.details["curve"]
+            gains = [row["gold_gain"] for row in curve]
+            peak = int(np.argmax(gains))
+            stop = alarm.details["stop_at"]
+            # the alarm looks at powers of two up to the usual pool
+            at = len(gains) - 1 if stop is None else max(k for k, row in enumerate(curve) if int(str(row["n"]).replace(",", "")) <= stop)
+            rows.append({
+                "falls": float(gains[peak] - gains[-1] > 0.01 * gains[peak]), "plain": gains[-1], "bent": bent.details["curve"][-1]["gold_gain"], "peak": gains[peak],
+                "raised": float(alarm.verdict == "warning"), "stopped": gains[at], "own": float(check_alarm(fitted, world.feedback)[0].verdict == "warning"),
+                "own falls": float(bent.details["fall"]["estimate"] > 0.01 * bent.details["curve"][-1]["gold_gain"]),
+            })  # fmt: skip
+    frame = pl.DataFrame(rows)
+    lines = [
+        f"Texts (`seamark.simulation.overoptimisation.draw_text_world`, {len(rows)} worlds: 40 prompts with 64 texts, 3,000 pairs): length pays up to a point, drawn anew in each, or "
+        "always. A reward linear in style follows it too far; `Linear(bends=True)` learns where it turns, and says so of the other (`seamark optimise SOURCE --fit BENT --model PLAIN`), "
+        "without gold. Gold above the start, in logits.",
+        "",
+        "| following the straight reward, gold | worlds | at its end | at its peak | where the alarm says stop | with bends, at the end | alarm about the straight one | "
+        "alarm about the bent one | gold of the bent one falls |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for falls, words in ((1.0, "falls before the last n"), (0.0, "rises to the last n")):
+        part = frame.filter(pl.col("falls") == falls)
+        if not part.height:
+            continue
+        said = [figure(mean(part[name].to_numpy()), ".2f") for name in ("plain", "peak", "stopped", "bent")]
+        shares = [figure(share(int(part[name].sum()), part.height), ".0%") for name in ("raised", "own", "own falls")]
+        lines.append(f"| {words} | {part.height} | {' | '.join(said)} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table to docs/benchmarks.md as well")
+    parser.add_argument("--write", action="store_true", help="write the parts to docs/benchmarks.md as well")
+    parser.add_argument("--only", choices=PARTS, help="one part")
+    parser.add_argument("--draws", type=int, default=40, help="worlds of texts of either kind")
     given = parser.parse_args(arguments)
     root = os.environ.get("SEAMARK_TEST_DATA")
-    if not root:
+    if not root and given.only != "texts":
         parser.error("set SEAMARK_TEST_DATA")
-    feedback = load("arena", Path(root))
-    made = "\n\n".join((table(feedback), other_pools(Path(root)), metrics_as_proxies(Path(root))))
-    print(made)
-    if given.write:
-        page = DOCS / "benchmarks.md"
-        text = page.read_text(encoding="utf-8")
-        said = (
-            f"`python benchmarks/optimisation.py --write`. Arena-bench v1, {feedback.n_judgments:,} ratings of {feedback.n_responses:,} answers to "
-            f"{feedback.n_prompts:,} questions; every answer is scored by a reward that never saw its question. Policies choose the best of n; gold is the mean rating, of 1 to 10. "
-            "Intervals are a bootstrap over questions."
+    for part in PARTS if given.only is None else (given.only,):
+        made = (
+            texts(given.draws)
+            if part == "texts"
+            else {"arena": table, "pools": other_pools, "metrics": metrics_as_proxies}[part](Path(root or ""))
         )
-        page.write_text(f"{text.split(START)[0]}{START}\n\n{said}\n\n{made}\n\n{END}{text.split(END, 1)[1]}", encoding="utf-8")
+        print(made, flush=True)
+        if given.write:
+            page = DOCS / "benchmarks.md"
+            before, start, rest = page.read_text(encoding="utf-8").partition(
+                f"<!-- optimisation {part}: written by benchmarks/optimisation.py --write -->"
+            )
+            _, end, after = rest.partition(f"<!-- end of optimisation {part} -->")
+            page.write_text(f"{before}{start}\n\n{made}\n\n{end}{after}", encoding="utf-8")
     return 0
 
 

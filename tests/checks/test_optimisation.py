@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 import seamark as sm
 from seamark.checks import optimisation
 from seamark.checks.findings import Findings
-from seamark.checks.optimisation import check_optimisation, cross_fitted, trace
+from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted, trace
 from seamark.cli import app
 from seamark.errors import InvalidSetting
 from seamark.reward.policies import Policies, Pool, best_of_n
+from seamark.simulation.overoptimisation import TextWorld, draw_text_world
 
 WORDS = sm.Linear(n_columns=256, residual=None)
 GRID = (1, 2, 4, 8, 16, 32, 64)
@@ -220,3 +221,67 @@ def test_the_command_reads_scores_or_judgments(tmp_path: Path) -> None:
 def test_the_command_used_wrongly_says_so(arguments: list[str], said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
         CliRunner().invoke(app, ["optimise", *arguments], catch_exceptions=False)
+
+
+# ---------------------------------------------------------------------------------------------- a reward of texts that knows of a bend
+
+
+@pytest.fixture(scope="module", params=[1.6, np.inf], ids=["too long is too much", "longer is better"])
+def texts(request: pytest.FixtureRequest) -> tuple[TextWorld, sm.Fit, sm.Fit]:
+    """A world, and what is learned from its pairs without bends and with them."""
+    world = draw_text_world(seed=1, turns=request.param)
+    plain, bent = (
+        sm.fit(world.feedback, utility=sm.Linear(n_columns=256, bends=bends, residual=False), people=sm.Same(), observation=sm.Observation(effects=()),
+               require_converged=False)
+        for bends in (False, True)
+    )  # fmt: skip
+    return world, plain, bent
+
+
+def test_a_fit_with_bends_survives_what_a_straight_one_does_not_and_foresees_it(texts: tuple[TextWorld, sm.Fit, sm.Fit]) -> None:
+    world, plain, bent = texts
+    prompt = world.feedback.responses["prompt"].to_numpy()
+    straight, own = (check_optimisation(Pool.of(prompt, fit.utilities(world.feedback), world.gold))[0] for fit in (plain, bent))
+    alarm = check_alarm(bent, world.feedback, scores=plain.utilities(world.feedback))[0]
+    gained = straight.details["curve"][-1]["gold_gain"]
+    assert own.verdict == "ok"
+    assert own.details["fall"]["estimate"] < 0.02
+    assert check_alarm(bent, world.feedback)[0].verdict == "ok", "a reward that has learned of the bend does not go beyond it"
+    if straight.verdict == "ok":
+        assert gained == pytest.approx(own.details["curve"][-1]["gold_gain"], abs=0.05)
+        assert (alarm.verdict, alarm.details["stop_at"]) == ("ok", None)
+    else:
+        assert own.details["curve"][-1]["gold_gain"] > gained + 0.5
+        assert alarm.verdict == "warning"
+        assert 2 <= alarm.details["stop_at"] <= 16
+        assert "follow the fit itself" in (alarm.remedy or "")
+
+
+def test_bends_are_saved_and_go_when_style_is_discounted(texts: tuple[TextWorld, sm.Fit, sm.Fit], tmp_path: Path) -> None:
+    world, _, bent = texts
+    bent.save(tmp_path / "fit")
+    again = sm.Fit.load(tmp_path / "fit")
+    np.testing.assert_allclose(again.utilities(world.feedback), bent.utilities(world.feedback), atol=1e-9)
+    names = [name for name, _ in again.basis.parts]
+    assert names[0] == "style"
+    assert "style:log_characters" in names
+    assert names[-1] == "content"
+    without = again.utilities(world.feedback, without=("style",))
+    length = world.feedback.responses["text"].str.len_chars().log().to_numpy()
+    assert abs(np.corrcoef(without, length)[0, 1]) < 0.35 < abs(np.corrcoef(again.utilities(world.feedback), length)[0, 1])
+
+
+def test_the_alarm_of_the_command_judges_another_reward_model(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    source, code, fit = tmp_path / "prefs.jsonl", tmp_path / "long.py", tmp_path / "fit"
+    draw_text_world(seed=2, turns=1.3, n_prompts=12, n_responses=48, n_pairs=1500).feedback.to_jsonl(source)
+    code.write_text("def score(prompts, responses):\n    return [len(r) for r in responses]\n")
+    done = run(app, ["fit", str(source), "-o", str(fit), "--utility", "hash+bends"])
+    assert done.exit_code == 0, done.output
+    done = run(app, ["optimise", str(source), "--fit", str(fit), "--model", f"python:{code}:score", "--fail-on", "optimisation/alarm"])
+    assert done.exit_code == 1
+    assert "optimisation/alarm is warning" in done.stderr
+    with pytest.raises(InvalidSetting, match="name the one that is followed"):
+        run(app, ["optimise", str(source), "--fit", str(fit), "--model", "a.csv", "--model", "b.csv"], catch_exceptions=False)
+    with pytest.raises(InvalidSetting, match=r"hash\+bends"):
+        run(app, ["fit", str(source), "-o", str(fit), "--utility", "tabular+bends"], catch_exceptions=False)

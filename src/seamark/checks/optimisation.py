@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from seamark.checks.comparisons import codes_of, counted
 from seamark.checks.filtration import check_filtration
@@ -236,11 +236,15 @@ def _regret(curve: Curve, n: int, gold: str) -> Finding:
     )  # fmt: skip
 
 
-def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int = 0) -> Findings:
-    """What a fit itself, without any gold, expects of policies that follow it over the responses of some feedback.
+def check_alarm(fit: Fit, feedback: Feedback, *, scores: ArrayLike | None = None, penalty: float = 1.0, seed: int = 0) -> Findings:
+    """What a fit, without any gold, expects of policies that follow it, or any reward model, over the responses of some feedback.
 
-    Best-of-n follows the mean utility less `penalty` times the ignorance (1 is the charter's default); each of 400 utilities drawn from the posterior then says what that
-    leads to (`seamark.reward.alarm.forecast`).
+    Best-of-n follows the mean utility less `penalty` times the ignorance (1 is the charter's default), or `scores`; each of 400 utilities drawn from the posterior then
+    says what that leads to (`seamark.reward.alarm.forecast`).
+
+    Parameters
+    ----------
+    scores : (n_responses,) of the reward model that is followed; NaN where it has none. What it follows beyond the fit's own features, the fit cannot judge.
 
     Returns
     -------
@@ -253,7 +257,8 @@ def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int
         return Findings((Finding.not_applicable(code, title, why, remedy="Fit judgments with seamark fit."),))
     draws = fit.draws(feedback, _FORESEEN, seed=seed)
     prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()
-    rows = np.flatnonzero(np.isfinite(draws).all(1) & (prompt >= 0))
+    followed = np.zeros(len(prompt)) if scores is None else np.asarray(scores, dtype=np.float64)
+    rows = np.flatnonzero(np.isfinite(draws).all(1) & (prompt >= 0) & np.isfinite(followed))
     sizes = np.bincount(prompt[rows], minlength=feedback.n_prompts)
     least = int(np.quantile(sizes[sizes > 1], _SPARED, method="lower")) if (sizes > 1).any() else 0
     rows = rows[sizes[prompt[rows]] >= max(least, 4)]
@@ -264,7 +269,7 @@ def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int
     _, of = np.unique(prompt[rows], return_inverse=True)
     known = draws[rows] - (np.stack([np.bincount(of, d) for d in draws[rows].T], 1) / np.bincount(of)[:, None])[of]
     mean, sd = known.mean(1), known.std(1, ddof=1)
-    pool = Pool.of(of, mean - penalty * sd, mean)
+    pool = Pool.of(of, mean - penalty * sd if scores is None else followed[rows], mean)
     strengths = [n for n in (2**k for k in range(20)) if n <= least]
     chosen = best_of_n_shares(pool, strengths) / pool.n_prompts
     alarm = forecast(chosen, known)
@@ -284,7 +289,9 @@ def check_alarm(fit: Fit, feedback: Feedback, *, penalty: float = 1.0, seed: int
         code=code, title=said, estimate=alarm.fall, n=_FORESEEN, unit="share", verdict="warning" if alarm.raised else "ok",
         reason=f"n counts draws from the posterior over {counted(pool.n_prompts, 'prompt')}; a probability, which has no interval. It knows what the fit "
         "can doubt: a trait that the features do not have is not among them.",
-        remedy=f"Optimise no further than {where}, or raise the charter's ignorance_penalty." if alarm.raised else None,
+        remedy=f"Optimise no further than {where}, or "
+        + ("raise the charter's ignorance_penalty." if scores is None else "follow the fit itself, which knows of this.")
+        if alarm.raised else None,
         details={"curve": curve, "stop_at": strengths[alarm.at] if alarm.at is not None else None},
     )  # fmt: skip
     grown = Finding(
@@ -370,23 +377,22 @@ def cross_fitted(
     by the others, and both score all responses to the third. The parts take turns, so that every prompt is in the pools once. Where fewer
     than 20 raters are known, all judge for both, which the second return value says.
 
+    Judgments of responses without texts are left out.
+
     Raises
     ------
     InvalidSetting
-        If responses have no texts, or fewer than 30 prompts have two.
+        If fewer than 30 prompts have two texts that were judged.
     """
-    prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()
-    judged = np.unique(
-        np.concatenate([np.zeros(0, dtype=np.int64), feedback.judgments["responses"].explode().drop_nulls().cast(pl.Int64).to_numpy()])
-    )
-    if feedback.responses["text"].is_null().any():
-        raise InvalidSetting(
-            "feedback", "responses without texts", "Signals go from some prompts to others by texts; cross-fitting takes texts."
-        )
+    known = np.flatnonzero(feedback.responses["text"].is_not_null().to_numpy()).tolist()
+    if len(known) < feedback.n_responses:  # signals go from some prompts to others by texts
+        feedback = feedback.filter(pl.col("responses").list.eval(pl.element().is_in(known)).list.all().fill_null(value=False))
+    prompt = codes_of(feedback.responses["prompt"])
+    judged = np.unique(codes_of(feedback.judgments["responses"].explode().drop_nulls()))
     sizes = np.bincount(prompt[judged][prompt[judged] >= 0], minlength=feedback.n_prompts)
     usable = np.flatnonzero(sizes > 1)
     if len(usable) < 30:
-        raise InvalidSetting("feedback", f"{len(usable)} prompts with two responses", "Cross-fitting takes 30.")
+        raise InvalidSetting("feedback", f"{len(usable)} prompts with two texts that were judged", "Cross-fitting takes 30, and texts.")
     rng = np.random.default_rng(seed)
     part = np.full(feedback.n_prompts + 1, -1)
     part[rng.permutation(feedback.n_prompts)] = np.arange(feedback.n_prompts) % 3

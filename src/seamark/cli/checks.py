@@ -147,17 +147,20 @@ def optimise(
         list[str] | None, typer.Option("--proxy", metavar="COLUMN", help="Of --scores, the column that is followed. Repeat it to rank several.")
     ] = None,
     fitted: Annotated[
-        Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it over SOURCE's responses.")
+        Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it, or --model, over SOURCE's responses.")
     ] = None,
     cache: Cache = None, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
     groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns; or which reward is worth following."""
-    from seamark.checks import check_alarm, check_optimisation, cross_fitted
+    import numpy as np
+
+    from seamark.checks import Findings, check_alarm, check_optimisation, cross_fitted
     from seamark.checks.optimisation import check_rewards, check_scorers
+    from seamark.checks.scored import check_scored
     from seamark.reward import Pool, open_fit
-    from seamark.reward.scorers import open_scorer, scorer_name
+    from seamark.reward.scorers import open_scorer, score_responses, scorer_name
 
     def refuse(remedy: str, **given: object) -> None:
         if wrong := next((name for name, value in given.items() if value is not None), None):
@@ -173,11 +176,19 @@ def optimise(
     assert source is not None
     refuse("It is a column of --scores.", proxy=proxies)
     if fitted is not None:
-        refuse("The fit has its own; leave it out with --fit.", model=models, utility=utility, groups=groups, effect=effect)
+        refuse("The fit has its own; leave it out with --fit.", utility=utility, groups=groups, effect=effect)
+        if len(models or ()) > 1:
+            raise InvalidSetting("--model", models, "With --fit, name the one that is followed.")
     scorers = {scorer_name(model): open_scorer(model) for model in models or ()}
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     if fitted is not None:
-        finish(feedback, check_alarm(open_fit(fitted), feedback, seed=seed), as_json, None, access="white-box", fail_on=fail_on, into=into)
+        judge, faults, values = open_fit(fitted), Findings(()), None
+        for name, scorer in scorers.items():
+            with show_progress(quiet=as_json) as say:
+                values, scored = score_responses(scorer, feedback, np.arange(feedback.n_responses), cache=cache, name=name, progress=say)
+            faults = Findings(tuple(check_scored(scored)))
+        findings = check_alarm(judge, feedback, scores=values, seed=seed) + faults
+        finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
         settings: dict[str, Any] = {
             "utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect), "seed": seed, "progress": say,

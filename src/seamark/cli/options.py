@@ -35,7 +35,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 UtilityOption = Annotated[
     str | None,
-    typer.Option("--utility", help="hash, tabular, or the name or path of a text encoder; chosen from the data where not given."),
+    typer.Option(
+        "--utility",
+        help="hash, tabular, or the name or path of a text encoder, chosen from the data where not given; with +bends (hash+bends) what style is worth may bend.",
+    ),
 ]
 GroupsOption = Annotated[
     str | None,
@@ -183,6 +186,13 @@ def parse_utility(text: str | None) -> Utility | None:
 
     if text in ("hash", "tabular"):
         return Tabular() if text == "tabular" else Linear(text)
+    if text.endswith("+bends"):
+        inside = parse_utility(text.removesuffix("+bends"))
+        if not isinstance(inside, Linear):
+            raise InvalidSetting(
+                "--utility", text, "Style bends beside features of texts: hash+bends, or an encoder's name or path and +bends."
+            )
+        return replace(inside, bends=True)
     if not Path(text).expanduser().is_dir() and not text.startswith((".", "/", "~")) and find_spec("transformers") is None:
         remedy = (
             "It is not hash or tabular. If it is an encoder of the Hugging Face hub, install what reads those: pip install 'seamark[lm]'"

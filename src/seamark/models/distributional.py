@@ -407,7 +407,7 @@ class Distribution:
         if b["features"] is not None:
             held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
             features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, len(features.style_mean) + len(features.content_mean)))
+        matrix = None if features is None else np.zeros((0, features.n_columns))
         basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]))
         family = record.pop("family")
         return Distribution(

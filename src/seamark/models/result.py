@@ -401,7 +401,7 @@ class Fit:
         z, _ = self._population(group_weights, at)
         seen = self.factor_for(z, robust=robust)
         for name, columns in self.basis.parts:
-            if name in without:
+            if name.partition(":")[0] in without:  # the bends of style go with it
                 seen[columns] = 0.0
         return seen
 
@@ -416,7 +416,7 @@ class Fit:
         """W with the columns of the named parts set to 0."""
         weights = self.weights.copy()
         for name, columns in self.basis.parts:
-            if name in without:
+            if name.partition(":")[0] in without:  # the bends of style go with it
                 weights[:, columns] = 0.0
         return weights
 
@@ -658,7 +658,7 @@ class Fit:
         if b["features"] is not None:
             held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
             features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, len(features.style_mean) + len(features.content_mean)))
+        matrix = None if features is None else np.zeros((0, features.n_columns))
         walk = Walk.from_dict(b["walk"]) if b.get("walk") else None
         basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]), walk)
         raters = pl.DataFrame(

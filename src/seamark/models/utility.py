@@ -49,10 +49,14 @@ class FeatureMap:
     least_content: float = 0.0
     """Smallest norm of the content columns seen."""
     hasher: HashEncoder | None = None
+    knots: tuple[Array, ...] = ()
+    """Of each style column, where what it is worth may bend; nothing where it may not."""
+    bend_mean: Array = field(default_factory=lambda: np.zeros(0))
+    """(P_bends,) subtracted from the hinges."""
 
     @staticmethod
-    def fit(turns: Sequence[Turns], *, features: str, style: bool, n_columns: int, seed: int) -> tuple[FeatureMap, Array]:
-        """The map, and the columns of the responses it was learnt on: (n, P) with the style block first."""
+    def fit(turns: Sequence[Turns], *, features: str, style: bool, bends: bool, n_columns: int, seed: int) -> tuple[FeatureMap, Array]:
+        """The map, and the columns of the responses it was learnt on: (n, P) with the style block first, then its bends."""
         texts = [text for _, text in turns]
         hasher = HashEncoder.fit(texts, n_columns=n_columns, seed=seed) if features == "hash" else None
         block = style_features(texts)
@@ -62,13 +66,28 @@ class FeatureMap:
         content = _encode(features, hasher, turns)
         standard = (values - mean) / sd
         seen = np.stack([standard.min(0), standard.max(0)])
+        knots = tuple(_knots(column) for column in standard.T) if bends else ()
+        hinges = _hinges(standard, knots)
         fitted = FeatureMap(
-            features, block.names if style else (), mean, sd, content.mean(0), seen, float(np.linalg.norm(content, axis=1).min()), hasher
-        )
-        return fitted, np.hstack([standard, content - fitted.content_mean])
+            features, block.names if style else (), mean, sd, content.mean(0), seen, float(np.linalg.norm(content, axis=1).min()), hasher, knots,
+            hinges.mean(0),
+        )  # fmt: skip
+        return fitted, np.hstack([standard, hinges - fitted.bend_mean, content - fitted.content_mean])
+
+    @property
+    def parts(self) -> tuple[tuple[str, slice], ...]:
+        """The columns by what shares a prior variance: lines of style, the bends of each style feature, content."""
+        names = ["style", *(f"style:{name}" for name, knots in zip(self.style_names, self.knots, strict=False) if len(knots)), "content"]
+        sizes = [len(self.style_names), *(len(knots) for knots in self.knots if len(knots)), len(self.content_mean)]
+        ends = np.cumsum(sizes).tolist()
+        return tuple((name, slice(end - n, end)) for name, n, end in zip(names, sizes, ends, strict=True) if n)
+
+    @property
+    def n_columns(self) -> int:
+        return len(self.style_mean) + len(self.bend_mean) + len(self.content_mean)
 
     def columns(self, turns: Sequence[Turns]) -> tuple[Array, NDArray[np.bool_]]:
-        """(n, P): the standardised style block within its range, then the centred content block; (n,) texts unlike all seen.
+        """(n, P): the standardised style block within its range, its bends, the centred content block; (n,) texts unlike all seen.
 
         Unlike: a style beyond the range seen by more than half of it (and two standard deviations), or less than half of the
         least content seen: gibberish, one character repeated, nothing at all.
@@ -80,11 +99,14 @@ class FeatureMap:
         content = _encode(self.features, self.hasher, turns)
         outside = ((style < low - margin) | (style > high + margin)).any(1)
         outside |= np.linalg.norm(content, axis=1) < 0.5 * self.least_content
-        return np.hstack([np.clip(style, low, high), content - self.content_mean]), outside
+        style = np.clip(style, low, high)
+        return np.hstack([style, _hinges(style, self.knots) - self.bend_mean, content - self.content_mean]), outside
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {name: getattr(self, name) for name in ("style_mean", "style_sd", "content_mean", "style_range")}
         arrays["least_content"] = np.array([self.least_content])
+        if self.knots:
+            arrays |= {"bend_mean": self.bend_mean, "knots": np.concatenate(self.knots), "n_knots": np.array([len(k) for k in self.knots])}
         if self.hasher is not None:
             arrays |= {f"hasher.{name}": value for name, value in self.hasher.to_arrays().items()}
         return arrays
@@ -101,7 +123,25 @@ class FeatureMap:
             arrays["style_range"],
             float(arrays["least_content"][0]),
             HashEncoder.from_arrays(hashed) if hashed else None,
+            tuple(np.split(arrays["knots"], np.cumsum(arrays["n_knots"])[:-1])) if "knots" in arrays else (),
+            arrays.get("bend_mean", np.zeros(0)),
         )
+
+
+_KNOTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
+"""Quantiles of the training responses: closest where there is most of a feature, which is where policies go."""
+
+
+def _knots(column: Array) -> Array:
+    """Where the worth of a style feature may bend: between the least and the most seen, each place once."""
+    at: Array = np.unique(np.quantile(column, _KNOTS)).astype(np.float64)
+    return at[(at > column.min()) & (at < column.max())]
+
+
+def _hinges(style: Array, knots: tuple[Array, ...]) -> Array:
+    """(n, P_bends) how far each style column lies above each of its knots."""
+    each = [np.maximum(style[:, j : j + 1] - at, 0) for j, at in enumerate(knots)]
+    return np.hstack(each) if each else np.zeros((len(style), 0))
 
 
 def _encode(features: str, hasher: HashEncoder | None, turns: Sequence[Turns]) -> Array:
@@ -290,6 +330,9 @@ class Linear:
     features: str = "hash"
     """hash: hashed word and character n-grams; else the name or path of a sentence-transformers or transformers encoder."""
     style: bool = True
+    bends: bool = False
+    """Whether what a feature of style is worth may bend: hinges at quantiles of the training responses beside its line, those of each
+    feature with a prior variance of their own. Without them a fit cannot foresee that more becomes too much (decision 0027)."""
     n_columns: int = 1024
     """Columns of the hash block, at most 1024."""
     residual: bool | None = None
@@ -311,11 +354,14 @@ class Linear:
                 f"{texts.null_count()} of {len(texts)} responses have no text, so Linear has no features for them. Use Tabular()."
             )
         features, matrix = FeatureMap.fit(
-            turns_of(feedback), features=self.features, style=self.style, n_columns=self.n_columns, seed=self.seed
+            turns_of(feedback),
+            features=self.features,
+            style=self.style,
+            bends=self.bends and self.style,
+            n_columns=self.n_columns,
+            seed=self.seed,
         )
-        s = len(features.style_names)
-        P, n = matrix.shape[1], feedback.n_responses
-        parts = ((("style", slice(0, s)),) if s else ()) + (("content", slice(s, P)),)
+        P, n, parts = matrix.shape[1], feedback.n_responses, features.parts
         shown = int(feedback.judgments["responses"].list.len().sum())
         if self.residual or (self.residual is None and n <= RESIDUALS and shown > 2 * n):
             ids = tuple(feedback.responses["id"].to_list())
@@ -330,6 +376,7 @@ class Linear:
             "utility": "Linear",
             "features": self.features,
             "style": self.style,
+            **({"bends": True} if self.bends else {}),
             "n_columns": self.n_columns,
             "residual": self.residual,
             "seed": self.seed,

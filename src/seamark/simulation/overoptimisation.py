@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamark.errors import InvalidSetting
+from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 
@@ -97,3 +98,50 @@ def draw_shortcut_world(family: Family, *, seed: int, n_pairs: int = 2000, n_poo
     won = rng.random(n_pairs) < 1 / (1 + np.exp(-gap))
     pool = some(n_pool)
     return ShortcutWorld(family, features, won, pool, worth(pool), float(t))
+
+
+# ---------------------------------------------------------------------------------------------- the same in texts
+
+_WORDS = tuple(a + b for a in ("ka", "lo", "mi", "ru", "te", "va", "so", "ne") for b in ("ban", "dor", "fel", "gim", "hus", "jat", "kip"))
+_PRICE, _COST, _SUBSTANCE = 1.2, 3.0, 3.0
+_USUAL, _SPREAD = 5.1, 0.8
+
+
+@dataclass(frozen=True)
+class TextWorld:
+    """Texts under prompts, of which people value what is said, and length up to a point."""
+
+    feedback: Feedback
+    """Pairs of texts."""
+    gold: Array
+    """(n_responses,) logits."""
+
+
+def draw_text_world(*, seed: int, turns: float, n_prompts: int = 40, n_responses: int = 64, n_pairs: int = 3000) -> TextWorld:
+    """Texts of made-up words, eight of which people like: each is worth 3 times the share of those, and 1.2 times its length (log characters,
+    standardised) up to `turns`, beyond which it costs 3 times what is more; infinite where longer is always better.
+
+    Parameters
+    ----------
+    turns : in standard deviations above the usual length.
+    """
+    rng = np.random.default_rng(seed)
+    liked = set(rng.choice(_WORDS, 8, replace=False).tolist())
+
+    def text() -> str:
+        return " ".join(rng.choice(_WORDS, int(np.clip(np.exp(rng.normal(3.2, _SPREAD)), 4, 600))).tolist()) + "."
+
+    def worth(said: str) -> float:
+        length = (np.log1p(len(said)) - _USUAL) / _SPREAD
+        share = float(np.mean([word in liked for word in said.rstrip(".").split()]))
+        return _SUBSTANCE * share + _PRICE * min(length, turns) - _COST * max(length - turns, 0.0)
+
+    pool = [[text() for _ in range(n_responses)] for _ in range(n_prompts)]
+    value = [[worth(said) for said in texts] for texts in pool]
+    prompt = rng.integers(n_prompts, size=n_pairs)
+    both = np.array([rng.choice(n_responses, 2, replace=False) for _ in range(n_pairs)])
+    gap = np.array([value[p][a] - value[p][b] for p, (a, b) in zip(prompt.tolist(), both.tolist(), strict=True)])
+    left, right = ([pool[p][k] for p, k in zip(prompt.tolist(), side.tolist(), strict=True)] for side in both.T)
+    asked = [f"prompt {p}" for p in prompt.tolist()]
+    feedback = Feedback.from_arrays(left=left, right=right, prompt=asked, outcome=rng.random(n_pairs) < 1 / (1 + np.exp(-gap)))
+    return TextWorld(feedback, np.array([worth(said) for said in feedback.responses["text"].to_list()]))
