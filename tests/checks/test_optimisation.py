@@ -180,7 +180,7 @@ def test_what_learning_from_few_labels_costs_is_seen_without_more_labels() -> No
 
 def test_cross_fitting_says_what_it_lacks() -> None:
     board = sm.simulate(text=False, n_prompts=5, n_responses=5, n_judgments=300, seed=1).feedback
-    with pytest.raises(InvalidSetting, match="takes texts"):
+    with pytest.raises(InvalidSetting, match="takes 30, and texts"):
         cross_fitted(board)
     few = sm.simulate(n_prompts=12, n_judgments=300, seed=1).feedback
     with pytest.raises(InvalidSetting, match="takes 30"):

@@ -415,5 +415,6 @@ def cross_fitted(
         rows = rows[np.isfinite(scores[0][rows]) & np.isfinite(scores[1][rows])]
         columns.append((scores[0][rows], scores[1][rows], prompt[rows]))
     one, two, of = (np.concatenate(x) for x in zip(*columns, strict=True))
-    how = "raters and prompts apart" if apart else f"prompts apart, {counted(feedback.n_raters, 'rater')} in common"
+    in_common = f"{counted(feedback.n_raters, 'rater')} in common" if feedback.n_raters else "raters not known"
+    how = "raters and prompts apart" if apart else f"prompts apart, {in_common}"
     return (Pool.of(of, one, two), Pool.of(of, two, one)), f"two signals, {how}"
