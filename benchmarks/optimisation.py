@@ -2,7 +2,7 @@
 
     SEAMARK_TEST_DATA=... python benchmarks/optimisation.py            prints the table
     SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --write    and writes it to docs/
-    SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --only pools    one of its parts: arena, pools, metrics, texts
+    SEAMARK_TEST_DATA=... python benchmarks/optimisation.py --only pools    one of its parts: errors, arena, pools, metrics, texts
 
 Arena-bench v1: GPT-4's ratings of about 19 answers to each of 300 questions. A reward is fitted to four fifths of the questions and
 scores the answers to the others, in turn, so that every question is scored once by a reward that never saw it. Gold is the answer's mean rating. Beside it stands the regret that
@@ -24,12 +24,14 @@ from reward_quality import DOCS, folds, load, minilm, of_prompts
 import seamark as sm
 from seamark.checks import check_alarm, check_optimisation, cross_fitted
 from seamark.checks.held_out import figure
-from seamark.checks.mismatch import associate
-from seamark.intervals import mean, share
+from seamark.checks.mismatch import associate, pair_accuracy
+from seamark.checks.optimisation import trace
+from seamark.intervals import mean, mean_share
 from seamark.reward import Pool
-from seamark.simulation.overoptimisation import draw_text_world
+from seamark.reward.policies import best_of_n
+from seamark.simulation.overoptimisation import ERRORS, draw_text_world
 
-PARTS = ("arena", "pools", "metrics", "texts")
+PARTS = ("errors", "arena", "pools", "metrics", "texts")
 
 
 def scored(feedback: sm.Feedback, utility: sm.Linear, observation: sm.Observation | None, *, without: tuple[str, ...] = ()) -> Pool:
@@ -173,6 +175,26 @@ def other_pools(root: Path) -> str:
     return "\n".join(lines)
 
 
+def errors(draws: int) -> str:
+    """Rewards of equal accuracy, and what following them forgoes."""
+    rng = np.random.default_rng(7)
+    gold = rng.normal(size=(draws, 256))
+    prompt = np.repeat(np.arange(draws), 256)
+    lines = [
+        f"Equal accuracy, unequal policy: gold is N(0, 1), {draws:,} prompts with 256 responses; proxies differ in where their error lies (`seamark.simulation.overoptimisation.ERRORS`). "
+        "Intervals are a bootstrap over prompts.",
+        "",
+        "| error of the proxy | accuracy on pairs | best of 64 forgoes |",
+        "| --- | --- | --- |",
+    ]
+    for name, make in ERRORS.items():
+        pool = Pool.of(prompt, make(rng, gold).ravel(), gold.ravel())
+        right = mean(pair_accuracy(pool))
+        regret, low, high = trace(best_of_n(pool, [1, 64])).regret
+        lines.append(f"| {name} | {figure(right, '.4f')} | {regret:.3f} [{low:.3f}, {high:.3f}] |")
+    return "\n".join(lines)
+
+
 def texts(draws: int) -> str:
     """Rewards of texts without bends and with them, and the alarm that the second gives about the first."""
     rows: list[dict[str, float | str]] = []
@@ -215,7 +237,7 @@ def texts(draws: int) -> str:
         if not part.height:
             continue
         said = [figure(mean(part[name].to_numpy()), ".2f") for name in ("plain", "peak", "stopped", "bent")]
-        shares = [figure(share(int(part[name].sum()), part.height), ".0%") for name in ("raised", "own", "own falls")]
+        shares = [figure(mean_share(part[name].to_numpy()), ".0%") for name in ("raised", "own", "own falls")]
         lines.append(f"| {words} | {part.height} | {' | '.join(said)} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
@@ -227,14 +249,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=40, help="worlds of texts of either kind")
     given = parser.parse_args(arguments)
     root = os.environ.get("SEAMARK_TEST_DATA")
-    if not root and given.only != "texts":
+    if not root and given.only not in ("errors", "texts"):
         parser.error("set SEAMARK_TEST_DATA")
+    place = Path(root or "")
+    made_by = {
+        "errors": lambda: errors(20 * given.draws), "arena": lambda: table(place), "pools": lambda: other_pools(place),
+        "metrics": lambda: metrics_as_proxies(place), "texts": lambda: texts(given.draws),
+    }  # fmt: skip
     for part in PARTS if given.only is None else (given.only,):
-        made = (
-            texts(given.draws)
-            if part == "texts"
-            else {"arena": table, "pools": other_pools, "metrics": metrics_as_proxies}[part](Path(root or ""))
-        )
+        made = made_by[part]()
         print(made, flush=True)
         if given.write:
             page = DOCS / "benchmarks.md"

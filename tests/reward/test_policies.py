@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
 
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.reward.policies import Policies, Pool, best_of_n, tilt
+from seamark.simulation.overoptimisation import ERRORS
 
 Array = np.ndarray
 
@@ -116,25 +116,14 @@ def accuracy(gold: Array, proxy: Array, rng: np.random.Generator) -> float:
     return float((one * two > 0)[one != 0].mean())
 
 
-def spiked(rng: np.random.Generator, gold: Array) -> Array:
-    """22.5% of responses have a proxy of 6 more that has nothing to do with them."""
-    return np.where(rng.random(gold.shape) < 0.225, 6 + rng.normal(size=gold.shape), gold)
-
-
-def shuffled(rng: np.random.Generator, gold: Array, *, above: bool) -> Array:
-    """Only those above the median, or only those below, in random order among themselves."""
-    mine = (gold > 0) == above
-    return np.where(mine, np.sign(gold) * np.abs(rng.normal(size=gold.shape)), gold)
-
-
 PLANTED = {
-    # Gaussian error: accuracy 1/2 + asin(r) / pi, r = sin(.3 pi), and gold is r times the oracle's
-    "gaussian": (lambda rng, gold: gold + np.sqrt(1 / np.sin(0.3 * np.pi) ** 2 - 1) * rng.normal(size=gold.shape), 0.800, 0.19),
-    "heavy": (lambda rng, gold: gold + 0.3227 * stats.t.rvs(1.2, size=gold.shape, random_state=rng), 0.800, 0.75),
-    "spike": (spiked, 0.800, 1.01),
-    "above the median": (lambda rng, gold: shuffled(rng, gold, above=True), 0.875, 0.66),
-    "below the median": (lambda rng, gold: shuffled(rng, gold, above=False), 0.875, 0.00),
+    "gaussian": (0.800, 0.19),
+    "heavy": (0.800, 0.75),
+    "spike": (0.800, 1.01),
+    "above the median": (0.875, 0.66),
+    "below the median": (0.875, 0.00),
 }
+"""Accuracy, and regret of best of 64, by kind of error; of the Gaussian, gold is r times the oracle's."""
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -145,10 +134,10 @@ def test_equal_accuracy_unequal_policy(name: str) -> None:
     from the spiked ones blindly. Above the median: the mean of a half normal, .798 of 2.35. Student's t with 1.2 degrees of freedom and
     a scale of .3227, which makes the accuracy .80: drawn. 800 prompts leave a standard error of .01 and less.
     """
-    make, right, regret = PLANTED[name]
+    right, regret = PLANTED[name]
     rng = np.random.default_rng(7)
     gold = rng.normal(size=(800, 256))
-    proxy = make(rng, gold)
+    proxy = ERRORS[name](rng, gold)
     found: Policies = best_of_n(Pool.of(np.repeat(np.arange(800), 256), proxy.ravel(), gold.ravel()), [64])
     print(f"{name}: accuracy {accuracy(gold, proxy, rng):.3f}, best of 64 {found.gold.mean():.2f}, regret {found.regret()[0]:.3f}")
     assert found.ideal.mean() == pytest.approx(2.35, abs=0.03)

@@ -17,7 +17,9 @@ The tails of the shortcut are Student's with 3, 4, 6 or 30 degrees of freedom; c
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -145,3 +147,25 @@ def draw_text_world(*, seed: int, turns: float, n_prompts: int = 40, n_responses
     asked = [f"prompt {p}" for p in prompt.tolist()]
     feedback = Feedback.from_arrays(left=left, right=right, prompt=asked, outcome=rng.random(n_pairs) < 1 / (1 + np.exp(-gap)))
     return TextWorld(feedback, np.array([worth(said) for said in feedback.responses["text"].to_list()]))
+
+
+# ---------------------------------------------------------------------------------------------- errors of equal accuracy
+
+
+def _spiked(rng: np.random.Generator, gold: Array) -> Array:
+    return np.where(rng.random(gold.shape) < 0.225, 6 + rng.normal(size=gold.shape), gold)
+
+
+def _shuffled(rng: np.random.Generator, gold: Array, *, above: bool) -> Array:
+    return np.where((gold > 0) == above, np.sign(gold) * np.abs(rng.normal(size=gold.shape)), gold)
+
+
+ERRORS: dict[str, Callable[[np.random.Generator, Array], Array]] = {
+    "gaussian": lambda rng, gold: gold + np.sqrt(1 / np.sin(0.3 * np.pi) ** 2 - 1) * rng.normal(size=gold.shape),
+    "heavy": lambda rng, gold: gold + 0.3227 * rng.standard_t(1.2, size=gold.shape),
+    "spike": _spiked,
+    "above the median": partial(_shuffled, above=True),
+    "below the median": partial(_shuffled, above=False),
+}
+"""Proxies of a gold that is N(0, 1), by their error: Gaussian (accuracy 1/2 + asin(r) / pi, r = sin(.3 pi)), Student's with 1.2 degrees of freedom, and 22.5% of responses with
+a proxy of 6 more that has nothing to do with them, all with an accuracy of .80; and random order among those above the median, or below it, with .875."""
