@@ -185,8 +185,27 @@ def test_cross_fitting_says_what_it_lacks() -> None:
     few = sm.simulate(n_prompts=12, n_judgments=300, seed=1).feedback
     with pytest.raises(InvalidSetting, match="takes 30"):
         cross_fitted(few)
+
+
+def test_cross_fitting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sm.simulate(n_prompts=60, n_raters=4, n_judgments=600, seed=1).feedback
-    assert cross_fitted(alone, utility=sm.Linear(n_columns=16))[1] == "two signals, prompts apart, 4 raters in common"
+    asked = {"utility": sm.Linear(n_columns=16), "resume": tmp_path / "kept"}
+    made: list[int] = []
+
+    def stops(*given: Any, **settings: Any) -> sm.Fit:
+        made.append(len(made))
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return sm.fit(*given, **settings)
+
+    monkeypatch.setattr(optimisation, "fit", stops)
+    with pytest.raises(KeyboardInterrupt):
+        cross_fitted(alone, **asked)
+    pools, how = cross_fitted(alone, **asked)
+    assert how == "two signals, prompts apart, 4 raters in common"
+    assert len(made) == 3 + 1, "two of three were kept"
+    afresh, _ = cross_fitted(alone, utility=sm.Linear(n_columns=16))
+    np.testing.assert_array_equal(pools[0].proxy, afresh[0].proxy)
 
 
 # ---------------------------------------------------------------------------------------------- the command

@@ -57,6 +57,31 @@ class Job:
     """(n_judgments,)"""
 
 
+def settings_of(feedback: Feedback, utility: Utility | None, people: People | None, observation: Observation | None, seed: int) -> str:
+    """All that decides what fits to parts of this feedback say, but for the parts."""
+    parts = {"utility": utility, "people": people, "observation": observation}
+    said: dict[str, Any] = {name: part.to_dict() if part is not None else None for name, part in parts.items()}
+    said |= {"seed": seed, "data": feedback.fingerprint, "version": version("seamark"), "rules": 1}
+    return json.dumps(said, sort_keys=True, default=str)
+
+
+def kept(folder: Path | None, settings: str, masks: Sequence[Mask], make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """What was made of these parts under these settings before, from a folder; else it is made, and kept there."""
+    if folder is None:
+        return make()
+    print_ = hashlib.blake2b(settings.encode(), digest_size=16)
+    for mask in masks:
+        print_.update(np.packbits(mask).tobytes())
+    path = folder / f"{print_.hexdigest()}.parquet"
+    with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # what is not there, or torn, is made again, to the same numbers
+        return pl.read_parquet(path)
+    found = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as fresh:
+        found.write_parquet(fresh)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossFit:
     """How fits are made of parts of the feedback, and where what they predict is kept."""
@@ -102,10 +127,7 @@ class CrossFit:
 
     @cached_property
     def _settings(self) -> str:
-        parts = {"utility": self.utility, "people": self.people, "observation": self.observation}
-        said: dict[str, Any] = {name: part.to_dict() if part is not None else None for name, part in parts.items()}
-        said |= {"seed": self.seed, "data": self.feedback.fingerprint, "version": version("seamark"), "rules": 1}
-        return json.dumps(said, sort_keys=True, default=str)
+        return settings_of(self.feedback, self.utility, self.people, self.observation, self.seed)
 
     def fit(self, train: Feedback) -> Fit:
         """A fit to some judgments; that it has not quite converged is no reason to stop."""
@@ -116,8 +138,6 @@ class CrossFit:
 
     def run(self, jobs: Sequence[Job], progress: Progress | None = None) -> list[pl.DataFrame | SeamarkError]:
         """What each job's fit predicts (`predicted`), or why there is none; jobs that were finished before are read."""
-        if self.resume is not None:
-            self.resume.mkdir(parents=True, exist_ok=True)
         out: list[pl.DataFrame | SeamarkError] = []
         for k, job in enumerate(jobs):
             if progress is not None:
@@ -129,18 +149,7 @@ class CrossFit:
         return out
 
     def _finished(self, job: Job) -> pl.DataFrame:
-        if self.resume is None:
-            return self.predicted(job)
-        print_ = hashlib.blake2b(self._settings.encode(), digest_size=16)
-        for mask in (job.train, job.test):
-            print_.update(np.packbits(mask).tobytes())
-        path = self.resume / f"{print_.hexdigest()}.parquet"
-        with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # what is not there, or torn, is made again, to the same numbers
-            return pl.read_parquet(path)
-        found = self.predicted(job)
-        with whole_file(path) as fresh:
-            found.write_parquet(fresh)
-        return found
+        return kept(self.resume, self._settings, (job.train, job.test), lambda: self.predicted(job))
 
     def predicted(self, job: Job) -> pl.DataFrame:
         """Per comparison tested: row, first, second, p, hit, loss, support (the lower one of the two responses), placed, and hits of rules."""

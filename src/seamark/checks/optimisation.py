@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from seamark.checks.comparisons import codes_of, counted
+from seamark.checks.cross_fitting import kept, settings_of
 from seamark.checks.filtration import check_filtration
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.mismatch import rank_rewards
@@ -370,6 +371,7 @@ def cross_fitted(
     observation: Observation | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
+    resume: str | Path | None = None,
 ) -> tuple[tuple[Pool, Pool], str]:
     """Two pools over the same prompts, each of two signals being the proxy of one and the gold of the other; and how they were made.
 
@@ -378,6 +380,10 @@ def cross_fitted(
     than 20 raters are known, all judge for both, which the second return value says.
 
     Judgments of responses without texts are left out.
+
+    Parameters
+    ----------
+    resume : folder in which what each signal says is kept; a run that was stopped goes on from there, to the same pools.
 
     Raises
     ------
@@ -401,14 +407,25 @@ def cross_fitted(
     of_judgment = part[feedback.judgments["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()]
     rater = feedback.judgments["rater"].cast(pl.Int64).fill_null(-1).to_numpy()
     columns: list[tuple[Array, Array, Codes]] = []
+    settings = f"signal {settings_of(feedback, utility, people, observation, seed)}"
+    said: dict[bytes, Array] = {}  # where raters judge for both sides, the three parts make three signals and not six
+
+    def signal(mine: NDArray[np.bool_]) -> Array:
+        def values() -> pl.DataFrame:
+            fitted = fit(feedback.filter(mine), utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
+            return pl.DataFrame({"value": fitted.utilities(feedback)})
+
+        if (key := mine.tobytes()) not in said:
+            said[key] = kept(None if resume is None else Path(resume), settings, (mine,), values)["value"].to_numpy()
+        return said[key]
+
     for turn in range(3):
         scores: list[Array] = []
         for side in (0, 1):
             mine = of_judgment == (turn + 1 + side) % 3
             if apart:
                 mine &= (rater >= 0) & (half[rater] == side)
-            signal = fit(feedback.filter(mine), utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
-            scores.append(signal.utilities(feedback))
+            scores.append(signal(mine))
             if progress is not None:
                 progress("fitting", (2 * turn + side + 1) / 6)
         rows = judged[(part[prompt[judged]] == turn) & np.isin(prompt[judged], usable)]

@@ -149,7 +149,11 @@ def optimise(
     fitted: Annotated[
         Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it, or --model, over SOURCE's responses.")
     ] = None,
-    cache: Cache = None, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
+    cache: Cache = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="FOLDER", help="Keep finished fits of SOURCE alone here; a run that was stopped goes on from there.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", utility: UtilityOption = None,
     groups: GroupsOption = None, effect: EffectOption = None, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -169,7 +173,7 @@ def optimise(
     if (source is None) == (scores is None):
         raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
     if scores is not None:
-        refuse("It is about judgments; leave it out with --scores.", model=models, fit=fitted, cache=cache, format=format, columns=columns,
+        refuse("It is about judgments; leave it out with --scores.", model=models, fit=fitted, cache=cache, resume=resume, format=format, columns=columns,
                utility=utility, groups=groups, effect=effect, axis=axis)  # fmt: skip
         findings = check_rewards({name: Pool.read(scores, proxy=name) for name in proxies or ["proxy"]}, seed=seed)
         finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
@@ -200,7 +204,7 @@ def optimise(
                 None,
             )
         else:
-            pools, how = cross_fitted(feedback, **settings)
+            pools, how = cross_fitted(feedback, resume=resume, **settings)
             findings, n_prompts = check_optimisation(pools, gold="the other signal", seed=seed), pools[0].n_prompts
     if not as_json:
         typer.echo(f"gold: {how}{f', over {n_prompts:,} prompts' if n_prompts else ''}\n")
