@@ -41,7 +41,7 @@ from scipy.stats import norm
 from seamark.errors import InvalidSetting, NotConverged, SeamarkError, UnreadableSource
 from seamark.models.observation import PROBIT_SCALE
 from seamark.models.threads import on_one_thread
-from seamark.models.utility import Basis, FeatureMap, Rows, Utility, default_utility
+from seamark.models.utility import Basis, Rows, Utility, default_utility
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
 
@@ -360,23 +360,15 @@ class Distribution:
         """Write distribution.json and arrays.safetensors; `Distribution.load` gives the same values."""
         from safetensors.numpy import save
 
-        features = self.basis.features
-        arrays: dict[str, NDArray[Any]] = {"weights": self.weights, "factor": self.factor, "centre": self.centre}
-        if features is not None:
-            arrays |= {f"features.{name}": value for name, value in features.to_arrays().items()}
+        basis, features = self.basis.to_record()
+        arrays: dict[str, NDArray[Any]] = {"weights": self.weights, "factor": self.factor, "centre": self.centre} | features
         told = ("utility", "flips", "flips_se", "prior", "n_judgments", "left_out", "log_likelihood", "largest_gradient", "iterations")
         record = {
             "seamark": "distribution",
             "version": 1,
             "family": self.family.to_dict(),
             "misfit": None if self.misfit is None else vars(self.misfit),
-            "basis": {
-                "n_responses": self.basis.n_responses,
-                "parts": [[name, s.start, s.stop] for name, s in self.basis.parts],
-                "response_ids": self.basis.response_ids,
-                "features": features.features if features else None,
-                "style_names": features.style_names if features else [],
-            },
+            "basis": basis,
         } | {name: getattr(self, name) for name in (*told, "converged", "notes")}
         with whole_folder(Path(folder), mark="distribution.json") as fresh:
             (fresh / "arrays.safetensors").write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}))
@@ -402,13 +394,7 @@ class Distribution:
             raise UnreadableSource(
                 str(folder), f"not a fitted distribution ({error})", "Give a folder that Distribution.save wrote."
             ) from None
-        b, misfit = record.pop("basis"), record.pop("misfit")
-        features = None
-        if b["features"] is not None:
-            held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
-            features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, features.n_columns))
-        basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]))
+        basis, misfit = Basis.from_record(record.pop("basis"), arrays), record.pop("misfit")
         family = record.pop("family")
         return Distribution(
             family=_FAMILIES[family.pop("family")](**family),

@@ -19,8 +19,7 @@ from seamark.models.effects import Covariate
 from seamark.models.observation import Outcome, outcome_from_dict, outcome_to_dict
 from seamark.models.people import Factor, columns_of, parts_of
 from seamark.models.shifts import Shift
-from seamark.models.utility import Basis, FeatureMap, Rows, squared_rows
-from seamark.models.walks import Walk
+from seamark.models.utility import Basis, Rows, squared_rows
 from seamark.outputs import whole_folder
 from seamark.records import Feedback
 
@@ -592,9 +591,8 @@ class Fit:
             arrays["robust"] = self.robust
         for name in self.raters.columns[1:]:
             arrays[f"raters.{name}"] = self.raters[name].cast(pl.Float64).to_numpy()
-        if self.basis.features is not None:
-            arrays |= {f"features.{name}": value for name, value in self.basis.features.to_arrays().items()}
-        features = self.basis.features
+        basis, features = self.basis.to_record()
+        arrays |= features
         record = {
             "seamark": "fit",
             "version": 2,
@@ -615,14 +613,7 @@ class Fit:
             "separates": self.separates,
             "notes": self.notes,
             "versions": self.versions,
-            "basis": {
-                "n_responses": self.basis.n_responses,
-                "parts": [[name, s.start, s.stop] for name, s in self.basis.parts],
-                "response_ids": self.basis.response_ids,
-                "walk": self.basis.walk.to_dict() if self.basis.walk else None,
-                "features": features.features if features else None,
-                "style_names": features.style_names if features else [],
-            },
+            "basis": basis,
         }
         with whole_folder(Path(folder), mark="fit.json") as fresh:
             # written by us, so that the file gets the permissions of its folder's other files
@@ -653,21 +644,13 @@ class Fit:
             raise UnreadableSource(
                 str(folder), f"a fit of format {record.get('version')!r}, not 2", "Fit the data again with this version of Seamark."
             )
-        b = record["basis"]
-        features = None
-        if b["features"] is not None:
-            held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
-            features = FeatureMap.from_arrays(b["features"], b["style_names"], held)
-        matrix = None if features is None else np.zeros((0, features.n_columns))
-        walk = Walk.from_dict(b["walk"]) if b.get("walk") else None
-        basis = Basis(b["n_responses"], matrix, tuple((n, slice(i, j)) for n, i, j in b["parts"]), features, tuple(b["response_ids"]), walk)
         raters = pl.DataFrame(
             {"rater": pl.Series(record["rater_ids"], dtype=pl.String)}
             | {name.removeprefix("raters."): value for name, value in arrays.items() if name.startswith("raters.")}
         )
         convergence = record["convergence"] | {"notes": tuple(record["convergence"]["notes"])}
         return Fit(
-            spec=record["spec"], basis=basis, trained_on=record["data"]["fingerprint"], factors=tuple(Factor.from_dict(f) for f in record["factors"]),
+            spec=record["spec"], basis=Basis.from_record(record["basis"], arrays), trained_on=record["data"]["fingerprint"], factors=tuple(Factor.from_dict(f) for f in record["factors"]),
             shifts=arrays["shifts"], shift_parts=tuple(Shift(**part | {"names": tuple(part["names"])}) for part in record["shift_parts"]),
             covariates=tuple(Covariate.from_dict(c) for c in record["covariates"]), sources=tuple(record["sources"]),
             latent=Latent(**record["latent"]) if record["latent"] else None,

@@ -174,6 +174,31 @@ class Basis:
     """Where values move: the rows are the nodes of this walk."""
     _last: list[tuple[pl.DataFrame, Rows]] = field(default_factory=list, init=False, repr=False, compare=False)
 
+    def to_record(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """What is written of it: JSON-ready, and arrays. The rows themselves are not."""
+        features = self.features
+        record = {
+            "n_responses": self.n_responses,
+            "parts": [[name, s.start, s.stop] for name, s in self.parts],
+            "response_ids": self.response_ids,
+            "walk": self.walk.to_dict() if self.walk else None,
+            "features": features.features if features else None,
+            "style_names": features.style_names if features else [],
+        }
+        return record, {f"features.{name}": value for name, value in features.to_arrays().items()} if features else {}
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Basis:
+        """The basis that `to_record` wrote; `arrays` may hold others as well."""
+        features = None
+        if record["features"] is not None:
+            held = {name.removeprefix("features."): value for name, value in arrays.items() if name.startswith("features.")}
+            features = FeatureMap.from_arrays(record["features"], record["style_names"], held)
+        matrix = None if features is None else np.zeros((0, features.n_columns))
+        walk = Walk.from_dict(record["walk"]) if record.get("walk") else None
+        parts = tuple((name, slice(start, stop)) for name, start, stop in record["parts"])
+        return Basis(record["n_responses"], matrix, parts, features, tuple(record["response_ids"]), walk)
+
     @property
     def residual(self) -> slice | None:
         """Columns of the part that gives each training response a value of its own beside its features."""
