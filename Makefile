@@ -42,7 +42,7 @@ demo: $(VENV)/.core  ## the built-in study with known truth
 # ---- is it right
 
 test: $(VENV)/.dev  ## all but the slow statistical runs; ARGS goes to pytest
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.dev  ## all tests, then whether intervals cover: it resumes where it was stopped, HOURS at most
 	$(BIN)/python -m pytest $(ARGS)

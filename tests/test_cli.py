@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(work: Path) -> Path:
-    done = run("fit", work / "train.jsonl", "-o", work / "fit")
-    assert done.returncode == 0, done.stderr
-    assert re.match(r"Fit\(Linear, \w+, \w+; [\d,]+ judgments, \d+ iterations\)\n", done.stdout)
-    assert "next: seamark evaluate" in done.stdout
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        patch.setattr(sys, "argv", ["seamark", "fit", str(work / "train.jsonl"), "-o", str(work / "fit")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code
+    assert re.match(r"Fit\(Linear, \w+, \w+; [\d,]+ judgments, \d+ iterations\)\n", said.getvalue())
+    assert "next: seamark evaluate" in said.getvalue()
     return work / "fit"
 
 
@@ -84,11 +89,11 @@ def test_fine_is_0_and_quiet(work: Path, tmp_path: Path) -> None:
     assert "next: " in done.stdout
 
 
-def test_blocking_is_1(work: Path, fitted: Path) -> None:
-    done = run("evaluate", fitted, work / "reversed.jsonl")
-    assert done.returncode == 1
-    assert re.search(r"^blocking +direction", done.stdout, re.MULTILINE)
-    assert done.stderr == ""
+def test_blocking_is_1(call, work: Path, fitted: Path) -> None:
+    code, out, err = call("evaluate", fitted, work / "reversed.jsonl")
+    assert code == 1
+    assert re.search(r"^blocking +direction", out, re.MULTILINE)
+    assert err == ""
 
 
 def test_bad_data_is_2_with_one_message(tmp_path: Path) -> None:
@@ -285,11 +290,11 @@ def test_an_unknown_axis_names_the_axes(call, fitted: Path, tmp_path: Path, comm
 
 
 def test_the_seed_reaches_the_demo(call, tmp_path: Path) -> None:
-    prints = [json.loads(call("diagnose", "demo", "--seed", seed, "--json")[1])["data"]["fingerprint"] for seed in ("0", "1", "0")]
-    assert prints[0] == prints[2] != prints[1]
-    assert prints[1] == demo_society(1).feedback.fingerprint
+    first, second = (demo_society(seed).feedback.fingerprint for seed in (0, 1))
+    assert first != second
+    assert json.loads(call("diagnose", "demo", "--json")[1])["data"]["fingerprint"] == first
     assert call("fit", "demo", "--utility", "tabular", "--groups", "none", "--seed", "1", "-o", tmp_path / "fit")[0] == 0
-    assert sm.Fit.load(tmp_path / "fit").fingerprint == prints[1]
+    assert sm.Fit.load(tmp_path / "fit").fingerprint == second
 
 
 def test_fit_json(call, work: Path, tmp_path: Path) -> None:
@@ -581,7 +586,7 @@ def test_train_a_reward_model_export_it_and_check_it(tmp_path: Path, call: Any, 
     from small_models import save_small, small_tokenizer
 
     work = tmp_path
-    train, held = sm.simulate(n_prompts=24, n_raters=8, n_judgments=300, careless=0.0, opposed=0.0, seed=2).feedback.split(
+    train, held = sm.simulate(n_prompts=12, n_raters=8, n_judgments=200, careless=0.0, opposed=0.0, seed=2).feedback.split(
         by="prompt", test=0.25
     )
     train.to_jsonl(work / "train.jsonl")

@@ -15,7 +15,7 @@ import pytest
 
 import seamark as sm
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.simulation import demo_society
+from seamark.simulation import simulate
 from seamark.sources import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +143,7 @@ def test_every_format_is_documented() -> None:
 
 
 def test_every_finding_is_documented() -> None:
-    train, held = demo_society().feedback.split(by="prompt", test=0.2, seed=0)
+    train, held = simulate(n_prompts=60, n_judgments=1000, seed=1).feedback.split(by="prompt", test=0.2, seed=0)
     fitted = sm.fit(train, utility=sm.Linear(n_columns=16), people=sm.Groups())
     found = sm.diagnose(train, held_out=held) + sm.evaluate(fitted, held, train=train)
     sections = set(re.findall(r"^### (.+)$", (DOCS / "findings.md").read_text(encoding="utf-8"), re.MULTILINE))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ ON_TORCH = ("trees", "heads", "training")
 ONE_FILE_EACH = ("trl", "sqlalchemy", "fastapi", "httpx", "ray", "altair")
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _roots(path: Path) -> frozenset[str]:
+    """The packages that a file imports anywhere."""
+    return frozenset(name.split(".")[0] for name in _imports(_tree(path)))
+
+
 def _imports(tree: ast.AST, *, top_only: bool = False) -> Iterator[str]:
     """Full names of the modules imported, also inside functions; with `top_only`, what runs when the module is imported."""
     for node in ast.iter_child_nodes(tree):
@@ -94,8 +106,7 @@ def _module(path: Path) -> tuple[str, ...]:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(_module(p)))
 def test_arrows_point_downwards(path: Path) -> None:
     here = _module(path)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for name in _imports(tree):
+    for name in _imports(_tree(path)):
         target = tuple(name.split(".")[1:])
         if name.split(".")[0] != "seamark":
             continue
@@ -122,14 +133,13 @@ def test_the_walk_sees_lazy_imports_and_skips_type_checking() -> None:
 
 @pytest.mark.parametrize("library", ONE_FILE_EACH)
 def test_one_file_each(library: str) -> None:
-    used = [p for p in FILES if any(n.split(".")[0] == library for n in _imports(ast.parse(p.read_text(encoding="utf-8"))))]
+    used = [path for path in FILES if library in _roots(path)]
     assert len(used) <= 1, used
 
 
 def test_transformers_where_language_models_are() -> None:
     for path in FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(name.split(".")[0] == "transformers" for name in _imports(tree)):
+        if "transformers" in _roots(path):
             assert _module(path)[0] == "models", path
             assert _module(path)[1] in LANGUAGE_MODELS, path
 
@@ -137,11 +147,11 @@ def test_transformers_where_language_models_are() -> None:
 def test_torch_only_in_models_and_reward_and_never_at_import() -> None:
     heavy = {f"seamark.models.{name}" for name in ON_TORCH}
     for path in FILES:
-        tree, here = ast.parse(path.read_text(encoding="utf-8")), _module(path)
-        if any(name.split(".")[0] == "torch" for name in _imports(tree)):
+        here = _module(path)
+        if "torch" in _roots(path):
             assert here[0] in ("models", "reward"), path
         if here[0] != "models" or here[-1] not in ON_TORCH:
-            at_import = set(_imports(tree, top_only=True))
+            at_import = set(_imports(_tree(path), top_only=True))
             assert not {name for name in at_import if name.split(".")[0] == "torch" or name in heavy}, path
 
 

@@ -317,18 +317,18 @@ def _benchmark() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, Any]:
-    """24 replications of 12 pairs in which columns add up, and of the wrong columns."""
+    """12 replications of 12 pairs in which columns add up, and of the wrong columns."""
     study = _benchmark()
     cases, methods = {case.name: case for case in study.CASES}, ("raw", "cells", "cells, covered", "cells, worst", "raked", "multilevel")
-    return {name: study.run(cases[name], 24, 1000, methods)["rows"] for name in ("columns add up", "the wrong columns")}
+    return {name: study.run(cases[name], 12, 1000, methods)["rows"] for name in ("columns add up", "the wrong columns")}
 
 
 def test_a_skewed_pool_is_told_right_by_who_adjusts_for_it(planted: dict[str, Any]):
-    """R26. 288 intervals, of which the 12 of a replication share its raters: counted as 96 independent ones (a design effect of 3), the
-    binomial standard error of a coverage of .9 is .031, and 2.6 of them .08, once in two hundred. The raw share holds the truth half the time."""
+    """R26. 144 intervals, of which the 12 of a replication share its raters: counted as 48 independent ones (a design effect of 3), the
+    binomial standard error of a coverage of .9 is .043, and 2.6 of them .11, once in two hundred. The raw share holds the truth half the time."""
     rows = planted["columns add up"]
     for name in ("cells", "cells, covered", "raked", "multilevel"):
-        assert rows[name]["coverage"][0] > 0.9 - 0.08
+        assert rows[name]["coverage"][0] > 0.9 - 0.11
         assert abs(rows[name]["bias"][0]) < 0.5 * rows["raw"]["bias"][0]
     assert rows["raw"]["coverage"][0] < 0.75
     assert rows["multilevel"]["rmse"][0] < min(rows[name]["rmse"][0] for name in ("raw", "cells", "raked"))

@@ -65,11 +65,11 @@ def test_R39_the_turning_point_is_found_where_it_was_planted(share: float) -> No
 
 
 def test_gold_that_does_not_fall_is_not_said_to() -> None:
-    """120 pools of 30 prompts in which the proxy is gold with noise: the highest point is seldom the last one, by luck; that it falls is said
+    """60 pools of 30 prompts in which the proxy is gold with noise: the highest point is seldom the last one, by luck; that it falls is said
     in at most one of 20."""
     rng = np.random.default_rng(2)
     falls, inside, turned = [], [], 0
-    for _ in range(120):
+    for _ in range(60):
         gold = rng.normal(size=(30, 16))
         proxy = 0.2 * gold + rng.normal(size=gold.shape)
         curve = trace(best_of_n(Pool.of(np.repeat(np.arange(30), 16), proxy.ravel(), gold.ravel()), GRID[:5]))
@@ -77,8 +77,8 @@ def test_gold_that_does_not_fall_is_not_said_to() -> None:
         turned += curve.turning < 4
         truth = 0.2 / np.sqrt(1.04) * 1.0294  # the slope of gold on the proxy, times the expected maximum of 4
         inside.append(curve.low[2] < truth < curve.high[2])
-    print(f"falls {np.mean(falls):.3f}, highest before the end {turned / 120:.2f}, intervals that hold the truth {np.mean(inside):.3f}")
-    assert turned > 12, "luck alone moves the highest point"
+    print(f"falls {np.mean(falls):.3f}, highest before the end {turned / 60:.2f}, intervals that hold the truth {np.mean(inside):.3f}")
+    assert turned > 6, "luck alone moves the highest point"
     assert np.mean(falls) <= 0.05
     assert 0.86 < np.mean(inside) < 0.99
 

@@ -85,16 +85,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture
-def study(finished: Path, tmp_path: Path) -> Path:
-    """The same, for one test; its claim, which is blocking on purpose, taken out of the findings and the card."""
-    folder = Path(shutil.copytree(finished, tmp_path / "out"))
+@pytest.fixture(scope="module")
+def releasable(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same; its claim, which is blocking on purpose, taken out of the findings and the card."""
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("releasable") / "out"))
     found = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
     found["findings"] = [f for f in found["findings"] if f["code"] != "claim/honest"]
     (folder / "findings.json").write_text(json.dumps(found), encoding="utf-8")
     rewrite_report(folder)
     seal_card(folder)
     return folder
+
+
+@pytest.fixture
+def study(releasable: Path, tmp_path: Path) -> Path:
+    """The same, for one test."""
+    return Path(shutil.copytree(releasable, tmp_path / "out"))
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -325,7 +325,7 @@ def test_flips_that_differ_by_judgment():
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["context shared in a pair", "context drawn per response"])
-@pytest.mark.parametrize("family", [Normal(), Categorical(), Categorical(20, entropy=0.1)], ids=str)
+@pytest.mark.parametrize("family", [Normal(), Categorical(), pytest.param(Categorical(20, entropy=0.1), marks=pytest.mark.slow)], ids=str)
 def test_hidden_context_shows_as_spread(shared: bool, family: Any):
     """Siththaranjan et al. 2024: u = a below .8, 2 a z above, z a fair coin nobody sees. 50 responses, 20,000 pairs.
 

@@ -298,6 +298,7 @@ def test_overconfident_raters_gain_nothing_by_it():
     assert np.abs((u[0] - u[0].mean()) - (u[1] - u[1].mean())).max() < 0.1
 
 
+@pytest.mark.slow
 def test_values_recovered_under_all_circumstances_at_once():
     """Each effect within 4 standard errors of what was planted, all at once, and the values' slope on the truth.
 

@@ -464,7 +464,7 @@ def wordy(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return features, lengths, shown, u < torch.sigmoid(liked[shown[:, 0]] - liked[shown[:, 1]]), quality
 
 
-@pytest.mark.parametrize("batch", [None, 64])
+@pytest.mark.parametrize("batch", [None, pytest.param(64, marks=pytest.mark.slow)])
 def test_odin_keeps_quality_and_leaves_length(batch: int | None):
     features, lengths, shown, won, quality = wordy(6)
     steps, rate = (300, 0.05) if batch is None else (600, 0.02)

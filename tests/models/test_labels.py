@@ -152,7 +152,9 @@ def test_planted_confusion_is_recovered():
     assert set(np.argsort(fitted.accuracy["accuracy"].to_numpy())[:4]) == {raters.tolist().index(r) for r in range(4)}
 
 
-@pytest.mark.parametrize(("draws", "accuracy", "cells"), [(0, (0.95, 0.995), 0.90), (200, (0.925, 0.97), 0.90)])
+@pytest.mark.parametrize(
+    ("draws", "accuracy", "cells"), [(0, (0.95, 0.995), 0.90), pytest.param(200, (0.925, 0.97), 0.90, marks=pytest.mark.slow)]
+)
 def test_coverage_of_the_intervals(draws: int, accuracy: tuple[float, float], cells: float):
     """The hard case: 300 raters, 2,000 units, three labels a unit, 20 labels a rater, 9% of the units wrong at best.
 

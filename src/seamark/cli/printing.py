@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from seamark.intervals import shown
-
 if TYPE_CHECKING:
     from seamark.checks import Findings
     from seamark.checks.findings import Access
@@ -69,6 +67,7 @@ def finish(
 def stop_at(findings: Findings, fail_on: Sequence[str] | None) -> bool:
     """Whether expressions of --fail-on stop here; says why."""
     from seamark.checks.gates import parse_gates, stopped
+    from seamark.intervals import shown
 
     reasons = stopped(parse_gates(fail_on or ()), findings)
     for reason in reasons:
@@ -84,6 +83,8 @@ def print_findings(findings: Findings) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from seamark.intervals import shown  # loads numpy, which a start has no use for
 
     table = Table(box=None, pad_edge=False, show_edge=False)
     for name in ("verdict", "code", "finding"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -83,6 +85,13 @@ for _command in (
 for _name, _group in {"charter": charters, "audit": audit, "catalogue": catalogue}.items():
     app.add_typer(_group, name=_name)
 
+
+@cache
+def _command_line() -> Callable[..., object]:
+    """What the functions' signatures say, read once by a process that calls `main` many times."""
+    return typer.main.get_command(app)
+
+
 _ONE_THREAD = (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"))
 
 
@@ -94,7 +103,7 @@ def main() -> None:
     for name, value in () if sys.argv[1:2] == ["train"] else _ONE_THREAD:
         os.environ.setdefault(name, value)
     try:
-        app(prog_name="seamark")
+        _command_line()(prog_name="seamark")
     except SeamarkError as error:
         _fail(str(error))
     except OSError as error:  # of the machine: a file without permission, a full disk

@@ -157,7 +157,8 @@ def _line_at(value: float, axis: str, dash: tuple[int, int] = (4, 3)) -> Any:
     """A reference line."""
     alt = _altair()
     line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(color="var(--ink-3)", strokeDash=list(dash), strokeWidth=1)
-    return line.encode(**{axis: alt.datum(value)})
+    # `alt.datum` is a mapping, of which altair looks up the class at the price of half of the chart; so with `alt.value` below
+    return line.encode(**{axis: {"x": alt.XDatum, "y": alt.YDatum}[axis](value)})
 
 
 def _tips(**fields: tuple[str, str]) -> list[Any]:
@@ -825,7 +826,7 @@ def _draw_intervals(
     # Sorting by a list of labels would write them into a Vega expression, which untrusted text could break; a number cannot.
     rows = [row | {"order": place} for place, row in enumerate(rows)]
     y = alt.Y("label", type="nominal", sort=alt.EncodingSortField("order"), title=None, axis={"labelLimit": 230, "grid": False})
-    colour: Any = alt.value("var(--c-1)")
+    colour: Any = alt.ColorValue("var(--c-1)")
     if colours:
         colour = _colour(
             "kind", {kind: value for kind, value in colours.items() if any(row.get("kind") == kind for row in rows)}, legend=None
