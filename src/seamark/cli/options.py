@@ -6,10 +6,11 @@ What several commands take has one name and one help text here. A text that cann
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ from seamark.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from seamark.aggregation import Charter
+    from seamark.checks import Findings
     from seamark.models.observation import Observation
     from seamark.models.people import People
     from seamark.models.utility import Utility
@@ -76,13 +78,40 @@ def _known_gates(expressions: list[str] | None) -> list[str] | None:
     return expressions
 
 
-def _known_study(folder: Path | None) -> Path | None:
-    if folder is not None:
-        from seamark.study import read_findings
+@dataclass(frozen=True)
+class IntoStudy:
+    """A finished study, which takes the findings of the command that runs."""
 
-        with as_options(folder="into"):
-            read_findings(folder)
-    return folder
+    folder: Path
+    context: typer.Context | None = None
+
+    def __call__(self, findings: Findings) -> Path:
+        """Adds them, under the command and what it names: its arguments, and the table or the fit that stands for one."""
+        from seamark.study import add_findings
+
+        assert self.context is not None
+        named = [(p, self.context.params.get(p.name or "")) for p in self.context.command.params]
+        words = [
+            word
+            for p, value in named
+            if value is not None and (p.param_type_name == "argument" or p.opts[0] in _SUBJECTS)
+            for word in ([] if p.param_type_name == "argument" else [p.opts[0]]) + [str(value)]
+        ]
+        return add_findings(self.folder, findings, command=self.context.command_path, subject=shlex.join(words))
+
+
+_SUBJECTS = ("--fit", "--scores")
+"""Options that say what a command is about, beside its arguments."""
+
+
+def _known_study(context: typer.Context, into: IntoStudy | None) -> IntoStudy | None:
+    if into is None:
+        return None
+    from seamark.study import read_findings
+
+    with as_options(folder="into"):
+        read_findings(into.folder)
+    return replace(into, context=context)
 
 
 FailOn = Annotated[
@@ -95,9 +124,12 @@ FailOn = Annotated[
     ),
 ]
 Into = Annotated[
-    Path | None,
-    typer.Option("--into", metavar="STUDY", callback=_known_study, help="Add the findings to the report of this finished study."),
-]
+    IntoStudy | None,
+    typer.Option(
+        "--into", metavar="STUDY", parser=lambda folder: IntoStudy(Path(folder)), callback=_known_study,
+        help="Add the findings to the report of this finished study, in place of what the same command said about the same before.",
+    ),
+]  # fmt: skip
 
 
 def read_feedback(source: str, format: str | None, columns: str | None, on_error: str, axis: str | None, seed: int) -> Feedback:

@@ -7,12 +7,12 @@ and print without being drawn again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from seamark.checks.findings import Finding, Findings
-from seamark.rendering.words import DOUBTS, belongs_to, count, figure, finite, interval_of, plain, rows_of, spelled
+from seamark.rendering.words import DOUBTS, belongs_to, count, figure, finite, interval_of, plain, rows_of, runs_of, spelled
 
 Row = dict[str, Any]
 """One row of a chart's data, JSON-ready."""
@@ -72,6 +72,8 @@ class Chart:
     """Vega-Lite; drawn under each other."""
     table: Table
     narrow: bool = False
+    about: str = ""
+    """Of what a later command has added, that command and what it was about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,41 +90,44 @@ class Section:
 
 
 def draw_sections(findings: Findings) -> list[Section]:
-    """The sections that have something to draw."""
-    parts = [
-        ("raters", "The raters", "Raters", ("rater-reliability",), _draw_raters(findings)),
-        ("length", "Length and style", "Length and style", ("length", "style"), _draw_length(findings)),
-        ("calibration", "Calibration", "Calibration", ("calibration",), _draw_calibration(findings)),
-        ("doubts", "The three doubts", "Doubts", ("doubts",), _draw_doubts(findings)),
-        (
-            "whose",
-            "Whose values: what the charter's choices cost whom",
-            "Whose values",
-            ("regret", "unsettled", "outvoted"),
-            _draw_whose(findings),
-        ),
-        ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy(findings)),
-        ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board(findings)),
-        ("generalisation", "Does it hold for what is new?", "Generalisation", ("generalisation",), _draw_generalisation(findings)),
-        ("probes", "What the reward pays for besides content", "Probes", ("probe",), _draw_probes(findings)),
+    """The sections that have something to draw; what later commands have added to a study is drawn beside it, each run by itself."""
+    parts: tuple[tuple[str, str, str, tuple[str, ...], Callable[[Findings], list[Chart | None]]], ...] = (
+        ("raters", "The raters", "Raters", ("rater-reliability",), _draw_raters),
+        ("length", "Length and style", "Length and style", ("length", "style"), _draw_length),
+        ("calibration", "Calibration", "Calibration", ("calibration",), _draw_calibration),
+        ("doubts", "The three doubts", "Doubts", ("doubts",), _draw_doubts),
+        ("whose", "Whose values: what the charter's choices cost whom", "Whose values", ("regret", "unsettled", "outvoted"), _draw_whose),
+        ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy),
+        ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board),
+        ("generalisation", "Does it hold for what is new?", "Generalisation", ("generalisation",), _draw_generalisation),
+        ("probes", "What the reward pays for besides content", "Probes", ("probe",), _draw_probes),
         (
             "explain",
             "Why the reward decides as it does",
             "Explained",
             ("explain/features", "explain/fidelity", "explain/influence", "explain/counterfactual"),
-            _draw_features(findings),
+            _draw_features,
         ),
-        ("optimisation", "Does the reward survive optimisation?", "Optimisation", _PRESSED, _draw_optimisation(findings)),
-        ("repair", "What the repair changed", "Repair", ("repair",), _draw_repair(findings)),
-        ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking(findings)),
-    ]
+        ("optimisation", "Does the reward survive optimisation?", "Optimisation", _PRESSED, _draw_optimisation),
+        ("repair", "What the repair changed", "Repair", ("repair",), _draw_repair),
+        ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking),
+    )
     sections: list[Section] = []
-    for code, title, short, leads, drawn in parts:
-        charts = [chart for chart in drawn if chart is not None]
+    for code, title, short, leads, draw in parts:
+        lead: list[Finding] = []
+        charts: list[Chart] = []
+        for number, run in enumerate(runs_of(findings)):
+            if drawn := [_of_run(chart, number, run[0].about) for chart in draw(run) if chart is not None]:
+                lead += [found for found in map(run.get, leads) if found is not None and found.verdict != "not_applicable"]
+                charts += drawn
         if charts:
-            lead = [found for found in map(findings.get, leads) if found is not None and found.verdict != "not_applicable"]
             sections.append(Section(code=code, title=title, short=short, lead=lead, charts=charts))
     return sections
+
+
+def _of_run(chart: Chart, number: int, about: str) -> Chart:
+    """A chart of what was added says of which run it is; its code, by which the page refers to it, is no other's."""
+    return replace(chart, code=f"run-{number}-{chart.code}", about=about) if about else chart
 
 
 def _altair() -> Any:
@@ -877,7 +882,7 @@ def tables_behind(finding: Finding) -> list[Table]:
         (keys for code, keys in _DRAWN.items() if finding.code == code or (code[-1] == "*" and finding.code.startswith(code[:-1]))), ()
     )
     for key, value in finding.details.items():
-        if key in drawn:
+        if key in drawn or (finding.about and key in ("added", "command", "subject")):  # which stand beside its code
             continue
         name = str(key).replace("_", " ")
         items: list[Any] = list(value) if isinstance(value, list | tuple) else []
