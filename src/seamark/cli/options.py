@@ -65,6 +65,9 @@ CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter
 ValidUntil = Annotated[
     str | None, typer.Option("--valid-until", help="Last day on which the reward may be used (2026-12-31), in place of the charter's.")
 ]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Ask the reward model no more when it takes longer than this for 256 texts.")
+]
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit or reward model, or the hub name of one, OWNER/NAME.")]
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
