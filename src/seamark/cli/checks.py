@@ -31,6 +31,7 @@ from seamark.cli.options import (
 )
 from seamark.cli.printing import finish, show_progress
 from seamark.errors import InvalidSetting
+from seamark.intervals import shown
 
 if TYPE_CHECKING:
     from seamark.reward import Reward
@@ -406,6 +407,10 @@ def _ignorance_of(reward: Reward) -> Scorer:
 def attacks(
     model: ModelPlace,
     file: Annotated[Path, typer.Argument(metavar="ATTACKS", help="Attacks that were kept (JSONL), by seamark search --out or by hand.")],
+    before: Annotated[
+        list[str] | None,
+        typer.Option("--before", metavar="OLD_MODEL", help="A release before MODEL, to see what the patch did beside it. Repeat it, the oldest first."),
+    ] = None,
     mark_patched: Annotated[
         str | None, typer.Option("--mark-patched", metavar="RELEASE", help="Write into ATTACKS that those which do not work were put right in RELEASE.")
     ] = None,
@@ -413,13 +418,23 @@ def attacks(
 ) -> None:  # fmt: skip
     """Do attacks that worked before work on this reward model? What was put right and works again stops a pipeline."""
     from seamark.checks import attacks as kept
+    from seamark.checks.patches import check_patches
     from seamark.reward.scorers import open_scorer, scorer_name
 
     known = kept.read_attacks(file)
-    scorer = open_scorer(model)
+    releases = {place: open_scorer(place) for place in (*(before or ()), model)}
+    if len(releases) != len(before or ()) + 1:
+        raise InvalidSetting("--before", before, "A release stands there twice: give each once, the oldest first, and none that is MODEL.")
+    names = [scorer_name(place) for place in releases]
     with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
-        gain, scored = kept.outcomes(scorer, known, progress=say, cache=cache, name=scorer_name(model), timeout_s=timeout)
-    findings = kept.tell_attacks(known, gain, scored)
+        heard = [
+            kept.outcomes(scorer, known, progress=say, cache=cache, name=name, timeout_s=timeout)
+            for scorer, name in zip(releases.values(), names, strict=True)
+        ]
+        gain, scored = heard[-1]
+        findings = kept.tell_attacks(known, gain, scored)
+        if before:
+            findings += check_patches(list(releases.values()), known, heard=heard, names=names, cache=cache, timeout_s=timeout)
     if mark_patched is not None:
         kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
@@ -471,3 +486,36 @@ def probe(
                 timeout_s=timeout,
             )  # fmt: skip
     finish(judgments, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def judges(
+    source: Source,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="FIELD", help="Agreement with people also in parts: by provenance, pair_type, team or another field.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Do model judges follow the substance, or the place and the length? SOURCE has pairs that models judged, and people for the gold."""
+    from seamark.checks import check_judges
+
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    with as_options(by="by"):
+        findings = check_judges(feedback, by=by)
+    finish(feedback, findings, as_json, None, access="outside-the-box", fail_on=fail_on, into=into)
+
+
+def mismatch(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="A row for each pair of reward model and policy, a column of numbers for each objective; names first.")
+    ],
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Do accuracy of reward models, the reward that policies reach and evaluation of the policies go together?"""
+    from seamark.checks.mismatch import check_mismatch, read_objectives
+
+    objectives, names = read_objectives(table)
+    findings = check_mismatch(objectives, names=names)
+    if not as_json:
+        typer.echo(f"objectives: {', '.join(map(shown, objectives))}{'' if names is None else '; the first column has the names'}\n")
+    finish(None, findings, as_json, None, access="outside-the-box", fail_on=fail_on, into=into)

@@ -89,21 +89,21 @@ class IntoStudy:
     context: typer.Context | None = None
 
     def __call__(self, findings: Findings) -> Path:
-        """Adds them, under the command and what it names: its arguments, and the table or the fit that stands for one."""
+        """Adds them, under the command and what it names: its arguments, and the options that stand for one."""
         from seamark.study import add_findings
 
         assert self.context is not None
-        named = [(p, self.context.params.get(p.name or "")) for p in self.context.command.params]
-        words = [
-            word
-            for p, value in named
-            if value is not None and (p.param_type_name == "argument" or p.opts[0] in _SUBJECTS)
-            for word in ([] if p.param_type_name == "argument" else [p.opts[0]]) + [str(value)]
-        ]
+        words: list[str] = []
+        for parameter in self.context.command.params:
+            given = self.context.params.get(parameter.name or "")
+            option = None if parameter.param_type_name == "argument" else parameter.opts[0]
+            if option is None or option in _SUBJECTS:
+                values = given if isinstance(given, list | tuple) else () if given is None else (given,)
+                words += [word for value in values for word in ([str(value)] if option is None else [option, str(value)])]
         return add_findings(self.folder, findings, command=self.context.command_path, subject=shlex.join(words))
 
 
-_SUBJECTS = ("--fit", "--scores")
+_SUBJECTS = ("--fit", "--scores", "--model", "--proxy")
 """Options that say what a command is about, beside its arguments."""
 
 
@@ -123,7 +123,7 @@ FailOn = Annotated[
         "--fail-on",
         metavar="EXPR",
         callback=_known_gates,
-        help="Exit with 1 on this as well: warning, a code (probe/length), probe/*:warning, or accuracy.low<0.6; several are joined by or.",
+        help='Exit with 1 on this as well: warning, a code (probe/length; "in quotes" where it has spaces or colons), probe/*:warning, or accuracy.low<0.6; several are joined by or.',
     ),
 ]
 Into = Annotated[

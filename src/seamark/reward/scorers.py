@@ -213,6 +213,17 @@ def _held_prompt(prompt: object) -> str:
     return "" if prompt is None else str(prompt)
 
 
+def recalled(prompts: Sequence[Text], responses: Sequence[str], values: ArrayLike) -> Scorer:
+    """A scorer that says of these texts what was said before, and nothing of others.
+
+    Parameters
+    ----------
+    prompts, responses, values : (n,) NaN where there was none.
+    """
+    held = {(_key(p), r): float(v) for p, r, v in zip(prompts, responses, np.asarray(values, dtype=np.float64), strict=True)}
+    return lambda prompts, responses: [held.get((_key(p), r)) for p, r in zip(prompts, responses, strict=True)]
+
+
 def scorer_name(place: str | Path) -> str:
     """A name under which scores can be kept: the place, and where it is a file or folder, what is in it by sizes and times, so that another model
     in its place does not get its scores."""
