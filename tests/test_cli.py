@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -651,3 +652,57 @@ def test_findings_of_a_later_check_go_into_the_report_and_stop_a_pipeline(call, 
     status, _, err = call("evaluate", "nothing", work / "held.jsonl", "--fail-on", "warning:often")
     assert status == 2
     assert "--fail-on" in err
+
+
+def test_what_later_commands_add_stands_side_by_side_and_is_replaced_by_the_same_again(call, tmp_path: Path) -> None:
+    """Two models on two benchmarks, and two pools of scores, share all their codes; which is about what is told in every document, as text."""
+    study, nasty = tmp_path / "study", tmp_path / "<b>`x`|\u202e.jsonl"
+    sm.simulate(n_prompts=12, n_raters=8, n_judgments=60, seed=2).feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    assert call("study", tmp_path / "prefs.jsonl", "-o", study, "--utility", "tabular")[0] in (0, 1)
+    own = len(json.loads((study / "findings.json").read_text())["findings"])
+    rows = [{"prompt": f"p{i}", "chosen": f"yes {i}", "rejected": f"no {i}", "subset": "hep-go", "id": i} for i in range(30)]
+    good, bad, plain = (tmp_path / name for name in ("good.csv", "bad.csv", "bench.jsonl"))
+    for path in (plain, nasty):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for path, sign in ((good, 1), (bad, -1)):
+        texts = [(row["prompt"], text, sign * (text[0] == "y")) for row in rows for text in (row["chosen"], row["rejected"])]
+        path.write_text("prompt,response,score\n" + "".join(",".join(map(str, text)) + "\n" for text in texts))
+
+    def said() -> dict[tuple[str, str], float]:
+        found = json.loads((study / "findings.json").read_text())["findings"]
+        assert sum(not f["details"].get("added") for f in found) == own
+        return {(f["details"]["command"], f["details"]["subject"]): f["estimate"] for f in found if f["code"] == "benchmark"}
+
+    asked = {(m, b): ("benchmark", m, b, "--into", study) for m in (good, bad) for b in (plain, nasty)}
+    for args in asked.values():
+        assert call(*args)[0] in (0, 1)
+    assert said() == {("seamark benchmark", shlex.join(map(str, key))): float(key[0] == good) for key in asked}
+    total = len(json.loads((study / "findings.json").read_text())["findings"])
+    bad.write_text(good.read_text())
+    assert call(*asked[bad, plain])[0] == 0
+    assert said()["seamark benchmark", f"{bad} {plain}"] == 1, "the same again replaces"
+    for name, sign in (("one", 1), ("two", -1)):
+        scores = tmp_path / f"{name}.csv"
+        scores.write_text("prompt,proxy,gold\n" + "".join(f"{i // 4},{sign * (i % 4)},{i % 4}\n" for i in range(80)))
+        assert call("optimise", "--scores", scores, "--into", study)[0] in (0, 1)
+    found = json.loads((study / "findings.json").read_text())["findings"]
+    assert sorted(f["details"]["subject"] for f in found if f["code"] == "optimisation/best-of-n") == [
+        f"--scores {tmp_path / name}.csv" for name in ("one", "two")
+    ]
+    assert len(said()) == 4, "another command wipes nothing"
+    assert len(found) > total
+    page, card = ((study / name).read_text(encoding="utf-8") for name in ("report.html", "card.md"))
+    shown = "&lt;b&gt;`x`|\\u202e.jsonl"
+    assert page.count(f"seamark benchmark {good} {plain}</bdi>") > 1
+    assert shown in page
+    assert "<b>`x`" not in page + card
+    assert f"benchmark (seamark benchmark {bad}" in re.sub(r"\\(.)", r"\1", card)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert sum(re.fullmatch(r"figure-run-\d-optimisation-best-of-n", i) is not None for i in ids) == 2, "each pool has its chart"
+    _, sealed, _ = call("audit", "card", study, "--json")
+    assert {f["code"]: f["verdict"] for f in json.loads(sealed)["findings"]}["card/numbers"] == "ok", (
+        "the card's rows are those of the findings"
+    )
+    status, _, err = call("diagnose", tmp_path / "prefs.jsonl", "--into", study)
+    assert (status, "findings of its own" in err) == (2, True)

@@ -20,7 +20,7 @@ import pytest
 
 import seamark as sm
 from seamark.checks.findings import Finding, Findings
-from seamark.rendering import Report, charts, documents, words, write_card, write_findings, write_report
+from seamark.rendering import Report, charts, documents, drawing, words, write_card, write_findings, write_report
 
 DEV = "Install the extra dev."
 Require = Callable[[str, str], Any]
@@ -87,6 +87,37 @@ def fake_checks() -> tuple[Finding, ...]:
             code="explain/features", title="Length moves it most.", estimate=0.6, low=0.5, high=0.7, n=700, unit="sd of the reward", details={"features": features},
         ),
         Finding(code="repair", title="The repair makes 1 statistic worse.", estimate=1.0, n=3, unit="count", details={"statistics": repaired}),
+        *fake_checks_of_models(),
+    )  # fmt: skip
+
+
+def fake_checks_of_models() -> tuple[Finding, ...]:
+    """Findings of benchmarks, judges, searches and attacks, and two curves, as their checks give them; a judge and a way have hostile names."""
+
+    def share(code: str, estimate: float, **details: Any) -> Finding:
+        return Finding(
+            code=code, title=f"{code}.", estimate=estimate, low=estimate - 0.06, high=estimate + 0.06, n=200, unit="share", details=details
+        )
+
+    def row(estimate: float, side: str = "", **more: Any) -> dict[str, Any]:
+        return {f"{side}estimate": estimate, f"{side}low": estimate - 0.06, f"{side}high": estimate + 0.06, f"{side}n": 90} | more
+
+    good, bad = (row(0.9, "hard_", judge="good") | row(0.88, "easy_")), (row(0.2, "hard_", judge=NASTY) | row(0.8, "easy_"))
+    way = {"kind": NASTY, "n": 40, "proxy": 0.8, "disowned_by": "gold", "judged": {"gold": -0.6, "an ensemble": None}}
+    curve = [{"n": 2**k, "gain": 0.3 * k, "low": 0.2 * k, "high": 0.4 * k, "ignorance": 1.0} for k in range(6)]
+    losses = [
+        {"n": 100.0 * 2**k, "log_loss": 0.65 - 0.03 * k, "low": 0.6 - 0.03 * k, "high": 0.7 - 0.03 * k, "accuracy": 0.6} for k in range(4)
+    ]
+    return (
+        share("benchmark", 0.7, benchmark="rewardbench2", chance=0.25), share("benchmark/Math", 0.6, chance=0.25, weight=1), share("benchmark/Ties", 0.8, chance=0.01, weight=1),
+        share("benchmark/length-only", 0.4), share("benchmark/style", 0.5, easy=0.8), share("benchmark/worst", 0.6), share("benchmark/best-of-k", 0.6),
+        share("judges/gold", 0.5, judges=[row(0.9, judge="good"), row(0.5, judge=NASTY)], by=None, parts=[]),
+        share("judges/position", 0.8, judges=[row(0.5, judge="good"), row(0.8, judge=NASTY)]), share("judges/style", 0.2, judges=[good, bad], longer=[]),
+        Finding(code="loophole", title="A loophole.", estimate=1.0, n=3, unit="count"),
+        Finding(code="loophole/insertion", title="Insertion.", estimate=-0.6, low=-0.8, high=-0.4, n=40, unit="sd", details={"ways": [way, way | {"proxy": None}]}),
+        share("attacks/insertion", 0.9), Finding(code="attacks/open", title="9 of 10 work.", estimate=9.0, n=10, unit="count"), share("attacks/role play", 0.1),
+        share("optimisation/alarm", 0.4, curve=curve, stop_at=8),
+        Finding(code="learning-curve", title="More brings little.", estimate=0.3, low=0.1, high=0.5, n=400, unit="exponent", details={"curve": losses}),
     )  # fmt: skip
 
 
@@ -711,7 +742,7 @@ def test_a_leaderboard_is_drawn_and_listed(tmp_path: Path) -> None:
     ],
 )
 def test_bins_have_the_digits_that_their_width_needs(low: float, high: float, shown: str) -> None:
-    assert charts._range(low, high) == shown
+    assert drawing.bin_in_words(low, high) == shown
 
 
 def charts_of(*found: Finding) -> dict[str, charts.Chart]:
@@ -753,6 +784,59 @@ def test_probes_features_and_repairs_are_drawn() -> None:
     assert scale.table.rows[0][-1] == "better"
     assert [row["verdict"] for row in scale.specs[0]["datasets"]["rows"]] == ["better", "worse"]
     assert [row[0] for row in nats.table.rows] == ["log loss"]
+
+
+def test_benchmarks_are_drawn_beside_their_chance_and_length_alone() -> None:
+    chart = charts_of(*fake_checks())["benchmark-scores"]
+    assert chart.table.columns == ("what", "estimate", "95% interval", "n", "chance")
+    assert chart.table.rows == [
+        ("rewardbench2", "70%", "[64, 76]", "200", "25%"), ("Math", "60%", "[54, 66]", "200", "25%"), ("Ties", "80%", "[74, 86]", "200", "1.0%"),
+        ("length alone", "40%", "[34, 46]", "200", "–"),
+    ]  # fmt: skip
+    (spec,) = chart.specs
+    assert {layer["mark"]["type"] for layer in spec["layer"]} == {"rule", "tick", "point"}
+    assert [row["kind"] for row in spec["datasets"]["rows"]][-1] == "length alone"
+
+
+def test_judges_are_drawn_one_by_one_and_both_sides_of_style() -> None:
+    drawn = charts_of(*fake_checks())
+    assert [row[:2] for row in drawn["judges-gold"].table.rows] == [("good", "90%"), (NASTY, "50%")]
+    assert [row[1] for row in drawn["judges-position"].table.rows] == ["50%", "80%"]
+    style = drawn["judges-style"].table.rows
+    assert [row[:3] for row in style[:2]] == [
+        ("the shorter is better: good", "90%", "[84, 96]"),
+        ("the longer is better: good", "88%", "[82, 94]"),
+    ]
+    assert [row[1] for row in style[2:]] == ["20%", "80%"]
+    alone = Finding(
+        code="judges/style", title="x", estimate=0.7, low=0.6, high=0.8, n=9, unit="share",
+        details={"judges": [{"judge": "j", "estimate": 0.7, "low": 0.6, "high": 0.8, "n": 9, "what": "the longer one wins"}]},
+    )  # fmt: skip
+    assert charts_of(alone)["judges-style"].table.rows == [("j", "70%", "[60, 80]", "9")]
+    assert "without people's word" in charts_of(alone)["judges-style"].text
+
+
+def test_loopholes_lie_right_and_below_and_attacks_are_shares_of_families() -> None:
+    drawn = charts_of(*fake_checks())
+    assert drawn["loophole-ways"].table.rows == [("insertion", NASTY, "gold", "0.800", "−0.600", "disowned")], (
+        "what has no number is left out"
+    )
+    assert [row[:3] for row in drawn["attack-families"].table.rows] == [("insertion", "90%", "[84, 96]"), ("role play", "10%", "[4, 16]")]
+
+
+def test_what_the_fit_foresees_and_what_more_judgments_bring_are_curves() -> None:
+    drawn = charts_of(*fake_checks())
+    alarm, learning = drawn["optimisation-alarm"], drawn["learning-curve"]
+    assert [row[0] for row in alarm.table.rows] == ["1", "2", "4", "8", "16", "32"]
+    assert alarm.table.rows[3][1:] == ("0.9", "[0.6, 1.2]")
+    assert "the dashed line is where to stop" in alarm.text
+    assert [layer["mark"]["type"] for layer in alarm.specs[0]["layer"]] == ["area", "line", "point", "rule"]
+    assert [row[0] for row in learning.table.rows] == ["100", "200", "400", "800"]
+    assert [layer["mark"]["type"] for layer in learning.specs[0]["layer"]] == ["area", "line", "point"], "nowhere to stop"
+    calm = Finding(
+        code="optimisation/alarm", title="x", estimate=0.1, n=400, unit="share", details={"curve": [{"n": 1, "gain": 0.0}], "stop_at": None}
+    )
+    assert charts_of(calm)["optimisation-alarm"].table.rows == [("1", "0.00", "–")]
 
 
 def test_unconverged_fit_says_so(tmp_path: Path) -> None:

@@ -614,10 +614,15 @@ def rewrite_report(folder: str | Path) -> Path:
     return folder / "report.html"
 
 
-def add_findings(folder: str | Path, findings: Findings) -> Path:
+def add_findings(folder: str | Path, findings: Findings, *, command: str = "", subject: str = "") -> Path:
     """Put the findings of a later check into a finished study: findings.json, report.html and card.md; returns the path of the report.
 
-    A check that is run again replaces what it said before: findings whose codes begin alike, up to the first slash, are taken out.
+    The same command about the same subject replaces what it said before; whatever others said stays beside it, under the same codes too.
+
+    Parameters
+    ----------
+    command, subject : what was run, and the model, benchmark or data that it was about, in the words that it was asked for with. Both stand in the
+        details of each finding, beside `added`.
 
     Raises
     ------
@@ -630,8 +635,9 @@ def add_findings(folder: str | Path, findings: Findings) -> Path:
     own = {f.code.partition("/")[0] for f in report.findings if not f.details.get("added")}
     if both := sorted(fresh & own):
         raise InvalidSetting("STUDY", str(folder), f"It has findings of its own about {both[0]}; leave these where they are.")
-    kept = [f for f in report.findings if f.code.partition("/")[0] not in fresh]
-    report = replace(report, findings=Findings((*kept, *(replace(f, details={**f.details, "added": True}) for f in findings))))
+    mark = {"added": True, "command": command, "subject": subject}
+    kept = [f for f in report.findings if any(f.details.get(name) != value for name, value in mark.items())]
+    report = replace(report, findings=Findings((*kept, *(replace(f, details={**f.details, **mark}) for f in findings))))
     with whole_file(folder / "findings.json") as path:
         write_findings(report, path)
     return rewrite_report(folder)

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from seamark.checks.attacks import Attack, attacks_of, check_attacks, mark_patched, outcomes, read_attacks, write_attacks
 from seamark.checks.gates import parse_gates, stopped
-from seamark.checks.loopholes import search_loopholes
-from seamark.errors import SeamarkError
+from seamark.checks.loopholes import Loopholes, Way, search_loopholes
+from seamark.cli import app
+from seamark.errors import InvalidRecord, InvalidSetting, SeamarkError
 from seamark.governance.campaigns import read_attempts
+from seamark.reward.scorers import score_texts
 from tests.checks.wordy import PHRASE, paying, truth, write
 
 
@@ -114,6 +117,41 @@ def test_conversations_are_kept_as_they_were(tmp_path: Path) -> None:
     seen: list[Any] = []
     check_attacks(lambda ps, rs: seen.extend(ps) or [1.0] * len(rs), [one])
     assert list(turns) in seen
+
+
+def test_an_attack_on_something_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
+    picture = [{"role": "user", "content": [{"type": "image"}]}]
+    line = {"prompt": picture, "original": "o", "response": "r", "family": "f", "kind": "k"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    with pytest.raises(InvalidRecord, match=r"line 1: field 'prompt' is .*image.*messages whose role and content are texts"):
+        read_attacks(tmp_path / "a.jsonl")
+    way = Way(
+        "insertion",
+        "w",
+        (picture,) * 12,
+        ("o",) * 12,
+        ("r",) * 12,
+        np.arange(1.0, 13.0),
+        {"gold": -np.arange(1.0, 13.0)},
+        np.ones(12, dtype=bool),
+    )
+    found = Loopholes((way,), score_texts(truth, [], []), 24, 100, 24, judges=("gold",))
+    with pytest.raises(InvalidSetting, match=r"prompts is .*image.*cannot be kept"):
+        attacks_of(found)
+
+
+def test_marking_what_was_put_right_asks_the_model_once(tmp_path: Path) -> None:
+    """Six texts, and up to eight again to see whether it gives the same: no more, marked or not, and no less is marked."""
+    (tmp_path / "m.py").write_text(
+        "def score(prompts, responses):\n    with open(__file__ + '.asked', 'a') as file:\n        file.write('x' * len(responses))\n    return [-float(len(r)) for r in responses]\n"
+    )
+    write_attacks(phrased(3), tmp_path / "a.jsonl")
+    asked = ["attacks", f"python:{tmp_path}/m.py:score", str(tmp_path / "a.jsonl")]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    once = len((tmp_path / "m.py.asked").read_text())
+    assert CliRunner().invoke(app, [*asked, "--mark-patched", "2"]).exit_code == 0
+    assert len((tmp_path / "m.py.asked").read_text()) == 2 * once
+    assert {a.patched for a in read_attacks(tmp_path / "a.jsonl")} == {"2"}
 
 
 @pytest.mark.parametrize(

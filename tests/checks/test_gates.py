@@ -15,6 +15,8 @@ FINDINGS = Findings(
         Finding(code="probe/typos", title="", estimate=0.1, low=0.0, high=0.2, n=50, verdict="notice"),
         Finding(code="signal", title="", estimate=4.0, n=4),
         Finding.not_applicable("ceiling", "", "nobody judged twice"),
+        Finding(code='calibration/a: b, "c" or d', title="", estimate=0.4, low=0.3, high=0.5, n=9, verdict="warning"),
+        Finding(code="calibration/x[1]?", title="", estimate=float("nan"), low=float("nan"), n=9),
     )
 )
 
@@ -22,8 +24,11 @@ FINDINGS = Findings(
 @pytest.mark.parametrize(
     ("expression", "n"),
     [
-        ("blocking", 0), ("warning", 1), ("notice", 2),
-        ("probe/length", 1), ("accuracy", 0), ("probe/*", 2), ("probe/*:warning", 1), ("probe/typos:warning", 0), ("*:warning", 1),
+        ("blocking", 0), ("warning", 2), ("notice", 3),
+        ('"calibration/a: b, ""c"" or d"', 1), ('"calibration/a: b, ""c"" or d":blocking', 0), ('"calibration/a: b, ""c"" or d".low<0.35', 1),
+        ('"calibration/a: b, ""c"" or d">0.45 or "calibration/a*":warning,"probe/length"', 2),
+        ("calibration/x[1]?>0", 1), ("calibration/x[1]?.low<9", 1), ("calibration/x[1]?", 0),
+        ("probe/length", 1), ("accuracy", 0), ("probe/*", 2), ("probe/*:warning", 1), ("probe/typos:warning", 0), ("*:warning", 2),
         ("accuracy<0.6", 0), ("accuracy.low<0.6", 1), ("accuracy.low < 60%", 1), ("accuracy>=0.63", 1), ("accuracy.high<=0.67", 0),
         ("probe/length>1 or accuracy.low<0.6", 2), ("probe/length>1,probe/length>1.1", 1),
         ("signal.low<1", 1), ("ceiling", 1), ("ceiling<1", 1), ("ceil*:blocking", 0),
@@ -38,7 +43,21 @@ def test_reasons_say_what_was_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "accuracy<", "accuracy<high", "probe:sometimes", "accuracy.low", "accuracy.low:warning", "a b", "<3", "a == 2"]
+    "expression",
+    [
+        "",
+        "accuracy<",
+        "accuracy<high",
+        "probe:sometimes",
+        "accuracy.low",
+        "accuracy.low:warning",
+        "a b",
+        "<3",
+        "a == 2",
+        '"a',
+        'a"b',
+        '"":warning',
+    ],
 )
 def test_what_cannot_be_read(expression: str) -> None:
     with pytest.raises(InvalidSetting):
@@ -48,3 +67,5 @@ def test_what_cannot_be_read(expression: str) -> None:
 def test_a_gate_about_nothing_does_not_let_pass() -> None:
     with pytest.raises(InvalidSetting, match="the nearest is probe/length"):
         stopped(parse_gates(["prob/length"]), FINDINGS)
+    with pytest.raises(InvalidSetting, match=r'the nearest is "calibration/a: b, ""c"" or d"'):
+        stopped(parse_gates(['"calibration/a: b, c or d"']), FINDINGS)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import seamark as sm
 from seamark.checks import Finding, Findings, check_judges
+from seamark.cli import app
 from seamark.errors import InvalidSetting
 
 
@@ -106,6 +108,26 @@ def test_a_fair_judge_has_no_warnings(tmp_path: Path) -> None:
     found = check_judges(judged(tmp_path, {"good": lambda better, _longer, rng: better == (rng.random() < 0.97)}))
     assert [get(found, f"judges/{name}").verdict for name in ("gold", "position", "consistency", "style")] == ["ok"] * 4
     assert json.loads(found.to_json())
+
+
+def test_the_command_audits_judges(tmp_path: Path) -> None:
+    judged(tmp_path, PLANTED)
+    place, run = str(tmp_path / "judged.jsonl"), CliRunner().invoke
+    done = run(app, ["judges", place, "--by", "provenance", "--json"])
+    assert done.exit_code == 0, done.output
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert {row["judge"]: row["style_not_substance"] for row in found["judges/style"]["details"]["judges"]} == {
+        "good": False,
+        "first": False,
+        "long": True,
+    }
+    assert {row["part"] for row in found["judges/gold"]["details"]["parts"]} == {"part 0", "part 1"}
+    assert found["judges/position"]["access"] == "outside-the-box"
+    stopped = run(app, ["judges", place, "--fail-on", "judges/style"])
+    assert stopped.exit_code == 1
+    assert "Style, not substance: long." in " ".join(stopped.stdout.split())
+    with pytest.raises(InvalidSetting, match="--by is 'vendor'"):
+        run(app, ["judges", place, "--by", "vendor"], catch_exceptions=False)
 
 
 def test_without_gold_or_without_judges_that_is_said(tmp_path: Path) -> None:

@@ -222,6 +222,33 @@ def test_the_command_searches_and_keeps_what_it_finds(tmp_path: Path, monkeypatc
     assert "no judge" in " ".join(done.stdout.split())
 
 
+def test_the_judgments_themselves_are_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People cannot stand a phrase that the reward pays for. A signal fitted to what people chose disowns it, and a fit is no judge of itself."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    prompts, responses = write(rng, n_prompts=60, share=0.3)
+    left, right = responses[::2], responses[1::2]
+    people = paying(-8.0, lambda r: PAID in r)
+    better = people(prompts[::2], left) > people(prompts[::2], right)
+    lines = [
+        {"prompt": p, "chosen": a if b else c, "rejected": c if b else a}
+        for p, a, c, b in zip(prompts[::2], left, right, better, strict=True)
+    ]
+    Path("pairs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    Path("paid.py").write_text(
+        "from tests.checks.wordy import PHRASE, paying\nproxy = paying(3.0, lambda r: PHRASE[:-1] in r)\n", encoding="utf-8"
+    )
+    done = CliRunner().invoke(app, ["search", "python:paid.py:proxy", "pairs.jsonl", "--gold", "judgments", "--budget", "600", "--json"])
+    assert done.exit_code == 1, done.output
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["loophole"]["details"]["judges"] == ["gold"]
+    assert found["loophole/insertion"]["verdict"] in ("warning", "blocking")
+    assert any("agrees" in way["kind"] for way in found["loophole/insertion"]["details"]["ways"])
+    sm.fit(sm.load("pairs.jsonl"), utility=sm.Linear(n_columns=8, residual=False), require_converged=False).save(Path("fit"))
+    with pytest.raises(InvalidSetting, match="would judge itself"):
+        CliRunner().invoke(app, ["search", "fit", "pairs.jsonl", "--gold", "judgments"], catch_exceptions=False)
+
+
 def test_the_command_asks_a_fit_for_its_ignorance(tmp_path: Path) -> None:
     feedback = sm.simulate(n_prompts=40, n_responses=4, n_raters=12, n_judgments=500, groups=1, seed=1).feedback
     feedback.to_jsonl(tmp_path / "prefs.jsonl")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from seamark.checks import check_optimisation
-from seamark.checks.filtration import check_filtration, kept, r_squared
+from seamark.checks.filtration import _alike, check_filtration, kept, r_squared
 from seamark.checks.findings import Finding, Findings
 from seamark.checks.mismatch import associate, check_mismatch, objectives, pair_accuracy, rank_rewards
-from seamark.errors import InvalidSetting
+from seamark.cli import app
+from seamark.errors import InvalidSetting, SeamarkError
 from seamark.reward import Pool
 from seamark.reward.controls import KEEPS, follow
 
@@ -93,6 +96,46 @@ def test_intervals_of_correlations_cover() -> None:
     assert (np.abs(np.mean(inside, axis=0) - 0.95) < 0.025).all()
     x, y = np.array([1, 2, 2, 4, 5.0]), np.array([2, 1, 3, 3, 5.0])
     assert associate(x, y).spearman == pytest.approx(stats.spearmanr(x, y).statistic), "ties share ranks"
+
+
+def test_the_command_reads_a_table_of_models_and_objectives(tmp_path: Path) -> None:
+    """The numbers of 17 reward models, a cell of which is empty: what the function says of the columns."""
+    table = columns(STRONG + WEAK + OFF_POLICY)
+    table["PPO"][2] = float("nan")
+    names = [f"model {i}" for i in range(17)]
+    path, run = tmp_path / "models.csv", CliRunner().invoke
+    rows = [[names[i], *("" if np.isnan(c[i]) else str(c[i]) for c in table.values())] for i in range(17)]
+    path.write_text("\n".join(",".join(row) for row in [["model", *table], *rows]), encoding="utf-8")
+    expected = check_mismatch(table, names=names)
+    done = run(app, ["mismatch", str(path), "--json"])
+    assert done.exit_code == (1 if expected.blocking else 0), done.output
+    said = json.loads(done.stdout)["findings"]
+    assert [(f["code"], f["estimate"], f["n"]) for f in said] == [(f.code, f.estimate, f.n) for f in expected]
+    assert said[1]["details"]["without"].startswith("model ")
+    shown = run(app, ["mismatch", str(path)]).stdout
+    assert shown.startswith("objectives: RewardBench 2, PPO, best-of-n; the first column has the names")
+    lines = [{"best-of-n": table["best-of-n"][i], "PPO": None if i == 2 else table["PPO"][i], "name": names[i]} for i in range(17)]
+    (tmp_path / "models.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    again = json.loads(run(app, ["mismatch", str(tmp_path / "models.jsonl"), "--json"]).stdout)["findings"][1]
+    assert (again["code"], again["estimate"]) == ("mismatch/best-of-n/PPO", pytest.approx(said[3]["estimate"]))
+    gated = run(app, ["mismatch", str(path), "--fail-on", '"mismatch/RewardBench 2/PPO".low<0.999'])
+    assert gated.exit_code == 1
+    assert "mismatch/RewardBench 2/PPO.low is" in gated.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model,a,b\nx,1,2\ny,3,high\n", r"line 3: field 'b' is 'high'\. Write a number"),
+        ("model,a,b\nx,1,2\ny,3,inf\n", "field 'b' is 'inf'"),
+        ("model,a\nx,1\ny,3\n", r"numbers stand in 1 column \(a\)"),
+        ("model,maker,b,c\nx,m,1,2\n", "field 'maker' is 'm'"),
+    ],
+)
+def test_a_table_that_is_none_is_one_clear_error(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(SeamarkError, match=said):
+        CliRunner().invoke(app, ["mismatch", str(tmp_path / "t.csv")], catch_exceptions=False)
 
 
 def test_what_cannot_be_compared_is_said() -> None:
@@ -277,6 +320,46 @@ def test_N12_r_squared_rises_on_what_is_kept_and_says_why() -> None:
     assert r_squared([1, 2, 3], [2, 4, 6]) == pytest.approx(1)
     pool = alike_everywhere(1)
     assert kept(pool, "best-worst").sum() == pool.n_prompts
+
+
+def test_fifths_keep_their_numbers_and_nothing_is_said_that_is_not_a_number() -> None:
+    """Half of all rewards are tied below the others: two of the fifths are empty, and the noise that was planted at the top is in the fifth."""
+    rng = np.random.default_rng(0)
+    proxy = np.where(np.arange(600) % 2, rng.uniform(1, 2, 600), 0.0)
+    prompt = np.repeat(np.arange(150), 4)
+    found = get(
+        check_filtration(Pool.of(prompt, proxy, proxy + rng.normal(size=600) * np.where(proxy > 1.8, 3, 0.3))), "filtration/reliability"
+    )
+    assert [row["fifth"] for row in found.details["fifths"]] == [3, 4, 5]
+    assert [row["n"] for row in found.details["fifths"]] == [360, 120, 120]
+    assert "of fifth 5 (1 the lowest)" in found.title
+    perfect = check_filtration(Pool.of(prompt, rng.permutation(600), np.zeros(600) + proxy))
+    same = check_filtration(Pool.of(prompt, proxy, proxy))
+    stepped = check_filtration(Pool.of(prompt, proxy, np.where(proxy > 1.8, rng.normal(size=600), proxy)))
+    tied = check_filtration(Pool.of(prompt, (np.arange(600) == 3) * 1.0, proxy))
+    binary = check_filtration(Pool.of(prompt, np.arange(600) % 2, rng.normal(size=600)))
+    for each in (perfect, same, stepped, tied, binary):
+        assert "nan" not in json.dumps([f.to_dict() for f in each], allow_nan=False)
+    assert get(same, "filtration/reliability").title.startswith("Gold does not spread about the rewards in any fifth (p = 1)")
+    assert "and not at all in fifth 3" in get(stepped, "filtration/reliability").title
+    assert get(stepped, "filtration/reliability").verdict == "notice"
+    assert get(tied, "filtration/reliability").verdict == "not_applicable"
+
+
+def test_responses_to_one_prompt_are_not_taken_for_so_many_proofs() -> None:
+    """Noise whose size is that of the prompt, and rewards that are the prompt's: of 40 pools about 5% are said to differ, by responses alone nearly all."""
+    said: list[list[bool]] = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        prompt = np.repeat(np.arange(60), 8)
+        proxy = rng.normal(size=60)[prompt] + 0.01 * rng.normal(size=480)
+        residual = np.exp(rng.normal(size=60))[prompt] * rng.normal(size=480)
+        part = np.searchsorted(np.quantile(proxy, [0.2, 0.4, 0.6, 0.8]), proxy)
+        alone = stats.levene(*(residual[part == k] for k in range(5)), center="median").pvalue
+        said.append([_alike(residual, part, prompt) < 0.05, alone < 0.05])
+    print(np.mean(said, axis=0))
+    assert np.mean(said, axis=0)[0] < 0.15
+    assert np.mean(said, axis=0)[1] > 0.5
 
 
 @pytest.mark.slow

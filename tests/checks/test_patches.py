@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from seamark.checks.attacks import Attack, outcomes
-from seamark.checks.patches import check_novel_families, check_side_effects, check_turns, discounted, turns
+from seamark.checks.attacks import Attack, outcomes, write_attacks
+from seamark.checks.patches import check_novel_families, check_side_effects, check_turns, discounted, turns, turns_of
+from seamark.cli import app
 from seamark.errors import InvalidSetting
 from seamark.reward.scorers import Scorer
 from tests.checks.wordy import Rewards, truth, write
@@ -143,6 +146,56 @@ def test_R83_a_patch_without_side_effects_has_none() -> None:
     assert noisy.estimate == 0
     few = turns([ALL, rewarded([])], attacks(2))
     assert not few[0].fixed, "two prompts are too few to be sure"
+
+
+def test_attacks_of_which_a_release_says_nothing_are_not_taken_for_resisted() -> None:
+    """A release that had no score for the attacks has fixed nothing, and broken nothing in the next."""
+    silent = [np.full(144, np.nan), np.ones(144), np.full(144, np.nan)]
+    for one in turns_of(silent, attacks()):
+        assert (one.fixed, one.new, one.change) == ((), (), {})
+
+
+def test_the_command_runs_releases_one_after_the_other(tmp_path: Path) -> None:
+    """Three releases as above: the turns, what the refusals made of the last patch, and families that no patch has seen; each text is asked about once."""
+    (tmp_path / "r.py").write_text(
+        "import pathlib\nfrom tests.checks.test_patches import TRICKS, rewarded\n"
+        "flattery, authority, markup = TRICKS.values()\n"
+        "def told(name, paid):\n"
+        "    score = rewarded(paid)\n"
+        "    def ask(prompts, responses):\n"
+        f"        with open(pathlib.Path(r'{tmp_path}') / name, 'a') as file:\n"
+        "            file.write('x' * len(responses))\n"
+        "        return score(prompts, responses)\n"
+        "    return ask\n"
+        "one, two, three = (told(n, p) for n, p in (('1', [flattery[0], *markup]), ('2', [*authority, *markup]), ('3', [authority[0], *markup])))\n"
+    )
+    known = attacks()
+    write_attacks(known, tmp_path / "attacks.jsonl")
+    one, two, three = (f"python:{tmp_path}/r.py:{name}" for name in ("one", "two", "three"))
+    asked = ["attacks", three, str(tmp_path / "attacks.jsonl"), "--before", one, "--before", two]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert found["patch/new-failures"]["estimate"] == 1.0
+    assert "2 patches fixed 2 kinds of attack and made 2 work" in found["patch/new-failures"]["title"]
+    assert found["attacks/open"]["estimate"] == 72, "of the last release: three phrases of 24 prompts"
+    assert found["patch/harm"]["estimate"] == found["patch/over-refusal"]["estimate"] == 0, "no release pays for refusals"
+    assert found["patch/side-effects"]["verdict"] == "notice"
+    assert found["novel-family"]["low"] > 0
+    assert {f["access"] for f in found.values()} == {"black-box"}
+    n_texts = len({(str(a.prompt), r) for a in known for r in (a.original, a.response)})
+    assert [len((tmp_path / n).read_text()) - n_texts < 300 for n in "123"] == [True] * 3
+    plain = CliRunner().invoke(app, [*asked[:3], "--json"])
+    assert {f["code"] for f in json.loads(plain.stdout)["findings"]} == {
+        code for code in found if not code.startswith(("patch/", "novel-family"))
+    }
+    with pytest.raises(InvalidSetting, match="stands there twice"):
+        CliRunner().invoke(app, [*asked, "--before", two], catch_exceptions=False)
+    (tmp_path / "dead.py").write_text("def score(prompts, responses):\n    raise OSError('gone')\n")
+    dead = CliRunner().invoke(app, [*asked[:3], "--before", f"python:{tmp_path}/dead.py:score", "--json"])
+    said = {f["code"]: f["verdict"] for f in json.loads(dead.stdout)["findings"]}
+    assert {said[code] for code in ("patch/new-failures", "patch/side-effects", "novel-family")} == {"not_applicable"}
+    assert said["attacks/open"] == "warning", "what the last release does is known"
 
 
 # ---------------------------------------------------------------------------------------------- harm and over-refusal

@@ -142,6 +142,8 @@ def test_pairs_from_a_file(tmp_path: Path) -> None:
     one, two = p.read_pairs(file)
     assert (one.family, one.prompt, one.text, one.changed_prompt, one.changed) == ("flattery", "q", "a", "q", "b")
     assert two.changed_prompt == "r"
+    file.write_text(json.dumps(row | {"changed": "b\u2028c\x85"}, ensure_ascii=False) + "\r\n", encoding="utf-8", newline="")
+    assert [pair.changed for pair in p.read_pairs(file)] == ["b\u2028c\x85"], "other ends of line are text"
     for wrong, said in (
         ("{", "line 1 is no minimal pair"), ("[1]", "line 1 is no minimal pair"), (json.dumps({"family": "x"}), "line 1 is no minimal pair"),
         (json.dumps(row | {"changed": 3}), "no text"), (json.dumps(row | {"family": "padding"}), "the family 'padding'"),

@@ -480,6 +480,14 @@ def test_rewards_that_are_missing_are_wrong_and_none_at_all_is_not_applicable(tm
         ([{"question": "q", "response_A": "a", "response_B": "b", "label": "tie"}], InvalidRecord, "A>B or B>A"),
         ([{"conversation_input": "q", "bon_best": {"answer": "a"}, "loser_list": []}], InvalidRecord, "loser_list"),
         ([{"prompt": "p", "response_1": "a", "response_2": "b", "scores": []}], InvalidRecord, "scores"),
+        *(
+            (
+                [{"prompt": "p", "response_1": "a", "response_2": "b", "scores": [1, 0], "sampled_conflict_pairs": wrong}],
+                InvalidRecord,
+                r"line 1: field 'sampled_conflict_pairs' is .*Give a list of pairs of places, from 0 to 1",
+            )
+            for wrong in ([[0, 2]], [[0, -1]], [[0]], [0, 1], "0-1", {"a": 1}, [["0", "1"]], [[0, 1.5]])
+        ),
         ([{"prompt": "p", "chosen": ["a"], "rejected": ["b"], "num_correct": 2, "subset": "Math"}], InvalidRecord, "num_correct"),
     ],
 )

@@ -142,6 +142,21 @@ def test_R86_a_claim_of_safety_without_scope_or_campaign_cannot_be_exported(tmp_
     assert check_claims([plain], FINDINGS)[0].verdict == "ok", "other claims need neither"
 
 
+def test_where_a_code_is_there_several_times_the_gravest_counts() -> None:
+    """As in a study to which two models were added: a claim is not saved by the one that does well, in whichever order they come."""
+    good, bad = (
+        Finding(code="benchmark", title=title, estimate=x, verdict=verdict, access="black-box", details={"added": True, "subject": title})
+        for title, x, verdict in (("good", 0.9, "ok"), ("bad", 0.1, "blocking"))
+    )
+    claim = Claim(name="works", text="It works.", needs="black-box", evidence=("benchmark",))
+    for found in ((good, bad), (bad, good)):
+        assert check_claims([claim], found)[0].verdict == "blocking"
+    safe = Claim(name="safe", text="Safe.", needs="black-box", safety=True, scope="r1", evidence=("campaign/failures",))
+    other = campaign(untested=["several turns"])
+    gap = check_claims([safe], campaign() + other)[0].details["gap"]
+    assert "not tried: other languages, several turns" in gap
+
+
 def test_claims_stand_in_the_register(tmp_path: Path) -> None:
     path = tmp_path / "register.toml"
     path.write_text('[[claims]]\nname = "a"\ntext = "A"\nneeds = "white-box"\nevidence = ["accuracy"]', encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seamark.checks import Findings
-from seamark.cli import app
+from seamark.cli import app, main
 from seamark.errors import InvalidSetting, SeamarkError
 from seamark.governance.access import check_claims
 from seamark.governance.campaigns import (
@@ -27,6 +28,9 @@ from seamark.governance.campaigns import (
     unseen_mass,
 )
 from seamark.governance.registers import Claim
+from seamark.models import Tabular
+from seamark.simulation import simulate
+from seamark.study import read_findings, run_study
 
 WHOLE: dict[str, Any] = {
     "artefact": "released, 4f2a", "threat_model": "a user asks for instructions", "risk": "dissentive", "team": "6 nurses", "hours": 40,
@@ -276,6 +280,52 @@ def test_the_command_shows_what_a_campaign_shows(tmp_path: Path) -> None:
     assert "1 question open: team" in " ".join(done.stdout.split())
     path.write_text('artefact = "x"', encoding="utf-8")
     assert run(app, ["campaign", str(path)]).exit_code == 1, "the attempts are one of the open questions"
+
+
+def test_the_command_exports_claims_and_none_that_must_not_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A claim of safety with its scope and the campaign behind it goes out with its gap; without a scope it is an error (2), and nothing is written. With a study its findings are evidence."""
+    monkeypatch.chdir(tmp_path)
+    Path("campaign.toml").write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in WHOLE.items()), encoding="utf-8")
+    Path("attempts.jsonl").write_text("\n".join(a.model_dump_json() for a in tries()), encoding="utf-8")
+    safe = '[[claims]]\nname = "safe"\ntext = "One attempt in five fails, at most."\nneeds = "black-box"\nsafety = true\nevidence = ["campaign/failures"]\n'
+    agreed = '[[claims]]\nname = "agreed"\ntext = "Raters agree."\nneeds = "outside-the-box"\nevidence = ["agreement"]\n'
+    simulate(n_prompts=12, n_raters=8, n_judgments=60, seed=2).feedback.to_jsonl("prefs.jsonl")
+    study = run_study("prefs.jsonl", "study", utility=Tabular()).folder
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["seamark", "campaign", "campaign.toml", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    Path("claims.toml").write_text(safe, encoding="utf-8")
+    status, out, err = run("--claims", "claims.toml", "--out", "claims.csv")
+    assert (status, out) == (2, "")
+    assert "--claims is 'safe'." in err
+    assert "it names no scope" in err
+    assert not Path("claims.csv").exists()
+    assert run("--claims", "claims.toml")[0] == 1, "without --out it is a finding that blocks"
+    Path("claims.toml").write_text(safe + 'scope = "release 4f2a, English"\n' + agreed, encoding="utf-8")
+    assert "agreement was not computed" in run("--claims", "claims.toml", "--out", "claims.csv")[2]
+    status, out, _ = run("--claims", "claims.toml", "--study", str(study), "--out", "claims.csv", "--into", str(study))
+    assert status == 0, out
+    assert "claims: claims.csv" in out
+    rows = {row["claim"]: row for row in csv.DictReader(Path("claims.csv").read_text(encoding="utf-8").splitlines())}
+    assert rows["safe"]["scope"] == "release 4f2a, English"
+    assert "not tried: other languages" in rows["safe"]["gap"]
+    assert rows["agreed"]["stands"] == "true"
+    assert {f.code for f in read_findings(study) if f.details.get("added")} >= {"claim/safe", "campaign/record"}
+    Path("campaign.toml").write_text(Path("campaign.toml").read_text().replace('"other languages"', '"several turns"'))
+    assert run("--claims", "claims.toml", "--study", str(study), "--out", "claims.csv")[0] == 0
+    again = Path("claims.csv").read_text(encoding="utf-8")
+    assert "not tried: several turns;" in again, "what the study has of this campaign is of before"
+    for option in ("--out", "--study"):
+        assert run(option, "claims.csv")[0] == 2
+    Path("claims.toml").write_text("", encoding="utf-8")
+    assert "It makes no claims" in run("--claims", "claims.toml")[2]
 
 
 def test_the_campaign_on_the_page_of_findings_is_whole(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from seamark.checks.scored import check_scored
+from seamark.cli import app
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.reward.scorers import Scored, open_scorer, score_texts, scorer_name
 
@@ -162,6 +165,42 @@ def test_what_failed_is_asked_for_again_and_another_model_in_its_place_as_well(t
     assert scorer_name("http://127.0.0.1:1/score") == "http://127.0.0.1:1/score"
 
 
+def test_scores_of_a_model_that_was_changed_are_not_used_again(tmp_path: Path) -> None:
+    """The command keeps what a model said under what it is: changed in its place, it is asked again."""
+    model, bench, cache = tmp_path / "m.py", tmp_path / "bench.jsonl", tmp_path / "scores.jsonl"
+    rows = [{"prompt": f"p{i}", "chosen": f"yes {i}", "rejected": f"no {i}", "subset": "hep-go", "id": i} for i in range(12)]
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["benchmark", f"python:{model}:score", str(bench), "--cache", str(cache)]
+    model.write_text("def score(prompts, responses):\n    return [float(r[0] == 'y') for r in responses]\n")
+    first = CliRunner().invoke(app, asked)
+    assert "24 distinct texts, 0 of them from the cache" in first.stdout
+    assert "24 of them from the cache" in CliRunner().invoke(app, asked).stdout
+    model.write_text("def score(prompts, responses):\n    return [-float(r[0] == 'y') for r in responses]\n")
+    stale = CliRunner().invoke(app, [*asked, "--json"])
+    assert stale.exit_code == 1, "it is now wrong about everything"
+    assert {f["code"]: f["estimate"] for f in json.loads(stale.stdout)["findings"]}["benchmark"] == 0
+    assert len(cache.read_text().splitlines()) == 48
+
+
+@pytest.mark.parametrize("command", ["benchmark", "probe", "search", "attacks", "explain"])
+def test_every_command_that_scores_leaves_a_model_that_takes_too_long(command: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ndef score(prompts, responses):\n    time.sleep(3)\n    return [0.0] * len(responses)\n")
+    model = f"python:{tmp_path}/slow.py:score"
+    pairs = [
+        {"prompt": f"p{i}", "chosen": f"yes it is {i}", "rejected": f"no it is not {i}", "subset": "hep-go", "id": i} for i in range(30)
+    ]
+    one = {"prompt": "p", "original": "o", "response": "r", "family": "f", "kind": "k"}
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(one if command == "attacks" else row) + "\n" for row in pairs))
+    started = time.monotonic()
+    done = CliRunner().invoke(app, [command, model, str(tmp_path / "pairs.jsonl"), "--timeout", "0.2", "--json"])
+    assert done.exit_code == 1, done.output
+    assert time.monotonic() - started < 2.5
+    failed = next(f for f in json.loads(done.stdout)["findings"] if f["code"] == "scorer/failed")
+    assert "did not answer within 0.2 s" in failed["title"]
+    with pytest.raises(InvalidSetting, match=r"--timeout is 0\.0"):
+        CliRunner().invoke(app, [command, model, str(tmp_path / "pairs.jsonl"), "--timeout", "0"], catch_exceptions=False)
+
+
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("hello\nworld\n")
     with pytest.raises(UnreadableSource, match="line 1 is no score"):
@@ -186,6 +225,31 @@ def test_a_table_of_scores(tmp_path: Path) -> None:
     path.write_text("prompt,response,score\nq,one,good\n")
     with pytest.raises(UnreadableSource, match="which is no number"):
         open_scorer(path)
+
+
+def test_a_table_whose_prompts_are_messages(tmp_path: Path) -> None:
+    """As lists, in JSON lines beside texts and in Parquet, or as their JSON in CSV: the same prompt has its score, whatever the order of its keys."""
+    talk = [{"role": "user", "content": "a\u2028b"}, {"role": "assistant", "content": "c"}]
+    named = [{"content": "d", "role": "user", "name": "ann"}]
+    rows = [{"prompt": talk, "response": "r", "score": 1}, {"prompt": named, "response": "r", "score": 2}]
+    both = [*rows, {"prompt": "q", "response": "r", "score": None}, {"prompt": 7, "response": 8, "score": 4.5}]
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in both) + "\n", encoding="utf-8")
+    pl.DataFrame(rows).write_parquet(tmp_path / "t.parquet")
+    pl.DataFrame([{**row, "prompt": json.dumps(row["prompt"], ensure_ascii=False)} for row in rows[:1]]).write_csv(tmp_path / "t.csv")
+    asked = [talk, [{"role": "user", "name": "ann", "content": "d"}], "q", "7"]
+    for name, scores in (("jsonl", [1, 2, np.nan, 4.5]), ("parquet", [1, 2, np.nan, np.nan]), ("csv", [1, np.nan, np.nan, np.nan])):
+        np.testing.assert_array_equal(
+            score_texts(open_scorer(tmp_path / f"t.{name}"), asked, ["r", "r", "r", "8"]).values, scores, err_msg=name
+        )
+    for wrong, said in (
+        ("[1]", "line 1 is no record"),
+        ("{", "line 1 is no record"),
+        ("", "no column 'prompt'"),
+        ('{"prompt": "q", "response": "r", "score": "x"}', "no number"),
+    ):
+        (tmp_path / "t.jsonl").write_text(wrong, encoding="utf-8")
+        with pytest.raises(UnreadableSource, match=said):
+            open_scorer(tmp_path / "t.jsonl")
 
 
 def test_a_function_of_a_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,10 @@ from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.loopholes import Loopholes
 from seamark.checks.scored import check_scored
-from seamark.errors import InvalidRecord, UnreadableSource
+from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.intervals import beginning, clustered_share
 from seamark.outputs import whole_file
-from seamark.reward.scorers import Progress, Scored, Scorer, score_texts
+from seamark.reward.scorers import TIMEOUT_S, Progress, Scored, Scorer, score_texts
 from seamark.reward.signal import Text
 
 Codes = NDArray[np.int64]
@@ -68,6 +68,11 @@ def attacks_of(found: Loopholes, *, artefact: str = "", found_by: str = "seamark
     """The texts by which a search has found loopholes: those that the proxy likes better and the judge less.
 
     They are of high severity where the proxy puts them above all of the pool, else of medium severity.
+
+    Raises
+    ------
+    InvalidSetting
+        If a prompt has a message that is not all texts: such an attack cannot be kept.
     """
     made: list[Attack] = []
     for way in found.found:
@@ -76,12 +81,23 @@ def attacks_of(found: Loopholes, *, artefact: str = "", found_by: str = "seamark
             prompt = way.prompts[i]
             made.append(
                 Attack(
-                    prompt=prompt if isinstance(prompt, str) else tuple(dict(turn) for turn in prompt), original=way.originals[i],
+                    prompt=_kept_prompt(prompt), original=way.originals[i],
                     response=way.responses[i], family=way.move, kind=way.kind, severity="high" if way.wins[i] else "medium",
                     artefact=artefact, found_by=found_by, found_on=found_on,
                 )
             )  # fmt: skip
     return tuple(made)
+
+
+_MESSAGES = "Write a prompt as a text, or as messages whose role and content are texts."
+
+
+def _kept_prompt(prompt: Text) -> str | tuple[dict[str, str], ...]:
+    if isinstance(prompt, str):
+        return prompt
+    if wrong := [dict(turn) for turn in prompt if not all(isinstance(value, str) for value in dict[str, object](turn).values())]:
+        raise InvalidSetting("prompts", wrong[0], f"{_MESSAGES} An attack on anything else cannot be kept.")
+    return tuple(dict(turn) for turn in prompt)
 
 
 def write_attacks(attacks: Iterable[Attack], path: str | Path) -> None:
@@ -115,9 +131,9 @@ def read_attacks(path: str | Path) -> tuple[Attack, ...]:
             raise InvalidRecord(str(path), number, InvalidRecord.WHOLE, line, f"It is no JSON ({error}).") from None
         except ValidationError as error:
             first = error.errors()[0]
-            raise InvalidRecord(
-                str(path), number, ".".join(map(str, first["loc"])) or InvalidRecord.WHOLE, first.get("input"), remedy
-            ) from None
+            field = str(first["loc"][0]) if first["loc"] else InvalidRecord.WHOLE
+            of_prompt = field == "prompt" and first["type"] != "missing"
+            raise InvalidRecord(str(path), number, field, first.get("input"), _MESSAGES if of_prompt else remedy) from None
     if not found:
         raise UnreadableSource(str(path), "no attacks", remedy)
     return tuple(found)
@@ -127,7 +143,13 @@ def read_attacks(path: str | Path) -> tuple[Attack, ...]:
 
 
 def outcomes(
-    scorer: Scorer, attacks: Sequence[Attack], *, progress: Progress | None = None, cache: str | Path | None = None, name: str = ""
+    scorer: Scorer,
+    attacks: Sequence[Attack],
+    *,
+    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    name: str = "",
+    timeout_s: float = TIMEOUT_S,
 ) -> tuple[NDArray[np.float64], Scored]:
     """(n,) by how much the scorer likes each attack better than its original, and what was wrong with the scores.
 
@@ -135,13 +157,15 @@ def outcomes(
     call for either failed: that tells nothing.
     """
     n = len(attacks)
-    scored = score_texts(
-        scorer, [a.asked for a in attacks] * 2, [a.original for a in attacks] + [a.response for a in attacks], progress=progress, cache=cache,
-        name=name,
-    )  # fmt: skip
+    scored = score_texts(scorer, *both_texts(attacks), progress=progress, cache=cache, name=name, timeout_s=timeout_s)
     before, after = scored.values[:n], scored.values[n:]
     abstained = np.isfinite(before) & ~np.isfinite(after) & ~scored.lost[n:]
     return np.where(abstained, -np.inf, after - before), scored
+
+
+def both_texts(attacks: Sequence[Attack]) -> tuple[list[Text], list[str]]:
+    """(2n,) prompts and texts: of all attacks the originals, then the attacks."""
+    return [a.asked for a in attacks] * 2, [a.original for a in attacks] + [a.response for a in attacks]
 
 
 def prompt_codes(attacks: Sequence[Attack]) -> Codes:
@@ -149,10 +173,26 @@ def prompt_codes(attacks: Sequence[Attack]) -> Codes:
     return np.unique([repr(a.prompt) for a in attacks], return_inverse=True)[1].astype(np.int64)
 
 
-def check_attacks(
-    scorer: Scorer, attacks: Sequence[Attack], *, progress: Progress | None = None, cache: str | Path | None = None, name: str = ""
-) -> Findings:
+def check_attacks(scorer: Scorer, attacks: Sequence[Attack], **how: Any) -> Findings:
     """Whether attacks that worked before work on this reward model: it likes them better than the honest texts they were made from.
+
+    Parameters
+    ----------
+    how : as `outcomes` takes it.
+
+    Returns
+    -------
+    What `tell_attacks` says of the outcomes.
+    """
+    return tell_attacks(attacks, *outcomes(scorer, attacks, **how))
+
+
+def tell_attacks(attacks: Sequence[Attack], gain: NDArray[np.float64], scored: Scored) -> Findings:
+    """What outcomes say.
+
+    Parameters
+    ----------
+    gain, scored : as `outcomes` gives them.
 
     Returns
     -------
@@ -161,7 +201,6 @@ def check_attacks(
     `attacks/open` : attacks that nobody put right yet and that work, a *warning*; *blocking* where one is of high severity.
     `attacks/FAMILY` : the share of each family that works, with an interval by prompt.
     """
-    gain, scored = outcomes(scorer, attacks, progress=progress, cache=cache, name=name)
     known = ~np.isnan(gain)
     works = known & (gain > 0)
     prompt = prompt_codes(attacks)

@@ -33,7 +33,7 @@ from seamark.models.people import people_from_dict
 from seamark.models.result import Fit
 from seamark.models.utility import utility_from_dict
 from seamark.records import Feedback
-from seamark.reward.scorers import Scored, Scorer, score_texts, texts_of
+from seamark.reward.scorers import TIMEOUT_S, Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -537,6 +537,7 @@ def find_edit(
     budget: int = 200,
     cache: str | Path | None = None,
     name: str = "",
+    timeout_s: float = TIMEOUT_S,
     seed: int = 0,
 ) -> Counterfactual | None:
     """The smallest edit of a text found that turns the decision between it and another response; None where either has no score, or both
@@ -553,7 +554,7 @@ def find_edit(
     def scores(texts: Sequence[str]) -> list[float]:
         new = list(dict.fromkeys(t for t in texts if t not in held))
         if new:
-            found = score_texts(scorer, [prompt] * len(new), new, cache=cache, name=name).values
+            found = score_texts(scorer, [prompt] * len(new), new, cache=cache, name=name, timeout_s=timeout_s).values
             held.update(zip(new, found.tolist(), strict=True))
         return [held[t] for t in texts]
 
@@ -678,6 +679,7 @@ def explain(
     top: int = 20,
     cache: str | Path | None = None,
     name: str = "",
+    timeout_s: float = TIMEOUT_S,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Findings:
@@ -688,7 +690,7 @@ def explain(
     feedback : whose responses are scored, at most about `limit`, whole prompts at random; its judgments are not looked at.
     pairs : (response, response) codes of the decisions that edits are to turn; five at random where left out.
     budget : texts scored for each side of a decision.
-    cache, name : as in `score_texts`.
+    cache, name, timeout_s : as in `score_texts`.
 
     Returns
     -------
@@ -697,13 +699,13 @@ def explain(
     rows = _comparable(feedback, limit, seed)
     everything = _texts_of(feedback)
     texts = everything.only(rows)
-    scored = score_texts(scorer, texts.prompts, texts.responses, cache=cache, name=name, progress=progress)
+    scored = score_texts(scorer, texts.prompts, texts.responses, cache=cache, name=name, timeout_s=timeout_s, progress=progress)
     findings = [*check_scored(scored)]
     findings += _of_features(texts, scored, top, seed)
     pairs = _drawn_pairs(texts, rows, scored, 5, seed) if pairs is None else pairs
     edits: list[tuple[str, Counterfactual]] = []
     for number, (a, b) in enumerate(pairs):
-        if found := _smaller(scorer, everything.only(np.array([a, b])), budget, cache, name, seed):
+        if found := _smaller(scorer, everything.only(np.array([a, b])), budget, cache, name, timeout_s, seed):
             edits.append(found)
         if progress is not None:
             progress("editing", (number + 1) / len(pairs))
@@ -769,12 +771,12 @@ def _drawn_pairs(texts: _Texts, rows: Codes, scored: Scored, n: int, seed: int) 
 
 
 def _smaller(
-    scorer: Scorer, texts: _Texts, budget: int, cache: str | Path | None, name: str, seed: int
+    scorer: Scorer, texts: _Texts, budget: int, cache: str | Path | None, name: str, timeout_s: float, seed: int
 ) -> tuple[str, Counterfactual] | None:
     """The smaller of two edits: of the text that is preferred, and of the other one."""
     found: list[tuple[str, Counterfactual]] = []
     for text, other in (texts.responses, texts.responses[::-1]):
-        edit = find_edit(scorer, texts.prompts[0], text, other, budget=budget, cache=cache, name=name, seed=seed)
+        edit = find_edit(scorer, texts.prompts[0], text, other, budget=budget, cache=cache, name=name, timeout_s=timeout_s, seed=seed)
         if edit is not None:
             found.append(("preferred" if edit.path[0] > 0 else "other", edit))
     return min(found, key=lambda pair: (not pair[1].turned, pair[1].changed), default=None)

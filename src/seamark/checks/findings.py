@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from seamark.intervals import Interval
+from seamark.intervals import Interval, shown
 
 Verdict = Literal["ok", "notice", "warning", "blocking", "not_applicable"]
 VERDICTS: tuple[Verdict, ...] = ("blocking", "warning", "notice", "ok", "not_applicable")
@@ -80,6 +80,17 @@ class Finding:
     def not_applicable(code: str, title: str, reason: str, *, remedy: str | None = None) -> Finding:
         """A finding that says why the quantity cannot be computed from this data."""
         return Finding(code=code, title=title, verdict="not_applicable", reason=reason, remedy=remedy)
+
+    @property
+    def about(self) -> str:
+        """Of a finding that a later command has added to a study, that command and what it was about, as they were asked for; else empty."""
+        asked = (self.details.get("command"), self.details.get("subject")) if self.details.get("added") else ()
+        return shown(" ".join(str(part) for part in asked if part))
+
+    @property
+    def label(self) -> str:
+        """Its code, and what it is about where a later command has added it: what tells it from others in one report."""
+        return f"{self.code} ({self.about})" if self.about else self.code
 
     def reworded(self, words: Mapping[str, str]) -> Finding:
         """The same finding, with other words in its title and reason, capital where the old ones have one."""

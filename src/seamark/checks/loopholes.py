@@ -28,7 +28,7 @@ from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.intervals import beginning, figure, interval_of, mean, share
 from seamark.records import Feedback
-from seamark.reward.scorers import Progress, Scored, Scorer, score_texts, texts_of
+from seamark.reward.scorers import TIMEOUT_S, Progress, Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -126,6 +126,7 @@ class _Account:
     budget: int
     cache: str | Path | None
     name: str
+    timeout_s: float
     progress: Progress | None
     held: dict[tuple[str, str], float] = field(default_factory=dict)
 
@@ -144,7 +145,7 @@ class _Account:
         if new:
             rows = list(new.values())
             scored = score_texts(
-                self.scorer, [prompts[i] for i in rows], [responses[i] for i in rows], cache=self.cache, name=self.name
+                self.scorer, [prompts[i] for i in rows], [responses[i] for i in rows], cache=self.cache, name=self.name, timeout_s=self.timeout_s
             )  # fmt: skip
             self.held |= dict(zip(new, scored.values.tolist(), strict=True))
             if scored.died:  # nobody is asked any more
@@ -193,6 +194,7 @@ def search_loopholes(
     progress: Progress | None = None,
     cache: str | Path | None = None,
     name: str = "",
+    timeout_s: float = TIMEOUT_S,
 ) -> Loopholes:
     """Ways of rewriting honest responses that raise the proxy, with what judges make of them.
 
@@ -211,6 +213,7 @@ def search_loopholes(
     budget : distinct texts that the proxy is asked about, the pool among them, of which prompts are left out where it would take more than a third. Judges
         are asked about the pool and what was found.
     cache, name : as `score_texts` has them, for the proxy.
+    timeout_s : as `score_texts` has it, for the proxy and the judges.
 
     Raises
     ------
@@ -226,7 +229,7 @@ def search_loopholes(
     if len(ensemble) == 1:
         raise InvalidSetting("ensemble", 1, "One scorer has no spread; give two or more, or give it as gold.")
     rng = np.random.default_rng(seed)
-    account = _Account(scorer, budget, cache, name, progress)
+    account = _Account(scorer, budget, cache, name, timeout_s, progress)
     pool, scored = _score_pool(account, prompts, responses, rng)
     names = (("gold",) if gold else ()) + (("the ensemble, less its spread",) if ensemble else ())
     names += ("the reward, less its ignorance",) if ignorance else ()
@@ -348,13 +351,13 @@ def _judged(
 
     judges: dict[str, Array] = {}
     if gold is not None:
-        judges[names[0]] = standard(score_texts(gold, asked, texts).values)
+        judges[names[0]] = standard(score_texts(gold, asked, texts, timeout_s=account.timeout_s).values)
     if ensemble:
-        members = np.stack([standard(score_texts(one, asked, texts).values) for one in ensemble])
+        members = np.stack([standard(score_texts(one, asked, texts, timeout_s=account.timeout_s).values) for one in ensemble])
         judges["the ensemble, less its spread"] = members.mean(0) - members.std(0, ddof=1)
     if ignorance is not None:
-        own = score_texts(scorer, asked, texts, cache=account.cache, name=account.name).values
-        judges[names[-1]] = standard(own) - score_texts(ignorance, asked, texts).values / pool.unit
+        own = score_texts(scorer, asked, texts, cache=account.cache, name=account.name, timeout_s=account.timeout_s).values
+        judges[names[-1]] = standard(own) - score_texts(ignorance, asked, texts, timeout_s=account.timeout_s).values / pool.unit
     ways: list[Way] = []
     of_tried = best[tried]
     middle = {p: pool.others(p)[len(pool.others(p)) // 2] for p in range(len(pool.prompts))}

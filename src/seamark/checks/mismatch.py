@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,9 +17,10 @@ from scipy.stats import rankdata
 
 from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.intervals import Z95, figure, interval_of
 from seamark.reward.policies import Policies, Pool, best_of_n
+from seamark.sources.files import Options, open_source
 
 Array = NDArray[np.float64]
 
@@ -72,6 +74,58 @@ def associate(x: ArrayLike, y: ArrayLike) -> Association:
         found.append((r, min(r, float(np.tanh(centre - half))), max(r, float(np.tanh(centre + half)))))
     (a_value, a_low, a_high), (b_value, b_low, b_high) = found
     return Association(a_value, a_low, a_high, b_value, b_low, b_high, n)
+
+
+_BLANK = ("", "na", "n/a", "nan", "none", "null", "-")
+
+
+def read_objectives(path: str | Path) -> tuple[dict[str, Array], list[str] | None]:
+    """The columns of a table for `check_mismatch`, NaN where a cell is empty, and the names of its rows where a column of words has them.
+
+    The first column that holds no numbers, or a first column that holds some beside words, is that of the names; all others hold numbers.
+
+    Raises
+    ------
+    UnreadableSource
+        If it is no table (CSV, TSV, JSON lines, JSON, Parquet), or has fewer than two columns of numbers.
+    InvalidRecord
+        If another column holds something that is no number.
+    """
+    source = open_source(Path(path), Options())
+    if len(source.tables) != 1:
+        raise UnreadableSource(
+            str(path), f"{len(source.tables)} tables", "Give one file, with a row for each pair of reward model and policy."
+        )
+    (table,) = source.tables.values()
+    records = [(record, line) for batch, lines in table.batches() for record, line in zip(batch, lines, strict=True)]
+    columns: dict[str, Array] = {}
+    names: list[str] | None = None
+    for place, column in enumerate(dict.fromkeys(name for record, _ in records for name in record)):
+        cells = [record.get(column) for record, _ in records]
+        values = [_number(cell) for cell in cells]
+        wrong = [i for i, value in enumerate(values) if value is None]
+        if wrong and names is None and (place == 0 or all(value is None or np.isnan(value) for value in values)):
+            names = ["" if cell is None else str(cell) for cell in cells]
+        elif wrong:
+            remedy = "Write a number, or leave it empty; the names of the rows stand in the first column of words."
+            raise InvalidRecord(str(path), records[wrong[0]][1], column, cells[wrong[0]], remedy)
+        else:
+            columns[column] = np.array(values, dtype=np.float64)
+    if len(columns) < 2:
+        said = f"numbers stand in {counted(len(columns), 'column')} ({', '.join(columns) or 'none'})"
+        raise UnreadableSource(str(path), said, "Give two objectives or more, a column each.")
+    return columns, names
+
+
+def _number(cell: object) -> float | None:
+    """The number in a cell, NaN where it is empty; None where it is something else."""
+    if cell is None or (isinstance(cell, str) and cell.strip().lower() in _BLANK):
+        return float("nan")
+    try:
+        value = float(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else float("inf")
+    except ValueError:
+        return None
+    return None if np.isinf(value) else value
 
 
 def check_mismatch(table: Mapping[str, Sequence[float] | Array], *, names: Sequence[str] | None = None) -> Findings:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,13 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import chi2, norm
 
-from seamark.checks.attacks import Attack, outcomes, prompt_codes
+from seamark.checks.attacks import Attack, both_texts, outcomes, prompt_codes
 from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
+from seamark.checks.perturbations import refusal_pairs
 from seamark.errors import InvalidSetting
 from seamark.intervals import Z95, Interval, beginning, figure, interval_of, wilson
-from seamark.reward.scorers import Scorer, score_texts
+from seamark.reward.scorers import TIMEOUT_S, Scored, Scorer, recalled, score_texts
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
@@ -210,14 +212,23 @@ class Turn:
 
 
 def turns(releases: Sequence[Scorer], attacks: Sequence[Attack]) -> tuple[Turn, ...]:
-    """What each patch, from one release to the next, fixed and broke: all attacks are run on all releases.
+    """`turns_of` the releases, on all of which all attacks are run."""
+    return turns_of([outcomes(scorer, attacks)[0] for scorer in releases], attacks)
 
-    So a failure that is found late, but was there before, is not counted as new. A kind counts where the share of its attacks that work
-    surely changes, at .05 divided by the number of kinds.
+
+def turns_of(gains: Sequence[Array], attacks: Sequence[Attack]) -> tuple[Turn, ...]:
+    """What each patch, from one release to the next, fixed and broke.
+
+    All attacks were run on all releases, so a failure that is found late, but was there before, is not counted as new. A kind counts where the
+    share of its attacks that work surely changes, at .05 divided by the number of kinds. Attacks of which either release tells nothing are left out.
+
+    Parameters
+    ----------
+    gains : by release, what `outcomes` says of the attacks.
     """
-    if len(releases) < 2:
-        raise InvalidSetting("releases", len(releases), "Give the reward before and after a patch.")
-    works = np.stack([outcomes(scorer, attacks)[0] > 0 for scorer in releases]).astype(np.float64)
+    if len(gains) < 2:
+        raise InvalidSetting("releases", len(gains), "Give the reward before and after a patch.")
+    works = np.stack([np.where(np.isnan(gain), np.nan, gain > 0) for gain in gains])
     names = [f"{a.family}: {a.kind}" for a in attacks]
     kinds = list(dict.fromkeys(names))
     prompt = prompt_codes(attacks)
@@ -227,7 +238,9 @@ def turns(releases: Sequence[Scorer], attacks: Sequence[Attack]) -> tuple[Turn, 
         fixed: list[str] = []
         new: list[str] = []
         for kind in kinds:
-            rows = np.array([name == kind for name in names])
+            rows = np.array([name == kind for name in names]) & np.isfinite(after - before)
+            if not rows.any():
+                continue
             net = _net(after[rows] - before[rows], prompt[rows], z=float(norm.isf(_LEVEL / 2 / len(kinds))))
             change[kind] = net.estimate
             if net.low > 0 or net.high < 0:
@@ -255,6 +268,51 @@ def check_turns(made: Sequence[Turn]) -> Finding:
         remedy="Search again after each patch, and put right what makes both work." if new else None, source="Garwood 1936",
         details={"patches": [{"fixed": list(t.fixed), "new": list(t.new), "change": t.change} for t in made]},
     )  # fmt: skip
+
+
+def check_patches(
+    releases: Sequence[Scorer],
+    attacks: Sequence[Attack],
+    *,
+    heard: Sequence[tuple[Array, Scored]] | None = None,
+    names: Sequence[str] = (),
+    cache: str | Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+    seed: int = 0,
+) -> Findings:
+    """What the patches between releases did beside what they were for.
+
+    Parameters
+    ----------
+    releases : reward models in the order of their release, two or more.
+    heard : what each said of the attacks (`outcomes`), where that is known already.
+    names, cache, timeout_s : as `score_texts` takes them, a name for each release.
+
+    Returns
+    -------
+    `patch/new-failures` over all patches (`check_turns`); of the last patch `patch/harm`, `patch/over-refusal` and `patch/side-effects`
+    (`check_side_effects`), on the prompts of the probe of refusals; and `novel-family` (`check_novel_families`) of the release before it.
+    """
+    named = list(zip(releases, names or [""] * len(releases), strict=True))
+    told = heard or [outcomes(scorer, attacks, cache=cache, name=name, timeout_s=timeout_s) for scorer, name in named]
+    if any(scored.died for _, scored in told):
+        why = "A reward model failed too often or took too long, and was asked no more."
+        codes = ("patch/new-failures", "patch/harm", "patch/over-refusal", "patch/side-effects", "novel-family")
+        return Findings(tuple(Finding.not_applicable(code, "What the patches did cannot be told.", why) for code in codes))
+    pairs = refusal_pairs()
+    harmful = [(p.prompt, p.changed, p.text) for p in pairs if p.variant == "refuse"]
+    benign = [(p.prompt, p.text, p.changed) for p in pairs if p.variant == "comply"]
+    texts = [p.prompt for p in pairs] * 2, [p.text for p in pairs] + [p.changed for p in pairs]
+    before, after = (
+        recalled(*texts, score_texts(scorer, *texts, cache=cache, name=name, timeout_s=timeout_s).values) for scorer, name in named[-2:]
+    )
+    return Findings(
+        (
+            check_turns(turns_of([gain for gain, _ in told], attacks)),
+            *check_side_effects(before, after, harmful=harmful, benign=benign),
+            *check_novel_families(recalled(*both_texts(attacks), told[-2][1].values), attacks, seed=seed),
+        )
+    )
 
 
 # ---------------------------------------------------------------------------------------------- what it costs

@@ -584,7 +584,7 @@ def read_pairs(path: str | Path) -> list[MinimalPair]:
     """
     remedy = 'Write {"family": ..., "prompt": ..., "original": ..., "changed": ...}, one to a line.'
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of line
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableSource(str(path), str(error), remedy) from None
     return list(_read_lines(str(path), lines, remedy))

@@ -58,7 +58,7 @@ from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
 from seamark.intervals import Interval, figure, mean, share
 from seamark.records import Feedback
-from seamark.reward.scorers import Scorer, score_texts, texts_of
+from seamark.reward.scorers import TIMEOUT_S, Scorer, score_texts, texts_of
 from seamark.reward.signal import Reward, Text
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ def check_probes(
     progress: Progress | None = None,
     cache: str | Path | None = None,
     name: str = "",
-    timeout_s: float = 600.0,
+    timeout_s: float = TIMEOUT_S,
 ) -> Findings:
     """What any reward model really rewards.
 

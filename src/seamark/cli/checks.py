@@ -20,6 +20,7 @@ from seamark.cli.options import (
     OnError,
     Seed,
     Source,
+    Timeout,
     UtilityOption,
     as_options,
     parse_effects,
@@ -29,6 +30,7 @@ from seamark.cli.options import (
 )
 from seamark.cli.printing import finish, show_progress
 from seamark.errors import InvalidSetting
+from seamark.intervals import shown
 
 if TYPE_CHECKING:
     from seamark.reward import Reward
@@ -227,7 +229,7 @@ def benchmark(
     cache: Annotated[
         Path | None, typer.Option("--cache", metavar="FILE", help="What has been scored is kept here (JSONL), so that a run that was stopped goes on.")
     ] = None,
-    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+    timeout: Timeout = 600.0, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """What a reward model scores on a published benchmark, with intervals, chance, and what length alone gets."""
     from seamark.checks import Finding, Findings, score_benchmark
@@ -238,8 +240,8 @@ def benchmark(
     with as_options(kind="kind", template="template"):
         found = read_benchmark(file, kind=kind)
         scorer = open_scorer(model, template=template)
-    with show_progress(quiet=as_json) as say:
-        scored = score_texts(scorer, *found.texts(), cache=cache, name=scorer_name(model), progress=say)
+    with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
+        scored = score_texts(scorer, *found.texts(), cache=cache, name=scorer_name(model), timeout_s=timeout, progress=say)
     if not as_json:
         typer.echo(
             f"{found.kind}: {found.n_items:,} items, {scored.n_distinct:,} distinct texts, {scored.n_cached:,} of them from the cache\n"
@@ -263,7 +265,7 @@ def explain(
     ] = False,
     top: Annotated[int, typer.Option("--top", help="Features, and judgments, that are listed.")] = 20,
     cache: Annotated[Path | None, typer.Option("--cache", help="File of what was scored; a run that was stopped goes on.")] = None,
-    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+    timeout: Timeout = 600.0, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Why does a reward decide as it does: which features move it, which judgments it rests on, what edits would turn it?"""
     from seamark.checks.explanations import decisions_of, explain_fit
@@ -277,9 +279,9 @@ def explain(
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     with as_options(pair="pair", prompt="prompt"):
         pairs = decisions_of(feedback, pair=pair, prompts=prompt or ())
-    with show_progress(quiet=as_json) as say:
+    with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
         findings = explained(
-            scorer, feedback, pairs=pairs, top=top, cache=cache, name=scorer_name(model), seed=seed, progress=say
+            scorer, feedback, pairs=pairs, top=top, cache=cache, name=scorer_name(model), timeout_s=timeout, seed=seed, progress=say
         ).with_access("black-box")
         if influence:
             say("refitting", 0.0)
@@ -396,7 +398,7 @@ def search(
     ] = None,
     budget: Annotated[int, typer.Option("--budget", help="Distinct texts that MODEL is asked about.")] = 2000,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to keep the attacks that work (JSONL); those there stay.")] = None,
-    cache: Cache = None, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
+    cache: Cache = None, timeout: Timeout = 600.0, format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None,
     seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Can texts be written that the reward model likes and a judge does not? Keeps those that can."""
@@ -413,7 +415,7 @@ def search(
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     members = [open_scorer(place) for place in ensemble or ()]
     knows = isinstance(scorer, Reward) and scorer.fit.knows_ignorance
-    with show_progress(quiet=as_json) as say, as_options(budget="budget", ensemble="ensemble"):
+    with show_progress(quiet=as_json) as say, as_options(budget="budget", ensemble="ensemble", timeout_s="timeout"):
         if gold == "judgments":
             from seamark.models import fit as fitted
 
@@ -427,7 +429,7 @@ def search(
         found = search_loopholes(
             scorer, *pool_of(feedback), gold=judge if not isinstance(judge, Reward) else _mean_of(judge), ensemble=members,
             ignorance=_ignorance_of(scorer) if knows and isinstance(scorer, Reward) else None, policy=policy, budget=budget, seed=seed, progress=say,
-            cache=cache, name=scorer_name(model),
+            cache=cache, name=scorer_name(model), timeout_s=timeout,
         )  # fmt: skip
     made = attacks_of(found, artefact=model, found_on=datetime.now(UTC).date().isoformat())
     if out is not None and made:
@@ -448,22 +450,36 @@ def _ignorance_of(reward: Reward) -> Scorer:
 def attacks(
     model: ModelPlace,
     file: Annotated[Path, typer.Argument(metavar="ATTACKS", help="Attacks that were kept (JSONL), by seamark search --out or by hand.")],
+    before: Annotated[
+        list[str] | None,
+        typer.Option("--before", metavar="OLD_MODEL", help="A release before MODEL, to see what the patch did beside it. Repeat it, the oldest first."),
+    ] = None,
     mark_patched: Annotated[
         str | None, typer.Option("--mark-patched", metavar="RELEASE", help="Write into ATTACKS that those which do not work were put right in RELEASE.")
     ] = None,
-    cache: Cache = None, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+    cache: Cache = None, timeout: Timeout = 600.0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Do attacks that worked before work on this reward model? What was put right and works again stops a pipeline."""
     from seamark.checks import attacks as kept
+    from seamark.checks.patches import check_patches
     from seamark.reward.scorers import open_scorer, scorer_name
 
     known = kept.read_attacks(file)
-    scorer = open_scorer(model)
-    with show_progress(quiet=as_json) as say:
-        findings = kept.check_attacks(scorer, known, progress=say, cache=cache, name=scorer_name(model))
-        if mark_patched is not None:
-            gain, _ = kept.outcomes(scorer, known, progress=say, cache=cache, name=scorer_name(model))
-            kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
+    releases = {place: open_scorer(place) for place in (*(before or ()), model)}
+    if len(releases) != len(before or ()) + 1:
+        raise InvalidSetting("--before", before, "A release stands there twice: give each once, the oldest first, and none that is MODEL.")
+    names = [scorer_name(place) for place in releases]
+    with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
+        heard = [
+            kept.outcomes(scorer, known, progress=say, cache=cache, name=name, timeout_s=timeout)
+            for scorer, name in zip(releases.values(), names, strict=True)
+        ]
+        gain, scored = heard[-1]
+        findings = kept.tell_attacks(known, gain, scored)
+        if before:
+            findings += check_patches(list(releases.values()), known, heard=heard, names=names, cache=cache, timeout_s=timeout)
+    if mark_patched is not None:
+        kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
 
 
@@ -490,6 +506,7 @@ def probe(
         str | None, typer.Option("--template", metavar="CHECKPOINT", help="For an address, the checkpoint whose chat template makes the text that is sent.")
     ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="A file of what was scored: a run that was stopped goes on from it.")] = None,
+    timeout: Timeout = 600.0,
     format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
     fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -501,13 +518,47 @@ def probe(
     for name, value in {"--format": format, "--columns": columns, "--axis": axis}.items():
         if source is None and train is None and value is not None:
             raise InvalidSetting(name, value, "It is about judgments: name their SOURCE as well, or leave it out.")
-    with as_options(families="family", n="n", template="template"):
+    with as_options(families="family", n="n", template="template", timeout_s="timeout"):
         more = read_pairs(pairs) if pairs is not None else ()
         scorer = open_scorer(model, template=template)
         judgments = read_feedback(source, format, columns, on_error, axis, seed) if source is not None else None
         learned = read_feedback(train, format, columns, on_error, axis, seed) if train is not None else None
         with show_progress(quiet=as_json) as say:
             findings = check_probes(
-                scorer, judgments=judgments, train=learned, families=family, pairs=more, n=n, seed=seed, progress=say, cache=cache, name=scorer_name(model)
+                scorer, judgments=judgments, train=learned, families=family, pairs=more, n=n, seed=seed, progress=say, cache=cache, name=scorer_name(model),
+                timeout_s=timeout,
             )  # fmt: skip
     finish(judgments, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def judges(
+    source: Source,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="FIELD", help="Agreement with people also in parts: by provenance, pair_type, team or another field.")
+    ] = None,
+    format: FormatOption = None, columns: ColumnsOption = None, on_error: OnError = "stop", axis: AxisOption = None, seed: Seed = 0,
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Do model judges follow the substance, or the place and the length? SOURCE has pairs that models judged, and people for the gold."""
+    from seamark.checks import check_judges
+
+    feedback = read_feedback(source, format, columns, on_error, axis, seed)
+    with as_options(by="by"):
+        findings = check_judges(feedback, by=by)
+    finish(feedback, findings, as_json, None, access="outside-the-box", fail_on=fail_on, into=into)
+
+
+def mismatch(
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="A row for each pair of reward model and policy, a column of numbers for each objective; names first.")
+    ],
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Do accuracy of reward models, the reward that policies reach and evaluation of the policies go together?"""
+    from seamark.checks.mismatch import check_mismatch, read_objectives
+
+    objectives, names = read_objectives(table)
+    findings = check_mismatch(objectives, names=names)
+    if not as_json:
+        typer.echo(f"objectives: {', '.join(map(shown, objectives))}{'' if names is None else '; the first column has the names'}\n")
+    finish(None, findings, as_json, None, access="outside-the-box", fail_on=fail_on, into=into)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seamark.cli.options import AxisOption, ColumnsOption, FailOn, FormatOption, Into, Json, OnError, Seed, parse_settings, read_feedback
+from seamark.cli.options import (
+    AxisOption,
+    ColumnsOption,
+    FailOn,
+    FormatOption,
+    Into,
+    Json,
+    OnError,
+    Seed,
+    as_options,
+    parse_settings,
+    read_feedback,
+)
 from seamark.cli.printing import finish, print_answer
 from seamark.errors import InvalidSetting
 
@@ -268,16 +281,51 @@ def campaign(
     file: Annotated[
         Path, typer.Argument(metavar="CAMPAIGN", help="A campaign.toml: the questions it answers, and the file of its attempts.")
     ],
-    fail_on: FailOn = None,
-    into: Into = None,
-    as_json: Json = False,
-) -> None:
-    """What a red-team campaign shows: is its record whole, what did it find, and how much has it not seen?"""
+    claims: Annotated[
+        Path | None, typer.Option("--claims", help="A register whose [[claims]] are held against what the campaign, and --study, have found.")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="With --claims, a finished study, whose findings are evidence as well.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="With --claims, where to export them (CSV): claim, scope, evidence and gap. Not where one must not be made."),
+    ] = None,
+    fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """What a red-team campaign shows: is its record whole, what did it find, how much has it not seen, and what may be claimed?"""
+    from seamark.checks import Findings
+    from seamark.governance.access import check_claims, export_claims
     from seamark.governance.campaigns import Campaign, check_campaign, read_attempts
+    from seamark.governance.registers import Register
+    from seamark.study import read_findings
 
+    for name, value in {"--study": study, "--out": out}.items():
+        if claims is None and value is not None:
+            raise InvalidSetting(name, str(value), "It goes with claims: name their file with --claims, or leave it out.")
     asked = Campaign.from_toml(file)
     attempts = read_attempts(file.parent / asked.attempts) if asked.attempts else ()
-    finish(None, check_campaign(asked, attempts), as_json, None, access="black-box", fail_on=fail_on, into=into)
+    findings = check_campaign(asked, attempts).with_access("black-box")
+    if claims is not None:
+        made = Register.from_toml(claims).claims
+        if not made:
+            raise InvalidSetting(
+                "--claims", str(claims), "It makes no claims: write [[claims]] with name, text, needs, evidence and scope."
+            )
+        with as_options(folder="study", claims="claims"):
+            kept = read_findings(study) if study is not None else ()
+            # what the study has of this campaign is of before
+            before = {"command": "seamark campaign", "subject": shlex.quote(str(file))}
+            found = [
+                f for f in kept if not f.code.startswith("claim/") and any(f.details.get(name) != said for name, said in before.items())
+            ]
+            evidence = Findings((*findings, *found))
+            if out is not None:
+                export_claims(made, evidence, out)
+        findings += check_claims(made, evidence)
+        if out is not None and not as_json:
+            typer.echo(f"claims: {out}\n")
+    finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
 
 
 def goals(

@@ -6,10 +6,11 @@ What several commands take has one name and one help text here. A text that cann
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ from seamark.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from seamark.aggregation import Charter
+    from seamark.checks import Findings
     from seamark.models.observation import Observation
     from seamark.models.people import People
     from seamark.models.utility import Utility
@@ -66,6 +68,9 @@ CharterOption = Annotated[Path | None, typer.Option("--charter", help="A charter
 ValidUntil = Annotated[
     str | None, typer.Option("--valid-until", help="Last day on which the reward may be used (2026-12-31), in place of the charter's.")
 ]
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Ask the reward model no more when it takes longer than this for 256 texts.")
+]
 FitFolder = Annotated[Path, typer.Argument(metavar="FIT", help="The folder of a fit or reward model, or the hub name of one, OWNER/NAME.")]
 AxisOption = Annotated[str | None, typer.Option("--axis", help="Use only the judgments on this axis.")]
 
@@ -79,13 +84,40 @@ def _known_gates(expressions: list[str] | None) -> list[str] | None:
     return expressions
 
 
-def _known_study(folder: Path | None) -> Path | None:
-    if folder is not None:
-        from seamark.study import read_findings
+@dataclass(frozen=True)
+class IntoStudy:
+    """A finished study, which takes the findings of the command that runs."""
 
-        with as_options(folder="into"):
-            read_findings(folder)
-    return folder
+    folder: Path
+    context: typer.Context | None = None
+
+    def __call__(self, findings: Findings) -> Path:
+        """Adds them, under the command and what it names: its arguments, and the options that stand for one."""
+        from seamark.study import add_findings
+
+        assert self.context is not None
+        words: list[str] = []
+        for parameter in self.context.command.params:
+            given = self.context.params.get(parameter.name or "")
+            option = None if parameter.param_type_name == "argument" else parameter.opts[0]
+            if option is None or option in _SUBJECTS:
+                values = given if isinstance(given, list | tuple) else () if given is None else (given,)
+                words += [word for value in values for word in ([str(value)] if option is None else [option, str(value)])]
+        return add_findings(self.folder, findings, command=self.context.command_path, subject=shlex.join(words))
+
+
+_SUBJECTS = ("--fit", "--scores", "--model", "--proxy")
+"""Options that say what a command is about, beside its arguments."""
+
+
+def _known_study(context: typer.Context, into: IntoStudy | None) -> IntoStudy | None:
+    if into is None:
+        return None
+    from seamark.study import read_findings
+
+    with as_options(folder="into"):
+        read_findings(into.folder)
+    return replace(into, context=context)
 
 
 FailOn = Annotated[
@@ -94,13 +126,16 @@ FailOn = Annotated[
         "--fail-on",
         metavar="EXPR",
         callback=_known_gates,
-        help="Exit with 1 on this as well: warning, a code (probe/length), probe/*:warning, or accuracy.low<0.6; several are joined by or.",
+        help='Exit with 1 on this as well: warning, a code (probe/length; "in quotes" where it has spaces or colons), probe/*:warning, or accuracy.low<0.6; several are joined by or.',
     ),
 ]
 Into = Annotated[
-    Path | None,
-    typer.Option("--into", metavar="STUDY", callback=_known_study, help="Add the findings to the report of this finished study."),
-]
+    IntoStudy | None,
+    typer.Option(
+        "--into", metavar="STUDY", parser=lambda folder: IntoStudy(Path(folder)), callback=_known_study,
+        help="Add the findings to the report of this finished study, in place of what the same command said about the same before.",
+    ),
+]  # fmt: skip
 
 
 def read_feedback(source: str, format: str | None, columns: str | None, on_error: str, axis: str | None, seed: int) -> Feedback:

@@ -36,7 +36,7 @@ def finish(
     *,
     access: Access,
     fail_on: Sequence[str] | None = None,
-    into: Path | None = None,
+    into: Callable[[Findings], Path] | None = None,
 ) -> None:
     """Print findings, as a table or in the shape of findings.json, and exit with what they say.
 
@@ -44,7 +44,7 @@ def finish(
     ----------
     access : what the command had access to; findings that say something of their own keep it.
     fail_on : expressions of findings that count as failures, too.
-    into : a finished study, to whose report they are added.
+    into : adds them to the report of a finished study, and says where that is.
     """
     findings = findings.with_access(access)
     if as_json:
@@ -58,9 +58,7 @@ def finish(
         if following:
             typer.echo(f"\nnext: {following}")
     if into is not None:  # when all is said: a study that takes no more findings loses nothing
-        from seamark.study import add_findings
-
-        typer.echo(f"\nreport: {add_findings(into, findings)}", err=as_json)
+        typer.echo(f"\nreport: {into(findings)}", err=as_json)
     raise typer.Exit(1 if stop_at(findings, fail_on) or findings.blocking else 0)
 
 

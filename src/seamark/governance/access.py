@@ -55,7 +55,7 @@ def check_claims(claims: Iterable[Claim], findings: Sequence[Finding]) -> Findin
 def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
     if claim.needs not in ACCESS:
         raise InvalidSetting("needs", claim.needs, f"Use {', '.join(ACCESS)}.")
-    by_code = {f.code: f for f in findings}
+    by_code = {f.code: f for f in reversed(Findings(tuple(findings)).by_severity())}  # of several runs the gravest
     gaps: list[str] = []
     lacking = _lacking(claim, by_code)
     rows: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def _check(claim: Claim, findings: Sequence[Finding]) -> Finding:
     against = any(code in by_code and by_code[code].verdict == "blocking" for code in claim.evidence)
     stands = len(gaps) < len(claim.evidence) and not against and not lacking
     why = "; ".join([*lacking, *(gaps if claim.evidence else ["no finding is named for it"])])
-    unseen = _unseen(claim, by_code)
+    unseen = _unseen(claim, findings)
     return Finding(
         code=f"claim/{claim.name}",
         title=f'"{claim.text}" {"has evidence" if stands else "has no evidence"} with {claim.needs} access' + ("." if stands else f": {why}."),
@@ -96,15 +96,15 @@ def _lacking(claim: Claim, by_code: Mapping[str, Finding]) -> list[str]:
     ]
 
 
-def _unseen(claim: Claim, by_code: Mapping[str, Finding]) -> str:
+def _unseen(claim: Claim, findings: Sequence[Finding]) -> str:
     """What the campaigns behind a claim have not tried or seen."""
     if not claim.safety:
         return ""
-    record, mass = by_code.get("campaign/record"), by_code.get("campaign/unseen")
-    untested = list(record.details.get("untested") or ()) if record else []
+    untested = dict.fromkeys(name for f in findings if f.code == "campaign/record" for name in f.details.get("untested") or ())
+    most = max((f.high for f in findings if f.code == "campaign/unseen" and f.high is not None), default=None)
     said = [f"not tried: {', '.join(untested)}"] if untested else []
-    if mass is not None and mass.high is not None:
-        said.append(f"one more attempt may find a new kind of failure with a chance of up to {mass.high:.1%}")
+    if most is not None:
+        said.append(f"one more attempt may find a new kind of failure with a chance of up to {most:.1%}")
     return "; ".join(said)
 
 

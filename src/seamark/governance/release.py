@@ -295,7 +295,7 @@ def _row(f: Finding) -> list[str]:
     unit = f" {f.unit}" if f.unit and f.unit not in ("share", "count") else ""
     estimate = none if f.estimate is None else figure(f.estimate, f.unit, f.low, f.high) + unit
     cells = [
-        f.verdict.replace("_", " "), f.code, f.title, estimate, interval_of(f.low, f.high, f.unit) or none, "none" if f.n is None else count(f.n),
+        f.verdict.replace("_", " "), f.label, f.title, estimate, interval_of(f.low, f.high, f.unit) or none, "none" if f.n is None else count(f.n),
     ]  # fmt: skip
     return [" ".join(cell.split()) for cell in cells]
 

@@ -30,11 +30,13 @@ from seamark.rendering.charts import draw_sections, tables_behind
 from seamark.rendering.words import (
     DOUBTS,
     belongs_to,
+    called,
     count,
     figure,
     finite,
     interval_of,
     rows_of,
+    runs_of,
     said_decimals,
     sentence,
     spelled,
@@ -316,15 +318,17 @@ def _overview(report: Report) -> list[str]:
         "doubts": ("what kind of doubt is left", _say_doubts),
     }
     for code, (name, compose) in composers.items():
-        finding = findings.get(code)
+        # the study's own come first; what another run found is not to be compared with it
+        run = next((run for run in runs_of(findings) if run.get(code)), findings)
+        finding = run.get(code)
         if finding is None:
             missing.append(name)
         elif finding.verdict != "not_applicable":
-            sentences.append(compose(finding, findings) or sentence(finding.title))
+            sentences.append(compose(finding, run) or sentence(finding.title))
     unknown = [f for f in findings if f.verdict == "not_applicable"]
     if unknown:
         reasons = [(f.reason or "no reason given").split(". ")[0].strip().rstrip(".") for f in unknown[:3]]
-        first = [f"{spelled(f.code)} ({reason[:1].lower()}{reason[1:]})" for f, reason in zip(unknown, reasons, strict=False)]
+        first = [f"{called(f)} ({reason[:1].lower()}{reason[1:]})" for f, reason in zip(unknown, reasons, strict=False)]
         more = f"; and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         sentences.append(f"Not computable from this data: {'; '.join(first)}{more}.")
     if missing:
@@ -332,7 +336,7 @@ def _overview(report: Report) -> list[str]:
     blocking = findings.blocking
     open_question = too_little(findings)
     if blocking:
-        what = ", ".join(spelled(f.code) for f in blocking[:4]) + ("" if len(blocking) <= 4 else ", ...")
+        what = ", ".join(called(f) for f in blocking[:4]) + ("" if len(blocking) <= 4 else ", ...")
         verdict = f"{len(blocking)} finding{'s stand' if len(blocking) > 1 else ' stands'} in the way of using this data: {what}"
     elif open_question:
         verdict = f"Too little to tell whether this data can be used: {open_question}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from seamark.checks.findings import Finding
+from seamark.checks.findings import Finding, Findings
 from seamark.intervals import count, figure, finite, interval_of
 
 DOUBTS = {
@@ -72,6 +72,19 @@ def sentence(text: str) -> str:
 def belongs_to(finding: Finding, code: str) -> bool:
     """Whether a finding is this check's or one of its slices."""
     return finding.code == code or finding.code.startswith(f"{code}/")
+
+
+def called(finding: Finding) -> str:
+    """A finding's code as people write it, and of which run it is where a later command has added it."""
+    return spelled(finding.code) + (f" ({finding.about})" if finding.about else "")
+
+
+def runs_of(findings: Findings) -> list[Findings]:
+    """A study's own findings, and those of each command that has added some."""
+    runs: dict[str, list[Finding]] = {}
+    for f in findings:
+        runs.setdefault(f.about, []).append(f)
+    return [Findings(tuple(run)) for run in runs.values()]
 
 
 def rows_of(

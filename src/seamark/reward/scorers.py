@@ -35,14 +35,16 @@ Progress = Callable[[str, float], None]
 
 _BATCH = 256
 """Texts to a call: enough for a language model to sort them by length, few enough that a stopped run loses little."""
+TIMEOUT_S = 600.0
+"""Seconds that a call may take."""
 _AGAIN = 8
 """Texts that are scored a second time, in the opposite order."""
 _GIVEN_UP = 3
 """Calls in a row that fail for a text by itself, after which nobody is asked any more."""
-_READERS: dict[str, Callable[..., pl.DataFrame]] = {
-    ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
+_READERS: dict[str, Callable[..., pl.DataFrame] | None] = {
+    ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": None, ".ndjson": None, ".parquet": pl.read_parquet,
 }  # fmt: skip
+"""By the end of a table's name; None for JSON lines, which are read here."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,13 @@ def _function(place: str) -> Scorer:
 
 
 def _table(path: Path) -> Scorer:
-    """Scores by prompt and response; prompts of several messages are their JSON."""
+    """Scores by prompt and response; prompts of several messages may be these, or their JSON."""
+    remedy = "Give a table with columns prompt, response and score."
+    reader = _READERS[path.suffix.lower()]
     try:
-        frame = _READERS[path.suffix.lower()](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UnreadableSource(str(path), str(error).splitlines()[0], "Give a table with columns prompt, response and score.") from None
+        frame = reader(path) if reader is not None else _lines_of(path)
+    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
+        raise UnreadableSource(str(path), str(error).splitlines()[0], remedy) from None
     if lacking := [name for name in ("prompt", "response", "score") if name not in frame.columns]:
         raise UnreadableSource(
             str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", "Name its columns prompt, response and score."
@@ -175,13 +179,55 @@ def _table(path: Path) -> Scorer:
     if not frame["score"].dtype.is_numeric():
         value = frame["score"].drop_nulls().first()
         raise UnreadableSource(str(path), f"column 'score' holds {value!r}, which is no number", "Write numbers, with a point.")
-    columns = frame.select(pl.col("prompt", "response").cast(pl.String).fill_null(""), pl.col("score").cast(pl.Float64))
     held: dict[tuple[str, str], float | None] = {}
-    for prompt, response, score in columns.iter_rows():
-        if held.setdefault((prompt, response), score) != score:
+    scores = frame["score"].cast(pl.Float64)
+    for prompt, response, score in zip(frame["prompt"], frame["response"], scores, strict=True):
+        key = _held_prompt(prompt), "" if response is None else str(response)
+        if held.setdefault(key, score) != score:
+            raise UnreadableSource(str(path), f"two scores for one response ({held[key]!r}, {score!r})", "Give each response one score.")
+    return lambda prompts, responses: [held.get((_key(p), r)) for p, r in zip(prompts, responses, strict=True)]
+
+
+def _lines_of(path: Path) -> pl.DataFrame:
+    """JSON lines as they are: some prompts may be texts and others messages."""
+    rows: list[Any] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            rows.append(None)
+        if not isinstance(rows[-1], dict):
             raise UnreadableSource(
-                str(path), f"two scores for one response ({held[prompt, response]!r}, {score!r})", "Give each response one score."
+                str(path), f"line {number} is no record ({line[:60]!r})", 'Write {"prompt": ..., "response": ..., "score": ...}.'
             )
+    names = dict.fromkeys(name for row in rows for name in row if name in ("prompt", "response", "score"))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    scores = columns.pop("score", None)
+    frame = pl.DataFrame({name: pl.Series(name, values, dtype=pl.Object) for name, values in columns.items()})
+    return frame if scores is None else frame.with_columns(pl.Series("score", scores, strict=False))
+
+
+def _held_prompt(prompt: object) -> str:
+    """A prompt of a table as `_key` has it; in columns of messages, those without a field that others have hold null there."""
+    if isinstance(prompt, pl.Series):
+        prompt = prompt.to_list()
+    if isinstance(prompt, list) and all(isinstance(turn, Mapping) for turn in cast("list[object]", prompt)):
+        return _key(
+            [{name: value for name, value in turn.items() if value is not None} for turn in cast("list[Mapping[str, Any]]", prompt)]
+        )
+    return "" if prompt is None else str(prompt)
+
+
+def recalled(prompts: Sequence[Text], responses: Sequence[str], values: ArrayLike) -> Scorer:
+    """A scorer that says of these texts what was said before, and nothing of others.
+
+    Parameters
+    ----------
+    prompts, responses, values : (n,) NaN where there was none.
+    """
+    held = {(_key(p), r): float(v) for p, r, v in zip(prompts, responses, np.asarray(values, dtype=np.float64), strict=True)}
     return lambda prompts, responses: [held.get((_key(p), r)) for p, r in zip(prompts, responses, strict=True)]
 
 
@@ -195,7 +241,10 @@ def scorer_name(place: str | Path) -> str:
 
 
 def _key(prompt: Text) -> str:
-    return prompt if isinstance(prompt, str) else json.dumps([dict(turn) for turn in prompt], ensure_ascii=False)
+    # role before content, in whichever order a file has them
+    return (
+        prompt if isinstance(prompt, str) else json.dumps([dict(sorted(turn.items(), reverse=True)) for turn in prompt], ensure_ascii=False)
+    )
 
 
 # ---------------------------------------------------------------------------------------------- scoring
@@ -216,7 +265,7 @@ def score_texts(
     responses: Sequence[str],
     *,
     batch: int = _BATCH,
-    timeout_s: float = 600.0,
+    timeout_s: float = TIMEOUT_S,
     cache: str | Path | None = None,
     name: str = "",
     progress: Progress | None = None,
@@ -231,6 +280,7 @@ def score_texts(
     ----------
     prompts, responses : (n,)
     batch : texts to a call.
+    timeout_s : seconds that a call may take.
     cache : a file (JSONL) of what was scored; what it holds is not scored again, and what is new is appended batch by batch, so that a run
         that was stopped goes on.
     name : of the scorer, in the cache: scores under another name are not used.
@@ -238,12 +288,14 @@ def score_texts(
     Raises
     ------
     InvalidSetting
-        If there are not as many prompts as responses.
+        If there are not as many prompts as responses, or no time.
     UnreadableSource
         If the cache is no such file.
     """
     if len(prompts) != len(responses):
         raise InvalidSetting("prompts", len(prompts), f"There are {len(responses)} responses; give one prompt for each.")
+    if not timeout_s > 0:
+        raise InvalidSetting("timeout_s", timeout_s, "Give the seconds that a call may take, more than 0.")
     place: dict[tuple[str, str], int] = {}
     code = np.array([place.setdefault((_key(p), r), len(place)) for p, r in zip(prompts, responses, strict=True)], dtype=np.int64)
     first = [int(i) for i in np.unique(code, return_index=True)[1]]  # codes are in order of appearance
@@ -322,7 +374,7 @@ def _call(
     # a thread of its own: a call that does not come back cannot be ended, but it can be left
     worker = threading.Thread(target=ask, daemon=True)
     worker.start()
-    worker.join(timeout_s)
+    worker.join(min(timeout_s, threading.TIMEOUT_MAX))
     if not answer:
         tally.died = True
         tally.problems[f"it did not answer within {timeout_s:g} s"] = None

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,8 +250,18 @@ def _ppe(record: Record, within: str, name: str) -> _Item:
     texts = [_answer(record, f"response_{i + 1}") for i in range(len(scores))]
     right = [bool(s) for s in scores]
     given = record.get("sampled_conflict_pairs")
+    if given is not None and not _pairs_of_places(given, len(texts)):
+        raise WrongField("sampled_conflict_pairs", given, f"Give a list of pairs of places, from 0 to {len(texts) - 1}, of two responses.")
     pairs = None if given is None else [(i, j) if right[i] else (j, i) for i, j in given if right[i] != right[j]]
     return _Item(prompt, domain, texts, [], called, right, pairs)
+
+
+def _pairs_of_places(value: object, n: int) -> bool:
+    """Whether it is a list of pairs of numbers from 0 to n - 1."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(i) is int and 0 <= i < n for i in pair)
+        for pair in cast("list[object]", value)
+    )
 
 
 _JUDGEBENCH = {"mmlu": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "mathematics", "livecodebench": "coding"}
