@@ -21,6 +21,7 @@ import seamark as sm
 from seamark.cli import app, main
 from seamark.cli.options import parse_people
 from seamark.models import Groups
+from seamark.reward.scorers import texts_of
 from seamark.simulation import Style, demo_society
 
 Require = Callable[[str, str], Any]
@@ -657,7 +658,8 @@ def test_findings_of_a_later_check_go_into_the_report_and_stop_a_pipeline(call, 
 def test_what_later_commands_add_stands_side_by_side_and_is_replaced_by_the_same_again(call, tmp_path: Path) -> None:
     """Two models on two benchmarks, and two pools of scores, share all their codes; which is about what is told in every document, as text."""
     study, nasty = tmp_path / "study", tmp_path / "<b>`x`|\u202e.jsonl"
-    sm.simulate(n_prompts=12, n_raters=8, n_judgments=60, seed=2).feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    feedback = sm.simulate(n_prompts=12, n_raters=8, n_judgments=60, seed=2).feedback
+    feedback.to_jsonl(tmp_path / "prefs.jsonl")
     assert call("study", tmp_path / "prefs.jsonl", "-o", study, "--utility", "tabular")[0] in (0, 1)
     own = len(json.loads((study / "findings.json").read_text())["findings"])
     rows = [{"prompt": f"p{i}", "chosen": f"yes {i}", "rejected": f"no {i}", "subset": "hep-go", "id": i} for i in range(30)]
@@ -704,5 +706,11 @@ def test_what_later_commands_add_stands_side_by_side_and_is_replaced_by_the_same
     assert {f["code"]: f["verdict"] for f in json.loads(sealed)["findings"]}["card/numbers"] == "ok", (
         "the card's rows are those of the findings"
     )
-    status, _, err = call("diagnose", tmp_path / "prefs.jsonl", "--into", study)
-    assert (status, "findings of its own" in err) == (2, True)
+    table = tmp_path / "scores.jsonl"
+    records = [{"prompt": p, "response": text, "score": len(text)} for p, text in zip(*texts_of(feedback), strict=True) if text is not None]
+    table.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    call("evaluate", table, tmp_path / "prefs.jsonl", "--into", study)
+    both = [f for f in json.loads((study / "findings.json").read_text(encoding="utf-8"))["findings"] if f["code"] == "accuracy"]
+    assert [bool(f["details"].get("added")) for f in both] == [False, True], (
+        "the study's own accuracy stays, another model's stands beside it"
+    )

@@ -617,7 +617,8 @@ def rewrite_report(folder: str | Path) -> Path:
 def add_findings(folder: str | Path, findings: Findings, *, command: str = "", subject: str = "") -> Path:
     """Put the findings of a later check into a finished study: findings.json, report.html and card.md; returns the path of the report.
 
-    The same command about the same subject replaces what it said before; whatever others said stays beside it, under the same codes too.
+    The same command about the same subject replaces what it said before; what the study itself said, and other commands, stays beside it, under the
+    same codes too.
 
     Parameters
     ----------
@@ -627,14 +628,10 @@ def add_findings(folder: str | Path, findings: Findings, *, command: str = "", s
     Raises
     ------
     InvalidSetting
-        If the folder does not hold a study, or what is added would replace findings of the study itself.
+        If the folder does not hold a study.
     """
     folder = Path(folder)
     report = _read_report(folder)
-    fresh = {f.code.partition("/")[0] for f in findings}
-    own = {f.code.partition("/")[0] for f in report.findings if not f.details.get("added")}
-    if both := sorted(fresh & own):
-        raise InvalidSetting("STUDY", str(folder), f"It has findings of its own about {both[0]}; leave these where they are.")
     mark = {"added": True, "command": command, "subject": subject}
     kept = [f for f in report.findings if any(f.details.get(name) != value for name, value in mark.items())]
     report = replace(report, findings=Findings((*kept, *(replace(f, details={**f.details, **mark}) for f in findings))))

@@ -32,7 +32,7 @@ from seamark.models.utility import Utility
 from seamark.records import Feedback
 from seamark.reward.alarm import forecast, growth
 from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt
-from seamark.reward.scorers import Scorer, score_responses
+from seamark.reward.scorers import TIMEOUT_S, Scorer, score_responses
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -320,6 +320,7 @@ def check_scorers(
     people: People | None = None,
     observation: Observation | None = None,
     cache: str | Path | None = None,
+    timeout_s: float = TIMEOUT_S,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Findings:
@@ -341,7 +342,7 @@ def check_scorers(
     faults: list[Finding] = []
     values: dict[str, Array] = {}
     for name, scorer in scorers.items():
-        values[name], scored = score_responses(scorer, feedback, judged, cache=cache, name=name, progress=progress)
+        values[name], scored = score_responses(scorer, feedback, judged, cache=cache, name=name, timeout_s=timeout_s, progress=progress)
         which = {"the reward model": f"the reward model {_label(name)}"} if len(scorers) > 1 else {}
         faults += [fault.reworded(which) for fault in check_scored(scored)]
     if any(fault.verdict == "blocking" for fault in faults):

@@ -72,7 +72,7 @@ def evaluate(
     ] = False,
     template: Annotated[str | None, typer.Option("--template", help="For an address, the checkpoint whose chat template makes the text.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="A file of what was scored: a run that was stopped goes on from it.")] = None,
-    axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
+    timeout: Timeout = 600.0, axis: AxisOption = None, seed: Seed = 0, fail_on: FailOn = None, into: Into = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Does a fit, or any reward model, predict judgments it has not seen?"""
@@ -98,9 +98,9 @@ def evaluate(
             feedback, findings, as_json, f"seamark export {model} {source} -o signal.jsonl", access="white-box", fail_on=fail_on, into=into
         )
     assert scorer is not None
-    with show_progress(quiet=as_json) as say:
+    with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
         findings = evaluate_scores(
-            scorer, feedback, train=learned, logits=logits, seed=seed, cache=cache, name=scorer_name(model), progress=say
+            scorer, feedback, train=learned, logits=logits, seed=seed, cache=cache, name=scorer_name(model), timeout_s=timeout, progress=say
         )
     finish(feedback, findings, as_json, f"seamark probe {model} {source}", access="black-box", fail_on=fail_on, into=into)
 
@@ -151,7 +151,7 @@ def optimise(
     fitted: Annotated[
         Path | None, typer.Option("--fit", help="A fit: what it foresees, without gold, of policies that follow it, or --model, over SOURCE's responses.")
     ] = None,
-    cache: Cache = None,
+    cache: Cache = None, timeout: Timeout = 600.0,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="FOLDER", help="Keep finished fits of SOURCE alone here; a run that was stopped goes on from there.")
     ] = None,
@@ -190,18 +190,20 @@ def optimise(
     if fitted is not None:
         judge, faults, values = open_fit(fitted), Findings(()), None
         for name, scorer in scorers.items():
-            with show_progress(quiet=as_json) as say:
-                values, scored = score_responses(scorer, feedback, np.arange(feedback.n_responses), cache=cache, name=name, progress=say)
+            with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
+                values, scored = score_responses(
+                    scorer, feedback, np.arange(feedback.n_responses), cache=cache, name=name, timeout_s=timeout, progress=say
+                )
             faults = Findings(tuple(check_scored(scored)))
         findings = check_alarm(judge, feedback, scores=values, seed=seed) + faults
         finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
-    with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups"):
+    with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups", timeout_s="timeout"):
         settings: dict[str, Any] = {
             "utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect), "seed": seed, "progress": say,
         }  # fmt: skip
         if scorers:
             findings, how, n_prompts = (
-                check_scorers(scorers, feedback, cache=cache, **settings),
+                check_scorers(scorers, feedback, cache=cache, timeout_s=timeout, **settings),
                 "a signal fitted to all the judgments",
                 None,
             )
