@@ -14,6 +14,8 @@ import pytest
 # as the command line does, before numpy and torch load: threads that spin against each other make small fits many times slower
 for _name, _value in (("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
     os.environ.setdefault(_name, _value)
+# pref_voting, a peer: to compile it takes longer than all that it is asked here
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 
 def _lacking(what: str, remedy: str) -> None:

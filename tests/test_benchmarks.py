@@ -76,7 +76,8 @@ SLOW = ("bt", "bt-strings", "style", "bootstrap", "sparse", "grouped", "annot-th
 PEERS = ("choix", "evalica", "krippendorff", "sklearn", "crowdkit")
 
 
-@pytest.mark.parametrize("rows", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "slow"])
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [QUICK, SLOW], ids=["quick", "slow"])
 def test_speed_measures_resumes_and_writes(tmp_path: Path, rows: tuple[str, ...], require: Callable[[str, str], Any]) -> None:
     for peer in PEERS:
         require(peer, "Install the extra dev: most peers come with it.")
@@ -307,6 +308,7 @@ def test_who_is_reliable_is_ranked_as_if_the_values_were_known() -> None:
 # ---------------------------------------------------------------------------------------------- plurality.py
 
 
+@pytest.mark.slow
 def test_plurality_measures_resumes_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     plurality = _module("plurality")
     monkeypatch.setattr(plurality, "DEVIATIONS", (0.0, 1.2))

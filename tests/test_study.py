@@ -491,15 +491,16 @@ REPRODUCED: dict[str, tuple[dict[str, Any], str]] = {
         "seamark study 'my data.jsonl' -o 'the study' --groups profile.age,profile.gender --seed 0",
     ),
     "an encoder's defaults": ({"utility": sm.Linear()}, "seamark study 'my data.jsonl' -o 'the study' --utility hash --seed 0"),
+    "bends": ({"utility": sm.Linear(bends=True)}, "seamark study 'my data.jsonl' -o 'the study' --utility hash+bends --seed 0"),
     "a share": ({"test": 0.3}, "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', test=0.3, seed=0)"),
     "columns": (
         {"utility": sm.Linear(n_columns=16, style=False, residual=True, seed=2)},
         "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', "
-        "utility=sm.Linear(features='hash', style=False, n_columns=16, residual=True, seed=2), seed=0)",
+        "utility=sm.Linear(features='hash', style=False, bends=False, n_columns=16, residual=True, seed=2), seed=0)",
     ),
     "groups": (
         {"utility": sm.Linear(n_columns=16), "people": sm.Groups("group", min_judgments=50)},
-        "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', utility=sm.Linear(features='hash', style=True, n_columns=16, "
+        "import seamark as sm\n\nsm.run_study('my data.jsonl', 'the study', utility=sm.Linear(features='hash', style=True, bends=False, n_columns=16, "
         "residual=None, seed=0), people=sm.Groups(by='group', min_judgments=50, interaction=False), seed=0)",
     ),
 }

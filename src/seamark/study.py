@@ -468,8 +468,8 @@ def _word(name: str, value: Any) -> str | None:
     match name, value:
         case "utility", Tabular():
             return "tabular"
-        case "utility", Linear(features=features):
-            return features if value == Linear(features) else None
+        case "utility", Linear(features=features, bends=bends):
+            return features + "+bends" * bends if value == Linear(features, bends=bends) else None
         case "people", Same():
             return "none"
         case "people", Groups(by=by):

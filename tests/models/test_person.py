@@ -79,7 +79,8 @@ def regrets(society: Society, result: Fit, *, alone: bool, people: int) -> dict[
     return {n: np.array(r) for n, r in out.items()}
 
 
-@pytest.mark.parametrize("kind", ["personas", pytest.param("tastes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["personas", "tastes"])
 def test_regret_falls_with_the_labels_of_a_new_person(kind: str, request: pytest.FixtureRequest):
     """People who were not in the data: after 20 labels little is lost of what there was to lose, and at no number of labels is their
     own data alone better."""

@@ -96,7 +96,11 @@ def all_kinds() -> sm.Feedback:
     return sm.Feedback.from_columns({name: [row.get(name) for row in rows] for name in names})
 
 
-@pytest.mark.parametrize("people", [None, sm.Groups(min_judgments=5), sm.Personas(2)], ids=["same", "groups", "personas"])
+@pytest.mark.parametrize(
+    "people",
+    [pytest.param(None, marks=pytest.mark.slow), pytest.param(sm.Groups(min_judgments=5), marks=pytest.mark.slow), sm.Personas(2)],
+    ids=["same", "groups", "personas"],
+)
 def test_the_gradient_is_that_of_a_row_for_each_judgment(tmp_path: Path, tokenizer: Any, people: Any) -> None:
     """In float64, against a forward pass for each slot of each judgment alone, differentiated by torch through `observation`'s formulas."""
     from seamark.models.observation import lapsed, log_probs

@@ -401,7 +401,7 @@ class Linear:
             "utility": "Linear",
             "features": self.features,
             "style": self.style,
-            **({"bends": True} if self.bends else {}),
+            "bends": self.bends,
             "n_columns": self.n_columns,
             "residual": self.residual,
             "seed": self.seed,
