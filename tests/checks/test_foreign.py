@@ -18,7 +18,7 @@ from seamark.checks.foreign import evaluate_scores
 from seamark.checks.optimisation import check_scorers
 from seamark.cli import app
 from seamark.errors import InvalidSetting
-from seamark.reward.scorers import Scorer
+from seamark.reward.scorers import Scorer, open_scorer
 
 WORTH = {f"response {i} of {p}": v for p, row in enumerate(np.random.default_rng(0).normal(0, 1.5, (120, 4))) for i, v in enumerate(row)}
 
@@ -168,8 +168,9 @@ def test_R14_reward_models_are_ranked_by_what_following_them_leads_to(tmp_path: 
     assert of(one, "optimisation/best-of-n").verdict == "blocking"
     assert of(one, "filtration").estimate is not None
     dead = check_scorers({"good": scoring(1.0), "none": lambda _, rs: [None] * len(rs)}, feedback, utility=sm.Tabular())
-    assert {f.code for f in dead} == {"scorer", "scorer/abstained"}
-    assert any("reward model none" in f.title for f in dead)
+    assert {f.code for f in dead} >= {"usefulness/good", "scorer/good", "scorer/none", "scorer/abstained/none"}
+    alone = check_scorers({"none": lambda _, rs: [None] * len(rs)}, feedback, utility=sm.Tabular())
+    assert of(alone, "optimisation/regret").verdict == "not_applicable"
     scores = tmp_path / "scores.csv"
     gold = np.array(list(WORTH.values()))
     columns = {"prompt": np.repeat(np.arange(120), 4), "good": gold, "bad": -gold, "gold": gold}
@@ -179,3 +180,35 @@ def test_R14_reward_models_are_ranked_by_what_following_them_leads_to(tmp_path: 
     assert done.exit_code == 1
     with pytest.raises(InvalidSetting, match="--proxy"):
         CliRunner().invoke(app, ["optimise", "prefs.jsonl", "--proxy", "bad"], catch_exceptions=False)
+
+
+def test_scores_written_in_any_way_are_read(tmp_path: Path) -> None:
+    """A score whose point comes late, and responses that look like numbers, stay what they are."""
+    feedback = judged(2)
+    texts = feedback.responses["text"].to_list()
+    prompt = feedback.prompts["text"].to_list()
+    rows = [
+        (prompt[p], t, i if i < len(texts) - 1 else 0.5)
+        for i, (p, t) in enumerate(zip(feedback.responses["prompt"].to_list(), texts, strict=True))
+    ]
+    table = tmp_path / "scores.csv"
+    lines = ["prompt,response,score", *(f"{p},{t},{s}" for p, t, s in [("7", "1.50", 3), *rows])]
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scorer = open_scorer(table)
+    assert np.asarray(scorer(["7"], ["1.50"]), dtype=float) == [3]
+    assert np.asarray(scorer([rows[-1][0]], [rows[-1][1]]), dtype=float) == [0.5]
+
+
+def test_a_wrong_number_of_scores_that_single_calls_mend_is_said() -> None:
+    found = evaluate_scores(lambda _, responses: [WORTH[responses[0]]], judged(2))
+    assert of(found, "scorer/batches").verdict == "warning"
+    assert "1 score for" in of(found, "scorer/batches").title
+
+
+def test_of_several_reward_models_a_dead_one_does_not_hide_the_others() -> None:
+    scorers: dict[str, Scorer] = {"good": scoring(1.0), "bad": scoring(-1.0), "none": lambda _, rs: [None] * len(rs)}
+    found = check_scorers(scorers, judged(), utility=sm.Tabular())
+    assert [f.code for f in found if f.code.startswith("usefulness/")] == ["usefulness/good", "usefulness/bad"]
+    assert of(found, "scorer/none").verdict == "blocking"
+    assert len({f.code for f in found}) == len(found)
+    assert of(found, "optimisation/gold").verdict == "ok"

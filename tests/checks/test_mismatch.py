@@ -69,12 +69,12 @@ def test_N36_the_same_benchmark_score_has_opposite_uses() -> None:
 def test_N36_three_objectives_of_planted_policies_disagree_where_it_was_planted() -> None:
     """Reward models with a Gaussian error: accuracy goes with evaluation. With a spike of 0 to 8 on one response in twenty, whatever its worth: accuracy stays above .93, and the further the policy
     climbs the less it is worth, which is blocking."""
-    gauss = check_mismatch({k: v for k, v in objectives(models("gauss", 30)).items() if k != "regret"})
+    gauss = check_mismatch({k: v for k, v in objectives(models("gauss", 30)).items() if k != "usefulness"})
     assert get(gauss, "mismatch/accuracy/evaluation").verdict == "ok"
     spiked = models("spike", 30)
     table = objectives(spiked)
     assert table["accuracy"].min() > 0.93
-    found = check_mismatch({k: v for k, v in table.items() if k != "regret"}, names=list(spiked))
+    found = check_mismatch({k: v for k, v in table.items() if k != "usefulness"}, names=list(spiked))
     climbed = get(found, "mismatch/climbed/evaluation")
     assert climbed.verdict == "blocking"
     assert climbed.high < -0.5  # type: ignore[operator]  # it has an interval
@@ -267,7 +267,7 @@ def test_N9_rewards_of_equal_accuracy_are_separated_by_their_regret_and_accuracy
     """Regret is 1 less the normalised drop ratio. Equal accuracy .80: regret .20 and 1.0; .875 and .876: .65 and .00. Over 36 rewards of one kind of error accuracy ranks regret; over
     72 of two kinds it ranks it less, and of the heavy-tailed kind alone with an interval that says how far."""
     table = objectives(planted())
-    regret = dict(zip(planted(), table["regret"], strict=True))
+    regret = dict(zip(planted(), 1 - table["usefulness"], strict=True))
     accuracy = dict(zip(planted(), table["accuracy"], strict=True))
     assert regret["even"] == pytest.approx(0.20, abs=0.03)
     assert regret["spiked"] == pytest.approx(1.0, abs=0.05)
@@ -276,7 +276,7 @@ def test_N9_rewards_of_equal_accuracy_are_separated_by_their_regret_and_accuracy
     assert regret["errs at the top"] == pytest.approx(0.65, abs=0.04)
     gauss, heavy = objectives(models("gauss", 36)), objectives(models("heavy", 36))
     both = {name: np.concatenate([gauss[name], heavy[name]]) for name in gauss}
-    a, b = (associate(t["accuracy"], -t["regret"]) for t in (gauss, both))
+    a, b = (associate(t["accuracy"], t["usefulness"]) for t in (gauss, both))
     print(
         f"one kind {a.spearman:.3f} [{a.spearman_low:.3f}, {a.spearman_high:.3f}], both {b.spearman:.3f} [{b.spearman_low:.3f}, {b.spearman_high:.3f}]"
     )

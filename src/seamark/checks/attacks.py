@@ -212,7 +212,9 @@ def tell_attacks(attacks: Sequence[Attack], gain: NDArray[np.float64], scored: S
         back = "that were put right" if code == "attacks/regression" else "that are open"
         if not (rows & known).any():
             findings.append(
-                Finding.not_applicable(code, f"No attack {back} can be run.", f"There is none, or its original has no score.{left}")
+                Finding.not_applicable(
+                    code, f"None of the attacks {back} can be run.", f"There is none, or its original has no score.{left}"
+                )
             )
             continue
         k, n = int((works & rows).sum()), int((rows & known).sum())

@@ -18,6 +18,7 @@ from scipy.stats import kendalltau, norm, rankdata
 
 from seamark.checks.comparisons import counted, percent
 from seamark.checks.findings import Finding, Findings, Verdict
+from seamark.checks.held_out import gain
 from seamark.errors import InvalidSetting
 from seamark.intervals import Interval, clustered_mean, mean, share
 from seamark.models.features import style_features
@@ -376,10 +377,9 @@ def _against_length(hits: _Hits, plain: _Hits, name: str, constant: bool) -> Fin
     only = plain.overall()
     gap, how = clustered_mean(hits.hit - plain.hit, {"prompt": hits.cluster}, weight=hits.overall_weight)
     beaten = gap.low <= 0 and not constant
-    said = f"{abs(100 * gap.estimate):.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
     return Finding.of(
         only, code="benchmark/length-only", unit="share", verdict="warning" if beaten else "ok",
-        title=f"{name}: length-only gets {only.said('share')}; the reward is {said} {'above' if gap.estimate >= 0 else 'below'} it"
+        title=f"{name}: length-only gets {only.said('share')}; the reward is {gain(gap, better='above', worse='below')} it"
         + (", not clearly more." if gap.low <= 0 <= gap.high and gap.estimate >= 0 else "."),
         reason=f"A reward that counts characters, on the same items by the same rules; the difference is paired, {how}.",
         remedy="Its score may be style alone: see benchmark/style." if beaten else None,

@@ -141,6 +141,11 @@ class Findings(Sequence[Finding]):
     def blocking(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.items if f.verdict == "blocking")
 
+    @property
+    def own(self) -> Findings:
+        """Of a study, what it found itself; what later commands have added is about other models, or other data."""
+        return Findings(tuple(f for f in self.items if not f.details.get("added")))
+
     def with_access(self, access: Access) -> Findings:
         """The same findings, those that do not say what access they rest on stamped with `access`."""
         return Findings(tuple(f if f.access else replace(f, access=access) for f in self.items))

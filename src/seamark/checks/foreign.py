@@ -180,10 +180,11 @@ def _cells(held_out: Feedback, asked: pl.DataFrame, gap: Array, p: Array) -> Cel
 
 def _by_fields(held_out: Feedback, cells: Cells) -> list[Finding]:
     """Accuracy for each value of each field of the judgments that varies."""
-    return [_by_field(name, cells, masks) for name, masks in _slices(held_out, cells) if len(masks) > 1]
+    return [_by_field(name, cells, masks, n_left) for name, masks, n_left in _slices(held_out, cells) if len(masks) > 1]
 
 
-def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, Mask]]]:
+def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, Mask], int]]:
+    """Each field, the cells of its largest values, and how many other values occur."""
     row = cells["row"]
     for name in fields_of(held_out):
         if name in ("prompt", "rater"):
@@ -201,10 +202,10 @@ def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, M
                 continue  # the judgments have no such field
             found = {value: code[row] == k for k, value in enumerate(names)}
         large = sorted((value for value in found if found[value].sum() >= _LEAST), key=lambda value: -found[value].sum())
-        yield name, {value: found[value] for value in large[:_SHOWN]}
+        yield name, {value: found[value] for value in large[:_SHOWN]}, sum(mask.any() for mask in found.values()) - len(large[:_SHOWN])
 
 
-def _by_field(name: str, cells: Cells, masks: dict[str, Mask]) -> Finding:
+def _by_field(name: str, cells: Cells, masks: dict[str, Mask], n_left: int) -> Finding:
     """The slice in which the reward model is right least often; a warning where it surely is wrong more often than right, or right less often than elsewhere."""
     wider = float(norm.ppf(1 - 0.025 / len(masks))) / Z95
     rows: list[dict[str, Any]] = []
@@ -225,9 +226,9 @@ def _by_field(name: str, cells: Cells, masks: dict[str, Mask]) -> Finding:
     said, most = (f"{row['value']} ({figure(Interval(row['estimate'], row['low'], row['high'], row['n'], 0))})" for row in (worst, best))
     title = f"By {words}, the reward model is right least often on {said} and most often on {most}"
     return Finding(
-        code=f"accuracy/{name}", estimate=worst["estimate"], low=worst["low"], high=worst["high"], n=cells.n, unit="share", verdict=verdict,
+        code=f"accuracy/{name}", estimate=worst["estimate"], low=worst["low"], high=worst["high"], n=worst["n"], unit="share", verdict=verdict,
         title=f"{title}: there it is wrong more often than right." if wrong else f"{title}.",
-        reason=f"The lowest of {len(rows)}; intervals hold for all of them together (Bonferroni). "
+        reason=f"The lowest of {len(rows)}{f', {n_left} with fewer comparisons left out' if n_left else ''}; intervals hold for all of them together (Bonferroni). "
         + (f"Surely below the others: {', '.join(below)}." if below else "None is surely below the others."),
         remedy=f"On {worst['value']} a policy that follows it is led away from what people prefer: leave it out, or mend the reward there." if wrong else None,
         details={"slices": [{name: row["value"]} | {key: row[key] for key in ("estimate", "low", "high", "n")} for row in rows]},

@@ -184,14 +184,21 @@ def _position(verdicts: _Verdicts) -> Finding:
     each = _each(verdicts, verdicts.first, verdicts.ordered)
     if not each:
         return Finding.not_applicable("judges/position", _TITLES["position"], "The order shown is not known for any pair.")
-    worst = max(each, key=lambda j: abs(each[j].estimate - 0.5))
-    found = each[worst]
     biased = [name for name, f in each.items() if f.low > 0.5 or f.high < 0.5]
-    far = (found.low > 0.5 or found.high < 0.5) and abs(found.estimate - 0.5) >= THRESHOLDS.position_warning
+    # the furthest of those that surely are biased, else of all: a judge of few verdicts may lie far off by chance
+    worst = max(biased or each, key=lambda j: abs(each[j].estimate - 0.5))
+    found = each[worst]
+    far = bool(biased) and abs(found.estimate - 0.5) >= THRESHOLDS.position_warning
     verdict: Verdict = "warning" if far else "notice" if biased else "ok"
+    of_which = (
+        f"{len(biased)} that surely favour a place, of {len(each)} judges"
+        if biased
+        else f"{len(each)} judges, none of which surely favours a place"
+    )
+    among = f", the furthest from a half of {of_which}" if len(each) > 1 else ""
     return Finding.of(
         found, code="judges/position", unit="share", verdict=verdict,
-        title=f"{worst}: the response shown first wins {found.said('share')}" + (f", the furthest from a half of {len(each)} judges, of which {len(biased)} favour a place." if len(each) > 1 else "."),
+        title=f"{worst}: the response shown first wins {found.said('share')}{among}.",
         reason=f"Pairs whose order is known, ties half; without a bias, and with both orders asked, 50%. {_HOW}.",
         remedy="Ask every pair in both orders, and take a changed answer for a tie." if verdict != "ok" else None,
         details={"judges": [_row(name, f) for name, f in each.items()]},

@@ -19,7 +19,7 @@ from seamark.checks.comparisons import counted
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.errors import InvalidRecord, InvalidSetting, UnreadableSource
 from seamark.intervals import Z95, figure, interval_of
-from seamark.reward.policies import Policies, Pool, best_of_n
+from seamark.reward.policies import Policies, Pool, best_of_n, usual_size
 from seamark.sources.files import Options, open_source
 
 Array = NDArray[np.float64]
@@ -241,10 +241,10 @@ def objectives(pools: Mapping[str, Pool], *, n: int | None = None) -> dict[str, 
     accuracy : (k,) of the reward model, on pairs within prompts, which count alike.
     climbed : (k,) reward that the policy gains over the start, in standard deviations of the reward within prompts.
     evaluation : (k,) gold that it gains.
-    regret : (k,) 1 - what it gains as a share of what following gold gains (the normalised drop ratio from 1).
+    usefulness : (k,) what it gains as a share of what following gold gains (the normalised drop ratio; 1 less the regret).
     """
     followed = _followed(pools, n)
-    columns: dict[str, list[float]] = {"accuracy": [], "climbed": [], "evaluation": [], "regret": []}
+    columns: dict[str, list[float]] = {"accuracy": [], "climbed": [], "evaluation": [], "usefulness": []}
     for name, pool in pools.items():
         policy = followed[name]
         counts = np.bincount(pool.prompt)
@@ -253,8 +253,17 @@ def objectives(pools: Mapping[str, Pool], *, n: int | None = None) -> dict[str, 
         columns["accuracy"].append(float(np.nanmean(pair_accuracy(pool))))
         columns["climbed"].append(float((policy.proxy[:, -1] - start).mean() / spread) if spread > 0 else 0.0)
         columns["evaluation"].append(float((policy.gold[:, -1] - policy.start).mean()))
-        columns["regret"].append(float(policy.regret()[-1]))
+        columns["usefulness"].append(1 - float(policy.regret()[-1]))
     return {name: np.array(column) for name, column in columns.items()}
+
+
+def _usual(pools: Mapping[str, Pool]) -> tuple[Mapping[str, Pool], int]:
+    """The same without the prompts that have fewer responses than usual, and how many these are."""
+    sizes = np.bincount(next(iter(pools.values())).prompt) if pools else np.zeros(0, dtype=np.int64)
+    if not len(sizes) or any(len(np.bincount(pool.prompt)) != len(sizes) for pool in pools.values()):
+        return pools, 0  # said by `_followed`
+    kept = sizes >= usual_size(sizes)
+    return {name: pool.only(kept) for name, pool in pools.items()}, int((~kept).sum())
 
 
 def _followed(pools: Mapping[str, Pool], n: int | None) -> dict[str, Policies]:
@@ -287,6 +296,7 @@ def rank_rewards(pools: Mapping[str, Pool], *, n: int | None = None, unit: str =
     InvalidSetting
         If the pools are not of the same prompts, responses and gold.
     """
+    pools, left_out = _usual(pools) if n is None else (pools, 0)
     followed = _followed(pools, n)
     names = list(pools)
     strength = int(next(iter(followed.values())).strength[-1])
@@ -324,7 +334,7 @@ def rank_rewards(pools: Mapping[str, Pool], *, n: int | None = None, unit: str =
         verdict="blocking" if high[best] <= 0 else "warning" if clear or low[best] <= 0 else "ok",
         title=f"Of {counted(len(names), 'reward model')}, {names[best]} is the most useful: best of {strength} by it gains {said}, and it comes first in {top[best]:.0%} of resamples. {by_accuracy}",
         reason="Gold of what best-of-n chooses, above that of a response drawn at random; bootstrap over prompts, which are n and the same for all. The first of several is first "
-        "partly by luck: its own interval is too high, its share of resamples says how sure the order is.",
+        f"partly by luck: its own interval is too high, its share of resamples says how sure the order is.{f' {left_out} prompts with fewer responses left out.' if left_out else ''}",
         remedy="Optimise against none of them." if high[best] <= 0 else f"Choose {names[best]}, not {names[favourite]}." if clear else None,
         source="Wen et al. 2024", details={"rewards": rows, "n": strength, "forgone": lost[0], "forgone_low": lost[1], "forgone_high": lost[2]},
     )  # fmt: skip

@@ -8,7 +8,7 @@ judges the policies that follow the other on prompts that neither saw. That take
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,18 @@ from seamark.models.result import Fit
 from seamark.models.utility import Utility
 from seamark.records import Feedback
 from seamark.reward.alarm import forecast, growth
-from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt
+from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt, usual_size
 from seamark.reward.scorers import TIMEOUT_S, Scorer, score_responses
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 _DRAWS = 1000
-_SPARED = 0.1
-"""Share of the prompts, those with the fewest responses, that may be left out so that the others can be optimised further."""
 _FEW = 10
 """Fewer prompts have no interval."""
 _FORESEEN = 400
 """Utilities that are drawn: a probability of .25 is then told to .04."""
+_OF_JUDGMENTS = "the signal of the judgments"
 _TILTS = tuple(float(np.sqrt(2) * d) for d in np.arange(0.0, 2.01, 0.25))
 """Tilts that are looked at, in standard deviations of the proxy to a nat: sqrt(KL) up to 2 where rewards are normal, and as far as the pool
 reaches."""
@@ -135,8 +134,7 @@ def check_optimisation(pool: Pool | Sequence[Pool], *, gold: str = "gold", unit:
     if any(p.n_prompts != first.n_prompts for p in pools):
         raise InvalidSetting("pool", [p.n_prompts for p in pools], "Give pools of the same prompts.")
     sizes = np.min([np.bincount(p.prompt) for p in pools], axis=0)
-    # one prompt with few responses would end every curve early
-    least = max(2, int(np.quantile(sizes, _SPARED, method="lower")))
+    least = usual_size(sizes)
     kept = sizes >= least
     pools = [p.only(kept) for p in pools]
     if kept.sum() < _FEW:
@@ -261,7 +259,7 @@ def check_alarm(fit: Fit, feedback: Feedback, *, scores: ArrayLike | None = None
     followed = np.zeros(len(prompt)) if scores is None else np.asarray(scores, dtype=np.float64)
     rows = np.flatnonzero(np.isfinite(draws).all(1) & (prompt >= 0) & np.isfinite(followed))
     sizes = np.bincount(prompt[rows], minlength=feedback.n_prompts)
-    least = int(np.quantile(sizes[sizes > 1], _SPARED, method="lower")) if (sizes > 1).any() else 0
+    least = usual_size(sizes[sizes > 1]) if (sizes > 1).any() else 0
     rows = rows[sizes[prompt[rows]] >= max(least, 4)]
     if least < 4 or len(np.unique(prompt[rows])) < _FEW:
         why = f"It takes {_FEW} prompts with four responses or more that the fit can place."
@@ -280,19 +278,21 @@ def check_alarm(fit: Fit, feedback: Feedback, *, scores: ArrayLike | None = None
     said = (
         f"Of utilities that the data leave credible, {share} fall before n = {end}: stop at {where}."
         if alarm.raised
-        else f"Up to n = {end} gold falls under {share} of the utilities that the data leave credible."
+        else f"Of utilities that the data leave credible, {share} fall before n = {end}: too few to stop for."
     )
     curve = [
         {"n": n, "gain": float(alarm.gain[k]), "low": float(alarm.low[k]), "high": float(alarm.high[k]), "ignorance": float(ignorance[k])}
         for k, n in enumerate(strengths)
     ]
+    straight = fit.basis.features is not None and not any(len(knots) for knots in fit.basis.features.knots)
+    blind = " This fit is straight in all its features, so it cannot doubt that more of one is better." if straight else ""
     foreseen = Finding(
-        code=code, title=said, estimate=alarm.fall, n=_FORESEEN, unit="share", verdict="warning" if alarm.raised else "ok",
+        code=code, title=said, estimate=alarm.fall, n=_FORESEEN, unit="share", verdict="warning" if alarm.raised else "notice" if straight else "ok",
         reason=f"n counts draws from the posterior over {counted(pool.n_prompts, 'prompt')}; a probability, which has no interval. It knows what the fit "
-        "can doubt: a trait that the features do not have is not among them.",
+        f"can doubt: a trait that the features do not have is not among them.{blind}",
         remedy=f"Optimise no further than {where}, or "
         + ("raise the charter's ignorance_penalty." if scores is None else "follow the fit itself, which knows of this.")
-        if alarm.raised else None,
+        if alarm.raised else "Fit with --utility hash+bends, which can." if straight else None,
         details={"curve": curve, "stop_at": strengths[alarm.at] if alarm.at is not None else None},
     )  # fmt: skip
     grown = Finding(
@@ -342,21 +342,37 @@ def check_scorers(
     faults: list[Finding] = []
     values: dict[str, Array] = {}
     for name, scorer in scorers.items():
-        values[name], scored = score_responses(scorer, feedback, judged, cache=cache, name=name, timeout_s=timeout_s, progress=progress)
-        which = {"the reward model": f"the reward model {_label(name)}"} if len(scorers) > 1 else {}
-        faults += [fault.reworded(which) for fault in check_scored(scored)]
-    if any(fault.verdict == "blocking" for fault in faults):
-        return Findings(tuple(faults))
+        found, scored = score_responses(scorer, feedback, judged, cache=cache, name=name, timeout_s=timeout_s, progress=progress)
+        said = check_scored(scored)
+        if not any(fault.verdict == "blocking" for fault in said):
+            values[name] = found
+        faults += [replace(fault, code=f"{fault.code}/{_label(name)}") for fault in said] if len(scorers) > 1 else said
+    if not values:
+        title, why = "What following these scores leads to cannot be told.", next(f.title for f in faults if f.verdict == "blocking")
+        codes = ("usefulness",) if len(scorers) > 1 else ("optimisation/best-of-n", "optimisation/tilt", "optimisation/regret")
+        return Findings((*(Finding.not_applicable(code, title, why) for code in codes), *faults))
     if progress is not None:
         progress("fitting", 0.9)
-    signal = fit(feedback, utility=utility, people=people, observation=observation, require_converged=False, seed=seed).utilities(feedback)
+    fitted = fit(feedback, utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
+    signal = fitted.utilities(feedback)
     rows = judged[(np.isfinite(signal) & np.all([np.isfinite(v) for v in values.values()], axis=0) & (prompt >= 0))[judged]]
     rows = rows[np.bincount(prompt[rows], minlength=feedback.n_prompts)[prompt[rows]] > 1]
     if not len(rows):
         remedy = "Name judgments of several responses to a prompt."
         raise InvalidSetting("SOURCE", "no prompt with two responses that have a gold and scores", remedy)
     pools = {_label(name): Pool.of(prompt[rows], v[rows], signal[rows]) for name, v in values.items()}
-    return check_rewards(pools, gold="the signal of the judgments", unit="logits", seed=seed) + faults
+    gold = Finding(
+        code="optimisation/gold", title=f"Gold is a signal fitted to {counted(feedback.n_judgments, 'judgment')}, over {counted(len(rows), 'response')}.",
+        estimate=float(len(rows)), n=feedback.n_judgments, unit="count", verdict="ok" if fitted.convergence.converged else "warning",
+        reason=("" if fitted.convergence.converged else "Its fit has not converged. ")
+        + "It is as good as these judgments, of which the reward models must not have learned. An exact count, so there is no interval.",
+        remedy=None if fitted.convergence.converged else "Fit these judgments by themselves (seamark fit), which says why it does not converge.",
+    )  # fmt: skip
+    several = len(scorers) > 1  # though one alone may be left
+    followed = (
+        rank_rewards(pools, unit="logits", seed=seed) if several else check_rewards(pools, gold=_OF_JUDGMENTS, unit="logits", seed=seed)
+    )
+    return Findings((*followed, gold, *faults))
 
 
 def _label(name: str) -> str:

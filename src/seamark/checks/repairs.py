@@ -30,7 +30,7 @@ from seamark.models.prediction import predict
 from seamark.models.result import Fit
 from seamark.models.utility import Linear, Tabular, Utility, default_utility
 from seamark.records import Feedback
-from seamark.reward.policies import Policies, Pool, best_of_n
+from seamark.reward.policies import Policies, Pool, best_of_n, usual_size
 from seamark.reward.signal import OUT_OF_SUPPORT
 
 Array = NDArray[np.float64]
@@ -41,8 +41,6 @@ _BINS = 10
 _LEAST = 30
 """Fewer decided held-out judgments prove nothing."""
 _ROUNDING = 1e-9
-_SPARED = 0.1
-"""Share of the prompts, those with the fewest responses, that may be left out so that the others can be optimised further."""
 
 
 @dataclass(frozen=True)
@@ -439,7 +437,7 @@ def _policies(held: Feedback, prompt: Codes, score: Array, truth: Array) -> Poli
     _, code, size = np.unique(prompt[judged], return_inverse=True, return_counts=True)
     if (size > 1).sum() < FEW_CLUSTERS:
         return None
-    least = max(2, int(np.quantile(size[size > 1], _SPARED, method="lower")))
+    least = usual_size(size[size > 1])
     mine = judged[size[code] >= least]
     known = score[mine][np.isfinite(score[mine])]
     worst = float(known.min()) - 1.0 if len(known) else 0.0

@@ -26,6 +26,10 @@ def check_scored(scored: Scored) -> list[Finding]:
         ended = " It was asked no more after that." if scored.died else ""
         findings.append(_count("scorer/failed", scored.failed, n, f"For {counted(scored.failed, 'text')} there is no score: {said}.{ended}",
             "blocking" if scored.died else "warning", "Score these texts by hand; then run again: with --cache what was scored is kept."))  # fmt: skip
+    elif scored.problems:  # a call for many texts failed, and calls for fewer did not
+        said = "; ".join(shown(problem) for problem in scored.problems[:_SHOWN])
+        findings.append(_count("scorer/batches", len(scored.problems), n, f"Calls for several texts failed, and their texts were scored in smaller calls: {said}.",
+            "warning", "Give one score for each text, in their order: what is scored alone is right only if the scorer reads one text as it reads many."))  # fmt: skip
     if scored.infinite:
         findings.append(_count("scorer/infinite", scored.infinite, n, f"{counted(scored.infinite, 'text')} had an infinite score, which is not used.",
             "warning", "A score must be a finite number: look for an overflow in half precision, or the log of 0."))  # fmt: skip

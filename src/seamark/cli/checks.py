@@ -162,7 +162,7 @@ def optimise(
     """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns; or which reward is worth following."""
     import numpy as np
 
-    from seamark.checks import Findings, check_alarm, check_optimisation, cross_fitted
+    from seamark.checks import Finding, Findings, check_alarm, check_optimisation, cross_fitted
     from seamark.checks.optimisation import check_rewards, check_scorers
     from seamark.checks.scored import check_scored
     from seamark.reward import Pool, open_fit
@@ -181,6 +181,10 @@ def optimise(
         finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
     assert source is not None
     refuse("It is a column of --scores.", proxy=proxies)
+    if models or fitted:
+        refuse("It is of the two signals that are fitted to SOURCE alone.", resume=resume)
+    if not models:
+        refuse("It is of scores, which --model gives.", cache=cache)
     if fitted is not None:
         refuse("The fit has its own; leave it out with --fit.", utility=utility, groups=groups, effect=effect)
         if len(models or ()) > 1:
@@ -195,23 +199,27 @@ def optimise(
                     scorer, feedback, np.arange(feedback.n_responses), cache=cache, name=name, timeout_s=timeout, progress=say
                 )
             faults = Findings(tuple(check_scored(scored)))
-        findings = check_alarm(judge, feedback, scores=values, seed=seed) + faults
+        if faults.blocking:
+            findings = Findings(
+                (
+                    Finding.not_applicable("optimisation/alarm", "Whether gold will fall cannot be foreseen.", faults.blocking[0].title),
+                    *faults,
+                )
+            )
+        else:
+            findings = check_alarm(judge, feedback, scores=values, seed=seed) + faults
         finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups", timeout_s="timeout"):
         settings: dict[str, Any] = {
             "utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect), "seed": seed, "progress": say,
         }  # fmt: skip
         if scorers:
-            findings, how, n_prompts = (
-                check_scorers(scorers, feedback, cache=cache, timeout_s=timeout, **settings),
-                "a signal fitted to all the judgments",
-                None,
-            )
+            findings = check_scorers(scorers, feedback, cache=cache, timeout_s=timeout, **settings)
         else:
             pools, how = cross_fitted(feedback, resume=resume, **settings)
-            findings, n_prompts = check_optimisation(pools, gold="the other signal", seed=seed), pools[0].n_prompts
-    if not as_json:
-        typer.echo(f"gold: {how}{f', over {n_prompts:,} prompts' if n_prompts else ''}\n")
+            findings = check_optimisation(pools, gold="the other signal", seed=seed)
+            if not as_json:
+                typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")
     finish(feedback, findings, as_json, None, access="black-box" if scorers else "white-box", fail_on=fail_on, into=into)
 
 
@@ -311,6 +319,7 @@ def repair(
     from seamark.checks.repairs import check_repair, mend
     from seamark.checks.repairs import repair as repaired
     from seamark.models.observation import Observation
+    from seamark.models.people import Groups
     from seamark.outputs import require_folder_place
     from seamark.study import choose_model
 
@@ -322,8 +331,11 @@ def repair(
     observation = Observation(effects=(), lapse=False) if plain else parse_effects(effect)
     with show_progress(quiet=as_json) as say, as_options(**{"utility": "utility", "people": "groups", "with": "with"}):
         model = choose_model(feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=observation)
+        people = model.people
+        if groups is None and isinstance(people, Groups):  # chosen by the sizes of the whole, of which a part is fitted
+            people = replace(people, min_judgments=people.min_judgments // 2)
         found = repaired(
-            feedback, operations, utility=model.utility, people=model.people, observation=model.observation, seed=seed, progress=say
+            feedback, operations, utility=model.utility, people=people, observation=model.observation, seed=seed, progress=say
         )  # fmt: skip
         if out is not None:
             say("fitting", 0.95)
@@ -408,9 +420,13 @@ def search(
 
     from seamark.checks.attacks import attacks_of, read_attacks, write_attacks
     from seamark.checks.loopholes import check_loopholes, pool_of, read_candidates, search_loopholes
+    from seamark.outputs import require_file_place
     from seamark.reward import Reward
     from seamark.reward.scorers import open_scorer, scorer_name
 
+    for place in (out, cache):
+        if place is not None:
+            require_file_place(place)
     scorer = open_scorer(model)
     policy = read_candidates(candidates) if candidates is not None else None
     kept = read_attacks(out) if out is not None and out.exists() else ()
@@ -464,6 +480,7 @@ def attacks(
     """Do attacks that worked before work on this reward model? What was put right and works again stops a pipeline."""
     from seamark.checks import attacks as kept
     from seamark.checks.patches import check_patches
+    from seamark.checks.scored import check_scored
     from seamark.reward.scorers import open_scorer, scorer_name
 
     known = kept.read_attacks(file)
@@ -480,7 +497,9 @@ def attacks(
         findings = kept.tell_attacks(known, gain, scored)
         if before:
             findings += check_patches(list(releases.values()), known, heard=heard, names=names, cache=cache, timeout_s=timeout)
-    if mark_patched is not None:
+    if mark_patched is not None and not any(
+        fault.verdict == "blocking" for fault in check_scored(scored)
+    ):  # else nothing was shown to resist
         kept.write_attacks(kept.mark_patched(known, gain, mark_patched), file)
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
 

@@ -92,7 +92,7 @@ class IntoStudy:
     context: typer.Context | None = None
 
     def __call__(self, findings: Findings) -> Path:
-        """Adds them, under the command and what it names: its arguments, and the options that stand for one."""
+        """Adds them, under the command and all that it was asked, but for what only says how."""
         from seamark.study import add_findings
 
         assert self.context is not None
@@ -100,14 +100,18 @@ class IntoStudy:
         for parameter in self.context.command.params:
             given = self.context.params.get(parameter.name or "")
             option = None if parameter.param_type_name == "argument" else parameter.opts[0]
-            if option is None or option in _SUBJECTS:
-                values = given if isinstance(given, list | tuple) else () if given is None else (given,)
-                words += [word for value in values for word in ([str(value)] if option is None else [option, str(value)])]
+            if option in _ONLY_HOW or given in (None, parameter.default) or given == []:
+                continue
+            if given is True:
+                words.append(str(option))
+                continue
+            for value in given if isinstance(given, list | tuple) else (given,):
+                words += [str(value)] if option is None else [str(option), str(value)]
         return add_findings(self.folder, findings, command=self.context.command_path, subject=shlex.join(words))
 
 
-_SUBJECTS = ("--fit", "--scores", "--model", "--proxy")
-"""Options that say what a command is about, beside its arguments."""
+_ONLY_HOW = ("--into", "--fail-on", "--json", "--cache", "--resume", "--timeout", "--out", "--mark-patched")
+"""Options that change nothing in what is found."""
 
 
 def _known_study(context: typer.Context, into: IntoStudy | None) -> IntoStudy | None:

@@ -333,8 +333,13 @@ def _overview(report: Report) -> list[str]:
         sentences.append(f"Not computable from this data: {'; '.join(first)}{more}.")
     if missing:
         sentences.append(f"Not checked: {', '.join(missing)}.")
-    blocking = findings.blocking
-    open_question = too_little(findings)
+    added = [f for f in findings.blocking if f.about]
+    if added:
+        sentences.append(
+            f"Of what was checked later, {len(added)} finding{'s are' if len(added) > 1 else ' is'} blocking: {', '.join(map(called, added[:4]))}."
+        )
+    blocking = findings.own.blocking
+    open_question = too_little(findings.own)
     if blocking:
         what = ", ".join(called(f) for f in blocking[:4]) + ("" if len(blocking) <= 4 else ", ...")
         verdict = f"{len(blocking)} finding{'s stand' if len(blocking) > 1 else ' stands'} in the way of using this data: {what}"
@@ -371,6 +376,7 @@ def too_little(findings: Findings) -> str:
 
 def _badge(findings: Findings) -> tuple[str, str]:
     """The verdict on the whole, as a class and in words: green only where something was measured and nothing is in the way."""
+    findings = findings.own
     n_warnings = sum(f.verdict == "warning" for f in findings)
     if findings.blocking:
         return "blocking", f"{len(findings.blocking)} blocking"
@@ -383,7 +389,7 @@ def _badge(findings: Findings) -> tuple[str, str]:
 
 def verdict_in_words(findings: Findings) -> str:
     """The badge and what it rests on, for a terminal."""
-    why = too_little(findings) if not findings.blocking else ""
+    why = too_little(findings.own) if not findings.own.blocking else ""
     return _badge(findings)[1] + (f": {why}" if why else "")
 
 

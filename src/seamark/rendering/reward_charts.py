@@ -114,7 +114,7 @@ def draw_optimisation(findings: Findings) -> list[Chart | None]:
         draw_curve(
             rows_of(alarm, "curve", "n", "gain", optional=("low", "high")), x="n", y="gain", code="optimisation-alarm", title="What the fit foresees without gold",
             along="best of n by the reward", axis="gain over the start (logits)", stop=stop if finite(stop) else None,
-            text="Gain of the utilities that the data leave credible, with the band that holds 95% of them, as policies follow the fit's reward harder"
+            text="Gain of the utilities that the data leave credible, with the band that holds 95% of them, as policies follow the reward harder"
             + ("; the dashed line is where to stop." if finite(stop) else "."),
         )
     )  # fmt: skip

@@ -82,7 +82,8 @@ def forecast_means(means: Array, *, raised: float = RAISED, least: int = 0) -> A
         raise InvalidSetting("chosen", means.shape, "Give three strengths or more, the start policy first.")
     gain = means - means[0]
     top, peak = gain.max(0), gain.argmax(0)
-    falls = top - gain[-1] > TOLERANCE * top
+    # of rewards that are all the same, rounding alone is left of every gain
+    falls = (top - gain[-1] > TOLERANCE * top) & (top > 1e-9 * np.abs(means).max(initial=1.0))
     share = float(falls.mean())
     at = max(least, int(np.quantile(peak[falls], _EARLY, method="lower")) - 1) if share >= raised else None
     low, high = np.quantile(gain, [0.025, 0.975], axis=1)

@@ -27,6 +27,15 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
+_SPARED = 0.1
+"""Share of the prompts, those with the fewest responses, that may be left out so that the others can be optimised further."""
+
+
+def usual_size(sizes: NDArray[np.int64]) -> int:
+    """How many responses nine prompts in ten have, at least two: one prompt with few would make the policies of all prompts weak."""
+    return max(2, int(np.quantile(sizes, _SPARED, method="lower")))
+
+
 @dataclass(frozen=True)
 class Pool:
     """Responses to choose from."""
@@ -88,7 +97,8 @@ class Pool:
         """
         path = Path(path)
         readers = {
-            ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson,
+            ".csv": partial(pl.read_csv, infer_schema_length=None), ".tsv": partial(pl.read_csv, separator="\t", infer_schema_length=None),
+            ".jsonl": partial(pl.read_ndjson, infer_schema_length=None), ".ndjson": partial(pl.read_ndjson, infer_schema_length=None),
             ".parquet": pl.read_parquet,
         }  # fmt: skip
         if (reader := readers.get(path.suffix.lower())) is None:

@@ -41,8 +41,10 @@ _AGAIN = 8
 """Texts that are scored a second time, in the opposite order."""
 _GIVEN_UP = 3
 """Calls in a row that fail for a text by itself, after which nobody is asked any more."""
+# a text that looks like a number is a text, and a score is a number however late its point comes
+_read_csv = partial(pl.read_csv, infer_schema_length=None, schema_overrides={"prompt": pl.String, "response": pl.String})
 _READERS: dict[str, Callable[..., pl.DataFrame] | None] = {
-    ".csv": pl.read_csv, ".tsv": partial(pl.read_csv, separator="\t"), ".jsonl": None, ".ndjson": None, ".parquet": pl.read_parquet,
+    ".csv": _read_csv, ".tsv": partial(_read_csv, separator="\t"), ".jsonl": None, ".ndjson": None, ".parquet": pl.read_parquet,
 }  # fmt: skip
 """By the end of a table's name; None for JSON lines, which are read here."""
 
