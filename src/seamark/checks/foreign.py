@@ -202,7 +202,11 @@ def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, M
                 continue  # the judgments have no such field
             found = {value: code[row] == k for k, value in enumerate(names)}
         large = sorted((value for value in found if found[value].sum() >= _LEAST), key=lambda value: -found[value].sum())
-        yield name, {value: found[value] for value in large[:_SHOWN]}, sum(mask.any() for mask in found.values()) - len(large[:_SHOWN])
+        yield (
+            name,
+            {value: found[value] for value in large[:_SHOWN]},
+            sum(bool(mask.any()) for mask in found.values()) - len(large[:_SHOWN]),
+        )
 
 
 def _by_field(name: str, cells: Cells, masks: dict[str, Mask], n_left: int) -> Finding:
