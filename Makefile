@@ -9,6 +9,8 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --no-compile -c co
 
 # the matrices here are small: on a busy machine more threads wait for each other for longer than they work
 export OMP_NUM_THREADS ?= 1
+# installed without bytecode, the libraries would be compiled anew at every start
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo test test-all check fix docs examples bench picture clean
 .DELETE_ON_ERROR:

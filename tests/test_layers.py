@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import time
@@ -172,7 +173,9 @@ _BARE = {"import": ["-c", "pass"], "help": ["-c", "import typer.rich_utils, rich
 
 
 def _python(*args: str) -> str:
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True).stdout
+    """With bytecode kept, as a user has it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def _loaded(statement: str) -> list[str]:

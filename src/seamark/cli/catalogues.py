@@ -1,7 +1,5 @@
 """The commands about a catalogue of signals, whose entries hold different values."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

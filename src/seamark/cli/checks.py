@@ -1,7 +1,5 @@
 """The checks as commands: of data, of fits, and of any reward model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +28,6 @@ from seamark.cli.options import (
 )
 from seamark.cli.printing import finish, show_progress
 from seamark.errors import InvalidSetting
-from seamark.intervals import shown
 
 if TYPE_CHECKING:
     from seamark.reward import Reward
@@ -456,12 +453,12 @@ def search(
     finish(feedback, check_loopholes(found), as_json, following, access="black-box", fail_on=fail_on, into=into)
 
 
-def _mean_of(reward: Reward) -> Scorer:
+def _mean_of(reward: "Reward") -> "Scorer":
     """What a fit says of any text, without abstaining: a judge that keeps silent would spare what is strange."""
     return lambda prompts, responses: reward.score(prompts, responses).mean
 
 
-def _ignorance_of(reward: Reward) -> Scorer:
+def _ignorance_of(reward: "Reward") -> "Scorer":
     return lambda prompts, responses: reward.score(prompts, responses).ignorance
 
 
@@ -577,6 +574,7 @@ def mismatch(
 ) -> None:  # fmt: skip
     """Do accuracy of reward models, the reward that policies reach and evaluation of the policies go together?"""
     from seamark.checks.mismatch import check_mismatch, read_objectives
+    from seamark.intervals import shown
 
     objectives, names = read_objectives(table)
     findings = check_mismatch(objectives, names=names)

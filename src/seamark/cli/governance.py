@@ -1,11 +1,9 @@
 """The commands about who decides: charters, and the record of decisions."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +22,9 @@ from seamark.cli.options import (
 )
 from seamark.cli.printing import finish, print_answer
 from seamark.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from seamark.checks import Finding
 
 charters = typer.Typer(no_args_is_help=True, help="Whose values, how weighted: write, check, compare and show charters.")
 CharterFile = Annotated[Path, typer.Argument(metavar="CHARTER", help="A charter.toml.")]
@@ -315,17 +316,22 @@ def campaign(
         with as_options(folder="study", claims="claims"):
             kept = read_findings(study) if study is not None else ()
             # what the study has of this campaign is of before
-            before = {"command": "seamark campaign", "subject": shlex.quote(str(file))}
-            found = [
-                f for f in kept if not f.code.startswith("claim/") and any(f.details.get(name) != said for name, said in before.items())
-            ]
+            found = [f for f in kept if not f.code.startswith("claim/") and not _of_campaign(f, file)]
             evidence = Findings((*findings, *found))
-            if out is not None:
-                export_claims(made, evidence, out)
-        findings += check_claims(made, evidence)
-        if out is not None and not as_json:
-            typer.echo(f"claims: {out}\n")
+            checked = check_claims(made, evidence)
+        findings += checked
+        if out is not None and checked.blocking:
+            typer.echo(f"{out} is not written: a claim in it must not be made\n", err=True)
+        elif out is not None:
+            export_claims(made, evidence, out)
+            if not as_json:
+                typer.echo(f"claims: {out}\n")
     finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+
+
+def _of_campaign(finding: "Finding", file: Path) -> bool:
+    """Whether a study has it from this command about this campaign, whatever else was asked then."""
+    return finding.details.get("command") == "seamark campaign" and shlex.split(str(finding.details.get("subject")))[:1] == [str(file)]
 
 
 def goals(

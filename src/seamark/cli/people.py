@@ -1,7 +1,5 @@
 """The commands about the people who judge: what divides them, whom they stand for, how many to ask, and a simulated society of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

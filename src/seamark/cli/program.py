@@ -1,7 +1,5 @@
 """The program: its commands in the order of the help, and what becomes of an error."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

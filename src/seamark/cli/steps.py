@@ -1,7 +1,5 @@
 """The study, and its steps as commands of their own: from a source to findings, a fit, a signal or a reward model."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
