@@ -53,7 +53,7 @@ test-all: $(VENV)/.dev  ## all tests, then whether intervals cover: it resumes w
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --threads 2
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
