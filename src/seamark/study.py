@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from seamark.models.people import Groups, People, Same
 from seamark.models.result import Fit
 from seamark.models.utility import RESIDUALS, Context, Dynamic, Linear, MultiAxis, Tabular, Utility, default_utility
 from seamark.outputs import require_folder_place, whole_file, whole_folder
+from seamark.progress import Progress
 from seamark.records import Feedback, require_usable
 from seamark.rendering import Report, describe_data, write_card, write_findings, write_report
 from seamark.reward.signal import Signal, export_signal
@@ -48,8 +49,6 @@ from seamark.sources import load
 DEMO = "demo"
 """The source that stands for the built-in simulated study."""
 
-Progress = Callable[[str, float], None]
-"""Called with what is being done and how far the whole is, 0 to 1."""
 
 _LEAST = 40
 """Fewer judgments than this are not split: a held-out part of eight would say nothing."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import seamark as sm
 from seamark.checks.attribution import STAGES, Pipeline, attribute, check_attribution, check_bias_gain, runs, welfare
+from seamark.cli import app
 from seamark.errors import InvalidSetting
 
 ORDINARY = Pipeline(
@@ -37,6 +41,28 @@ def test_R4_the_stage_of_a_planted_defect_loses_most() -> None:
     assert said[0].estimate == 1.0
     assert {f.code for f in said[1:]} == {f"attribution/{name}" for name in stages}
     assert json.loads(said.to_json())
+
+
+def test_R4_the_command_finds_the_planted_stage_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    """Who has a weight is not who the population is: that is where most is lost."""
+    small = ["--prompts", "36", "--raters", "12", "--judgments", "400", "--features", "16", "--societies", "2"]
+    asked = ["attribute", *small, "--weights", "0,1", "--population", "0.9,0.1", "--resume", str(tmp_path / "kept"), "--json"]
+    first = CliRunner().invoke(app, asked)
+    assert first.exit_code == 0, first.output
+    findings = {f["code"]: f for f in json.loads(first.stdout)["findings"]}
+    assert set(findings) == {"attribution", *(f"attribution/{stage}" for stage in STAGES)}
+    assert "Most is lost where it is aggregated" in findings["attribution"]["title"]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
+    assert len(kept) == 2
+    start = time.perf_counter()
+    again = CliRunner().invoke(app, asked)
+    assert time.perf_counter() - start < 1
+    assert again.stdout == first.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()} == kept
+    refused = CliRunner().invoke(app, ["attribute", "--weights", "1,2,3"])
+    assert "one number for each of the 2 groups" in str(refused.exception)
+    refused = CliRunner().invoke(app, ["attribute", "--asked", "some,most"])
+    assert "--asked is 'some,most'" in str(refused.exception)
 
 
 @pytest.mark.slow

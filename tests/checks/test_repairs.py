@@ -34,8 +34,8 @@ def planted(seed: int = 3, **defect: Any) -> Society:
     return sm.simulate(**(CLEAN | {"seed": seed} | defect))
 
 
-def repaired(society: Society, *operations: Any, feedback: Feedback | None = None) -> Repair:
-    found = repair(feedback or society.feedback, operations, utility=UTILITY, observation=PLAIN, gold=society.truth.value)
+def repaired(society: Society, *operations: Any, feedback: Feedback | None = None, checks: bool = False) -> Repair:
+    found = repair(feedback or society.feedback, operations, utility=UTILITY, observation=PLAIN, gold=society.truth.value, checks=checks)
     print(f"{found}\n")
     return found
 
@@ -126,6 +126,26 @@ def test_R58_a_repair_that_is_wrong_on_purpose_is_called_worse() -> None:
     assert {r["verdict"] for r in findings[0].details["statistics"]} == {"worse", "no clear change"}
 
 
+def test_R58_every_check_is_made_before_and_after() -> None:
+    """What was a reward of substance follows length alone after it: the evaluation and the probes both say so."""
+    found = repaired(planted(n_prompts=60, n_judgments=800), by_length, checks=True)
+    finding = check_repair(found).get("repair/checks")
+    assert finding is not None
+    assert finding.verdict == "notice"
+    table = {check["check"]: check for check in finding.details["checks"]}
+    assert finding.n == len(table) > 20
+    assert table["accuracy"]["after"] < table["accuracy"]["before"] - 0.05
+    turned = {
+        code
+        for code, check in table.items()
+        if (check["verdict_before"], check["verdict"]) in (("ok", "warning"), ("notice", "warning"), ("ok", "notice"))
+    }
+    print(finding.title, turned)
+    assert any(code.startswith("probe/") for code in turned)
+    assert any(not code.startswith("probe") for code in turned)
+    assert check_repair(replace(found, checks=())).get("repair/checks") is None
+
+
 @pytest.mark.slow
 def test_R58_a_repair_of_what_is_not_broken_changes_nothing_for_sure() -> None:
     found = repaired(planted(), "penalise", "abstain:0.05", "reweight:prompts")
@@ -137,7 +157,7 @@ def test_R58_a_repair_of_what_is_not_broken_changes_nothing_for_sure() -> None:
 def test_without_gold_the_held_out_judgments_are_and_what_they_cannot_see_is_said() -> None:
     """Where raters love length, a reward that discounts it agrees less with raters: worse, by the only gold there is."""
     society = planted(length=1.5)
-    found = repair(society.feedback, ["discount:style"], utility=UTILITY, observation=PLAIN)
+    found = repair(society.feedback, ["discount:style"], utility=UTILITY, observation=PLAIN, checks=False)
     print(found)
     assert found.gold == "the held-out signal"
     assert row(found, "accuracy").verdict == "worse"
@@ -169,7 +189,7 @@ def test_effects_that_are_discounted_enter_the_observation() -> None:
 
 def test_a_table_of_values_is_repaired_too() -> None:
     society = sm.simulate(n_responses=12, n_prompts=10, text=False, n_judgments=900, n_raters=30, careless=0.4, tie=None, seed=1)
-    found = repair(society.feedback, ["reweight"], utility=sm.Tabular(), observation=PLAIN, gold=society.truth.value)
+    found = repair(society.feedback, ["reweight"], utility=sm.Tabular(), observation=PLAIN, gold=society.truth.value, checks=False)
     print(found)
     assert row(found, "at-chance").after < row(found, "at-chance").before
     assert any("length" in why for why in found.absent)
@@ -196,10 +216,18 @@ def test_the_command_repairs_and_writes(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, [*arguments, "--json", "--fail-on", "repair/at-chance<0"])
     codes = [f["code"] for f in json.loads(run.stdout)["findings"]]
     assert codes[0] == "repair"
-    assert "repair/at-chance" in codes
+    assert {"repair/at-chance", "repair/checks"} <= set(codes)
     assert "stopped by --fail-on" in run.stderr
     assert (tmp_path / "mended" / "fit.json").exists()
     assert sm.Charter.from_toml(tmp_path / "mended" / "charter.toml").effects.style == "discount"
     run = CliRunner().invoke(app, ["repair", str(tmp_path / "prefs.jsonl"), "--with", "mend"])
     assert isinstance(run.exception, InvalidSetting)
     assert "--with" in str(run.exception)
+
+
+def test_groups_that_the_whole_is_large_enough_for_are_repaired_from_a_part(tmp_path: Path) -> None:
+    """The size that a group takes was chosen for all judgments, of which seven tenths are learned from."""
+    sm.simulate(n_prompts=40, n_judgments=600, n_raters=30, groups=2, seed=1).feedback.to_jsonl(tmp_path / "prefs.jsonl")
+    run = CliRunner().invoke(app, ["repair", str(tmp_path / "prefs.jsonl"), "--with", "penalise", "--utility", "tabular", "--json"])
+    assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+    assert json.loads(run.stdout)["findings"][0]["code"] == "repair"

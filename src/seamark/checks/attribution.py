@@ -9,9 +9,12 @@ best of each prompt's. It is known in simulated societies alone. A seed is a soc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from seamark.checks.comparisons import compare, counted
+from seamark.checks.cross_fitting import kept
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidSetting
 from seamark.intervals import beginning, figure, interval_of, mean, wilson
@@ -27,6 +31,7 @@ from seamark.models.observation import Observation
 from seamark.models.people import Groups, Same
 from seamark.models.result import Fit
 from seamark.models.utility import Linear
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.policies import Pool, best_of_n
 from seamark.simulation import simulate
@@ -34,7 +39,6 @@ from seamark.simulation import simulate
 Array = NDArray[np.float64]
 Run = Callable[[frozenset[str], int], float]
 """Stages that are ideal, seed -> welfare."""
-Progress = Callable[[str, float], None]
 
 STAGES = ("asked", "observed", "represented", "aggregated", "optimised")
 _DRAWS = 1000
@@ -61,12 +65,21 @@ class Attribution:
         return self.gain.argmax(1)
 
 
-def attribute(run: Run, stages: Sequence[str], *, seeds: Sequence[int], progress: Progress | None = None) -> Attribution:
+def attribute(
+    run: Run,
+    stages: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    resume: Path | None = None,
+    settings: str = "",
+    progress: Progress | None = None,
+) -> Attribution:
     """The loss of a pipeline, stage by stage, by ablation.
 
     Parameters
     ----------
     run : welfare of the pipeline with some stages ideal; the same seed has to give the same society.
+    resume, settings : a folder of finished societies, and all that decides what `run` says of one: what was kept under other settings is not taken.
 
     Raises
     ------
@@ -78,8 +91,10 @@ def attribute(run: Run, stages: Sequence[str], *, seeds: Sequence[int], progress
     cases = [frozenset[str](), *(frozenset([name]) for name in stages), frozenset(stages)]
     found = np.zeros((len(seeds), len(cases)))
     for i, seed in enumerate(seeds):
-        for j, case in enumerate(cases):
-            found[i, j] = run(case, seed)
+        said = json.dumps([settings, list(stages), seed, version("seamark")])
+        found[i] = kept(resume, said, (), lambda seed=seed: pl.DataFrame({"welfare": [run(case, seed) for case in cases]}))[
+            "welfare"
+        ].to_numpy()
         if progress is not None:
             progress("ablating", (i + 1) / len(seeds))
     return Attribution(tuple(stages), found[:, 0], found[:, -1], found[:, 1:-1] - found[:, :1])

@@ -34,11 +34,11 @@ from seamark.models.prediction import predict
 from seamark.models.result import Fit
 from seamark.models.utility import Utility
 from seamark.outputs import whole_file
+from seamark.progress import Progress
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 RULES = "rule: "
 """What the columns with the hits of trivial rules begin with."""

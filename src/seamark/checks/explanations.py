@@ -32,13 +32,13 @@ from seamark.models.observation import Observation
 from seamark.models.people import people_from_dict
 from seamark.models.result import Fit
 from seamark.models.utility import utility_from_dict
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.scorers import TIMEOUT_S, Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
-Progress = Callable[[str, float], None]
 
 _FOLDS = 5
 _FEW = 10

@@ -8,29 +8,25 @@ the second. Scores that are no logits of preference are made so by one factor, l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import norm
 
 from seamark.checks.baselines import check_baselines
 from seamark.checks.calibration import check_brier, check_calibration, check_calibration_by, check_distribution
 from seamark.checks.comparisons import Codes, counted
 from seamark.checks.confounds import clustered_logistic
 from seamark.checks.cross_fitting import CrossFit
+from seamark.checks.fields import check_accuracy_by_field, check_calibration_by_field
 from seamark.checks.findings import Finding, Findings, Verdict
-from seamark.checks.generalisation import fields_of, time_blocks, values_of
-from seamark.checks.held_out import Cells, check_accuracy, check_against_people, check_log_loss, figure
+from seamark.checks.held_out import Cells, check_accuracy, check_against_people, check_log_loss
 from seamark.checks.repeats import check_leakage
 from seamark.checks.scored import check_scored
 from seamark.checks.thresholds import THRESHOLDS
-from seamark.errors import InvalidSetting
-from seamark.intervals import FEW_CLUSTERS, Z95, Interval
+from seamark.intervals import FEW_CLUSTERS, Z95
 from seamark.records import Feedback
 from seamark.reward.scorers import Scorer, score_responses
 
@@ -38,10 +34,6 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FOLDS = 5
-_LEAST = 50
-"""Comparisons of a value, below which it is no slice."""
-_SHOWN = 12
-"""Values of a field that are looked at; the largest."""
 _WORDS = {
     "the fit": "the reward model", "calibrated fit": "calibrated one", "labels of one part look reversed": "it prefers what people do not, or labels are reversed",
     "has no other common cause": "has no other cause than these", "training judgments": "the scores",
@@ -88,7 +80,7 @@ def evaluate_scores(
     findings += [
         scale,
         *check_accuracy(cells),
-        *_by_fields(held_out, cells),
+        *check_accuracy_by_field(held_out, cells),
         *check_against_people(held_out, cells),
         *check_baselines(held_out, cells, train),
     ]
@@ -98,7 +90,7 @@ def evaluate_scores(
     else:
         findings += [
             *check_log_loss(cells, "Decided comparisons alone."), check_brier(cells), *check_calibration(cells), *check_calibration_by(cells, value * (1.0 if logits else scale.details["per_unit"])),
-            *check_distribution(cells, [], seed=seed),
+            *check_calibration_by_field(held_out, cells), *check_distribution(cells, [], seed=seed),
         ]  # fmt: skip
     named = (f.reworded(_WORDS) for f in findings)
     return Findings(tuple(named)).with_access("black-box")
@@ -173,72 +165,3 @@ def _cells(held_out: Feedback, asked: pl.DataFrame, gap: Array, p: Array) -> Cel
         loss=pl.Series(-np.log(np.maximum(right, 1e-300))), reference=pl.Series(-np.log(np.where(ordered, np.where(won, first, 1 - first), 0.5))),
     )  # fmt: skip
     return Cells(frame, {"rater": tuple(held_out.raters["id"]), "prompt": tuple(held_out.prompts["id"]), "group": ()})
-
-
-# ---------------------------------------------------------------------------------------------- where it is right, and where it is not
-
-
-def _by_fields(held_out: Feedback, cells: Cells) -> list[Finding]:
-    """Accuracy for each value of each field of the judgments that varies."""
-    return [_by_field(name, cells, masks, n_left) for name, masks, n_left in _slices(held_out, cells) if len(masks) > 1]
-
-
-def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, Mask], int]]:
-    """Each field, the cells of its largest values, and how many other values occur."""
-    row = cells["row"]
-    for name in fields_of(held_out):
-        if name in ("prompt", "rater"):
-            continue  # each counts once, in `accuracy/prompt` and `accuracy/rater`
-        if name == "source":
-            shown = held_out.judgments["models"]
-            found = {
-                str(model): shown.list.contains(model).fill_null(value=False).to_numpy()[row]
-                for model in shown.explode().drop_nulls().unique().sort().to_list()
-            }
-        else:
-            try:
-                code, names = time_blocks(held_out, _FOLDS) if name == "time" else values_of(held_out, name)
-            except InvalidSetting:
-                continue  # the judgments have no such field
-            found = {value: code[row] == k for k, value in enumerate(names)}
-        large = sorted((value for value in found if found[value].sum() >= _LEAST), key=lambda value: -found[value].sum())
-        yield (
-            name,
-            {value: found[value] for value in large[:_SHOWN]},
-            sum(bool(mask.any()) for mask in found.values()) - len(large[:_SHOWN]),
-        )
-
-
-def _by_field(name: str, cells: Cells, masks: dict[str, Mask], n_left: int) -> Finding:
-    """The slice in which the reward model is right least often; a warning where it surely is wrong more often than right, or right less often than elsewhere."""
-    wider = float(norm.ppf(1 - 0.025 / len(masks))) / Z95
-    rows: list[dict[str, Any]] = []
-    for value, mask in masks.items():
-        part, rest = cells.where(mask), cells.where(~mask)
-        found, behind = _widened(part.share(part["hit"])[0], wider), part.mean(part["hit"])[0]
-        other = rest.mean(rest["hit"])[0] if len(rest) else behind
-        half = wider * float(np.hypot(behind.high - behind.low, other.high - other.low)) / 2
-        rows.append({
-            "value": value, "estimate": found.estimate, "low": found.low, "high": found.high, "n": part.n,
-            "surely_below": bool(len(rest)) and found.estimate + half < other.estimate,
-        })  # fmt: skip
-    worst, best = (pick(rows, key=lambda row: row["estimate"]) for pick in (min, max))
-    wrong = worst["high"] < 0.5
-    below = [row["value"] for row in rows if row["surely_below"]]
-    verdict: Verdict = "warning" if wrong else "notice" if below else "ok"
-    words = name.removeprefix("profile.").removeprefix("covariate.").replace("_", " ")
-    said, most = (f"{row['value']} ({figure(Interval(row['estimate'], row['low'], row['high'], row['n'], 0))})" for row in (worst, best))
-    title = f"By {words}, the reward model is right least often on {said} and most often on {most}"
-    return Finding(
-        code=f"accuracy/{name}", estimate=worst["estimate"], low=worst["low"], high=worst["high"], n=worst["n"], unit="share", verdict=verdict,
-        title=f"{title}: there it is wrong more often than right." if wrong else f"{title}.",
-        reason=f"The lowest of {len(rows)}{f', {n_left} with fewer comparisons left out' if n_left else ''}; intervals hold for all of them together (Bonferroni). "
-        + (f"Surely below the others: {', '.join(below)}." if below else "None is surely below the others."),
-        remedy=f"On {worst['value']} a policy that follows it is led away from what people prefer: leave it out, or mend the reward there." if wrong else None,
-        details={"slices": [{name: row["value"]} | {key: row[key] for key in ("estimate", "low", "high", "n")} for row in rows]},
-    )  # fmt: skip
-
-
-def _widened(interval: Interval, wider: float) -> Interval:
-    low, high = (interval.estimate + wider * (end - interval.estimate) for end in (interval.low, interval.high))
-    return replace(interval, low=max(low, 0.0), high=min(high, 1.0))

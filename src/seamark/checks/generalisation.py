@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from seamark.checks.comparisons import Codes, codes_of, counted
 from seamark.checks.cross_fitting import RULES, CrossFit, Job, Progress
+from seamark.checks.decay import check_decay, plan_decay, time_blocks
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.held_out import figure, gain, gain_details
 from seamark.checks.learning import check_curve, check_neighbours, plan_curve, plan_neighbours
@@ -58,7 +59,7 @@ _SAMPLE = 5
 """Fewer values held out are no sample of values: the interval is then for these."""
 _NEAR = 0.9
 """A split that trains on less than this share of what the random split trains on has a random split of its own size beside it."""
-EXTRAS = ("neighbours", "curve")
+EXTRAS = ("neighbours", "curve", "decay")
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def check_generalisation(
     Parameters
     ----------
     by : splits: prompt, prompt_cluster, rater, group, source, axis, time, a text field of the judgments (pair_type, provenance, ...), profile.NAME of
-        the raters, covariate.NAME (in thirds); neighbours (new prompts beside their nearest trained ones) and curve (how much more judgments
-        would bring). None: all that the data allows.
+        the raters, covariate.NAME (in thirds); neighbours (new prompts beside their nearest trained ones), curve (how much more judgments
+        would bring) and decay (how a fit ages). None: all that the data allows.
     n_folds : parts of a split with more than 12 values; fewer are left out one at a time.
     resume : folder in which finished fits are kept; the same call with the same folder goes on where it stopped, to the same result.
 
@@ -113,6 +114,7 @@ def check_generalisation(
     generalisation/matrix/NAME : trained on one value and tested on another, where there are 2 to 8.
     generalisation/support : whether responses that the training data says little of are predicted worse.
     neighbours, learning-curve : see `seamark.checks.learning`.
+    decay : see `seamark.checks.decay`.
     generalisation : the split with the largest loss.
 
     Raises
@@ -153,7 +155,7 @@ def check_generalisation(
             jobs[f"{split.name}/random"] = reference
         if 2 <= len(split.names) <= _MATRIX and split.name not in ("random", "source", "time", "prompt", "rater"):
             jobs[f"{split.name}/matrix"] = _matrix_jobs(split, n_folds, rng)
-    planned = {"neighbours": plan_neighbours, "curve": plan_curve}
+    planned = {"neighbours": plan_neighbours, "curve": plan_curve, "decay": plan_decay}
     for name in wanted:
         jobs[name] = planned[name](feedback, n_folds=n_folds, seed=seed)
     results = iter(cross.run([job for each in jobs.values() for job in each], progress))
@@ -175,6 +177,8 @@ def check_generalisation(
         findings.append(check_neighbours(cross, jobs["neighbours"], done["neighbours"]))
     if "curve" in wanted:
         findings.append(check_curve(cross, jobs["curve"], done["curve"], seed=seed))
+    if "decay" in wanted:
+        findings.append(check_decay(cross, jobs["decay"], done["decay"]))
     return Findings((*_headline(findings), *findings)).with_access("white-box")
 
 
@@ -258,19 +262,6 @@ def _dealt(name: str, code: Codes, names: tuple[str, ...], n_folds: int, rng: np
         parts = [(f"part {k + 1} of {n_folds}", k) for k in range(n_folds)]
     masks = [(part, known & (fold != k), fold == k) for part, k in parts]
     return Split(name, code, names, tuple((part, train, test) for part, train, test in masks if train.sum() >= _LEAST and test.any()))
-
-
-def time_blocks(feedback: Feedback, n_blocks: int) -> tuple[Codes, tuple[str, ...]]:
-    """(n_judgments,) blocks of time of equal count, -1 where it is not known, and when each begins; no names where times are too few."""
-    time = feedback.judgments["time"]
-    known = time.is_not_null().to_numpy()
-    if time.n_unique() < n_blocks + 1:
-        return np.full(len(known), -1), ()
-    micro = time.fill_null(strategy="min").dt.epoch("us").to_numpy()
-    edges = np.quantile(micro[known], np.linspace(0, 1, n_blocks + 1)[1:-1])
-    block = np.where(known, np.searchsorted(edges, micro, side="left"), -1)
-    dates = [time.filter(pl.Series(block == k)).min() for k in range(n_blocks)]
-    return block, tuple(f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates)
 
 
 def _by_time(feedback: Feedback, n_folds: int) -> Split | None:

@@ -12,8 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.checks.baselines import check_baselines
-from seamark.checks.calibration import check_brier, check_calibration, check_calibration_by, check_distribution
+from seamark.checks.calibration import check_behaviour, check_brier, check_calibration, check_calibration_by, check_distribution
 from seamark.checks.comparisons import codes_of, compare, counted
+from seamark.checks.fields import by_judgment, check_accuracy_by_field, check_calibration_by_field
 from seamark.checks.findings import Finding, Findings, Verdict
 from seamark.checks.held_out import (
     answered_cells,
@@ -42,12 +43,13 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
     """How the fit does on judgments it has not seen, and what it says about raters and about its own doubt.
 
     Returns whether the fit converged; accuracy, log loss and calibration with intervals clustered by rater or by prompt, sliced by
-    rater, prompt and group and set against the other raters; the trivial baselines on the same judgments; the raters' reliability;
+    rater, prompt, group and field of the judgments, and set against the other raters; the trivial baselines on the same judgments; the raters' reliability;
     and the three doubts. `train` gives the majority baseline and the direction of the length baseline, and is searched for the
     judgments that are called held-out. Where these were fitted themselves, `leakage` is blocking and nothing is called held-out.
     """
     predictions = predict(fit, held_out)
     decided = decided_cells(fit, held_out, predictions)
+    each = by_judgment(held_out, decided, seed=seed)
     leakage = check_seen(fit, held_out, train, seed=seed)
     findings = Findings(
         (
@@ -56,16 +58,20 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
             check_placed(fit, held_out, predictions),
             *check_numbers(fit, held_out),
             *check_accuracy(decided, predictions, fit),
+            *check_accuracy_by_field(held_out, each),
             *check_against_people(held_out, decided),
             *check_baselines(held_out, decided, train),
             *check_log_loss(answered_cells(fit, held_out, predictions)),
             check_brier(decided),
             *check_calibration(decided),
             *check_calibration_by(decided, fit.utilities(held_out)),
+            *check_calibration_by_field(held_out, each),
             *check_distribution(decided, predictions, seed=seed),
+            *check_behaviour(fit, held_out, decided),
             check_rater_reliability(fit),
             *check_effects(fit),
             check_doubts(fit, held_out, seed=seed),
+            check_variance_split(fit, held_out, seed=seed),
         )
     ).with_access("white-box")
     if leakage[0].verdict != "blocking" or (leakage[0].estimate or 0) < _MOSTLY:

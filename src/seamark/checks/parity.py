@@ -25,6 +25,7 @@ from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting, MissingExtra, SeamarkError, UnreadableSource
 from seamark.intervals import share
 from seamark.models.conversations import Tokens, turns_of
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.paths import (
     Conversation,
@@ -39,7 +40,6 @@ from seamark.reward.paths import (
 )
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, float], None]
 
 _CONVERSATIONS = 64
 """Most conversations that are scored; every way reads each, some of them several times."""

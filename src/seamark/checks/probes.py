@@ -10,7 +10,7 @@ All of it follows from the seed and the scores: run again, it is the same to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,7 @@ from seamark.checks.shortcuts import (
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
 from seamark.intervals import Interval, figure, mean, share
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.scorers import TIMEOUT_S, Scorer, score_texts, texts_of
 from seamark.reward.signal import Reward, Text
@@ -64,7 +65,6 @@ from seamark.reward.signal import Reward, Text
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 N = 200
 """Responses that each family changes: with some twenty families, and the judgments, about 5,000 texts."""

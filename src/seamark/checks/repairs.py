@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from seamark.aggregation import Charter, Collective
 from seamark.checks.comparisons import codes_of, counted
-from seamark.checks.findings import Finding, Findings, Verdict
+from seamark.checks.findings import VERDICTS, Finding, Findings, Verdict
 from seamark.checks.held_out import decided_cells
+from seamark.checks.model import evaluate
+from seamark.checks.probes import check_probes
 from seamark.checks.repeats import find_repeats
 from seamark.errors import InvalidSetting
 from seamark.intervals import FEW_CLUSTERS, figure, interval_of
@@ -31,7 +33,7 @@ from seamark.models.result import Fit
 from seamark.models.utility import Linear, Tabular, Utility, default_utility
 from seamark.records import Feedback
 from seamark.reward.policies import Policies, Pool, best_of_n, usual_size
-from seamark.reward.signal import OUT_OF_SUPPORT
+from seamark.reward.signal import OUT_OF_SUPPORT, Reward
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -40,6 +42,10 @@ _DRAWS = 1000
 _BINS = 10
 _LEAST = 30
 """Fewer decided held-out judgments prove nothing."""
+_PROBED = 100
+"""Responses that each probe changes, once for each of the two rewards."""
+_NAMED = 4
+"""Checks named in a sentence; the table has all."""
 _ROUNDING = 1e-9
 
 
@@ -274,6 +280,8 @@ class Repair:
     absent: tuple[str, ...]
     """Statistics that could not be computed, and why."""
     gold: str
+    checks: tuple[tuple[Finding, Finding], ...] = ()
+    """What every check says before and after, of the evaluation on the held-out judgments and of probes; where both could be made."""
 
     @property
     def better(self) -> tuple[Row, ...]:
@@ -303,6 +311,7 @@ def repair(
     charter: Charter | None = None,
     gold: Array | None = None,
     test: float = 0.3,
+    checks: bool = True,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Repair:
@@ -315,6 +324,7 @@ def repair(
     charter : by which the reward is read before the repair; the default one without a penalty for ignorance where left out.
     gold : (n_responses,) what responses are worth, where that is known; left out, a fit to the held-out judgments is gold.
     test : share held out.
+    checks : whether to set what every check says before and after side by side, too, which takes longer than all else.
 
     Returns
     -------
@@ -351,7 +361,7 @@ def repair(
         say("repairing", 0.2 + 0.5 * number / len(steps))
         plan = step(plan)
     after = plan.fitted()
-    say("measuring", 0.9)
+    say("measuring", 0.8)
     cells = _common(before, after, held)
     if cells["count"].sum() < _LEAST:
         raise InvalidSetting(
@@ -360,7 +370,19 @@ def repair(
     chance = _raters_at_chance(start)
     pair = [_measured(p, f, held, cells, side, truth, chance) for p, f, side in ((start, before, "p_before"), (plan, after, "p_after"))]
     rows, absent = _compare(feedback, cells, pair[0], pair[1], truth, given=gold is not None, seed=seed)
-    return Repair(rows, start, plan, absent, said)
+    if not checks:
+        return Repair(rows, start, plan, absent, said)
+    say("checking", 0.9)
+    one, two = (_checked(p, fitted, held) for p, fitted in ((start, before), (plan, after)))
+    return Repair(rows, start, plan, absent, said, tuple((one[code], two[code]) for code in one if code in two))
+
+
+def _checked(plan: Plan, fitted: Fit, held: Feedback) -> dict[str, Finding]:
+    """Every check of one reward that could be made, by its code."""
+    found = evaluate(fitted, held, seed=plan.seed)
+    if fitted.basis.features is not None:  # a table of values scores no text that it has not seen
+        found += check_probes(Reward(fitted, charter=plan.charter), judgments=held, n=_PROBED, seed=plan.seed)
+    return {f.code: f for f in found if f.verdict != "not_applicable"}
 
 
 def mend(found: Repair, feedback: Feedback, operations: Sequence[str | Step]) -> tuple[Fit, Charter]:
@@ -593,7 +615,24 @@ def check_repair(found: Repair, *, named: str = "The repair") -> Findings:
              "high": r.high, "n": r.n, "verdict": r.verdict} for r in found.rows
         ]},
     )  # fmt: skip
-    return Findings((whole, *(_finding(row) for row in found.rows)))
+    return Findings((whole, *(_finding(row) for row in found.rows), *([_verdicts(found)] if found.checks else [])))
+
+
+def _verdicts(found: Repair) -> Finding:
+    """What every check says after the repair that it did not say before."""
+    moved = [(before, after, VERDICTS.index(before.verdict) - VERDICTS.index(after.verdict)) for before, after in found.checks]
+    graver, milder = (sorted((x for x in moved if sign * x[2] > 0), key=lambda x: -sign * x[2]) for sign in (1, -1))
+    said = [f"{len(some)} {how}" + (f" ({', '.join(f'{a.code}: {a.verdict} to {b.verdict}' for a, b, _ in some[:_NAMED])}{', ...' if len(some) > _NAMED else ''})" if some else "")
+            for some, how in ((graver, "graver"), (milder, "milder"))]  # fmt: skip
+    return Finding(
+        code="repair/checks", title=f"Of {counted(len(moved), 'check')} of both rewards, {' and '.join(said)} after the repair.",
+        estimate=float(len(graver)), n=len(moved), unit="count", verdict="notice" if graver else "ok",
+        reason="Evaluation on the held-out judgments, and probes; each as if it had been run alone, so that a verdict may turn by chance. A count, so there is no interval.",
+        remedy="Look at what these checks say of both in the table." if graver else None,
+        details={"checks": [
+            {"check": a.code, "unit": b.unit, "before": a.estimate, "after": b.estimate, "verdict_before": a.verdict, "verdict": b.verdict, "says": b.title} for a, b in found.checks
+        ]},
+    )  # fmt: skip
 
 
 def _said(row: Row) -> str:

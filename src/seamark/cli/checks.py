@@ -56,7 +56,8 @@ def diagnose(
 
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     other = read_feedback(held_out, format, columns, on_error, axis, seed) if held_out else None
-    found = seamark.checks.diagnose(feedback, held_out=other, seed=seed)
+    with show_progress(quiet=as_json):
+        found = seamark.checks.diagnose(feedback, held_out=other, seed=seed)
     finish(feedback, found, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)
 
 
@@ -90,7 +91,8 @@ def evaluate(
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
     learned = read_feedback(train, format, columns, on_error, axis, seed) if train else None
     if fitted is not None:
-        findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
+        with show_progress(quiet=as_json):
+            findings = seamark.checks.evaluate(fitted, feedback, train=learned, seed=seed)
         finish(
             feedback, findings, as_json, f"seamark export {model} {source} -o signal.jsonl", access="white-box", fail_on=fail_on, into=into
         )
@@ -329,8 +331,8 @@ def repair(
     with show_progress(quiet=as_json) as say, as_options(**{"utility": "utility", "people": "groups", "with": "with"}):
         model = choose_model(feedback, utility=parse_utility(utility), people=parse_people(groups, None, None), observation=observation)
         people = model.people
-        if groups is None and isinstance(people, Groups):  # chosen by the sizes of the whole, of which a part is fitted
-            people = replace(people, min_judgments=people.min_judgments // 2)
+        if groups is None and isinstance(people, Groups):  # chosen by the sizes of the whole, of which three tenths are gold
+            people = replace(people, min_judgments=people.min_judgments // 5)
         found = repaired(
             feedback, operations, utility=model.utility, people=people, observation=model.observation, seed=seed, progress=say
         )  # fmt: skip
@@ -353,7 +355,7 @@ def generalise(
         typer.Option(
             "--by",
             help="What is to be new: prompt, prompt_cluster, rater, group, source, axis, time, a field (pair_type, provenance, profile.age, "
-            "covariate.length), neighbours, curve. May be given again; all that the data allows where not given.",
+            "covariate.length), neighbours, curve, decay. May be given again; all that the data allows where not given.",
         ),
     ] = None,
     folds: Annotated[int, typer.Option("--folds", help="Parts of a split with many values.")] = 5,
@@ -389,9 +391,10 @@ def assumptions(
     from seamark.reward import open_fit
 
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
-    ledger = check_assumptions(feedback, open_fit(fit) if fit is not None else None, seed=seed)
-    habits = check_psychology(feedback, seed=seed) + check_rationality(feedback)
-    findings = Findings((*ledger, check_channel(feedback, seed=seed), *habits))
+    with show_progress(quiet=as_json):
+        ledger = check_assumptions(feedback, open_fit(fit) if fit is not None else None, seed=seed)
+        habits = check_psychology(feedback, seed=seed) + check_rationality(feedback)
+        findings = Findings((*ledger, check_channel(feedback, seed=seed), *habits))
     finish(feedback, findings, as_json, f"seamark study {source} -o out", access="outside-the-box", fail_on=fail_on, into=into)
 
 
@@ -561,7 +564,7 @@ def judges(
     from seamark.checks import check_judges
 
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
-    with as_options(by="by"):
+    with show_progress(quiet=as_json), as_options(by="by"):
         findings = check_judges(feedback, by=by)
     finish(feedback, findings, as_json, None, access="outside-the-box", fail_on=fail_on, into=into)
 

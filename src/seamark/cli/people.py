@@ -6,8 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from seamark.cli.options import AxisOption, ColumnsOption, FormatOption, Json, OnError, Seed, Source, as_options, read_feedback
-from seamark.cli.printing import finish, print_answer
+from seamark.cli.options import (
+    AxisOption,
+    ColumnsOption,
+    FailOn,
+    FormatOption,
+    Into,
+    Json,
+    OnError,
+    Seed,
+    Source,
+    as_options,
+    read_feedback,
+)
+from seamark.cli.printing import finish, print_answer, show_progress
 from seamark.errors import InvalidSetting
 
 
@@ -155,3 +167,57 @@ def plan(
     best = made.cheapest
     what = f"{counted(best.n_judgments, 'judgment')} on {counted(best.n_prompts, 'prompt')} from {counted(best.n_raters, 'rater')}"
     typer.echo(f"\nnext: collect {what}, then seamark study prefs.jsonl -o out")
+
+
+def attribute(
+    population: Annotated[
+        str, typer.Option("--population", metavar="SHARES", help="Shares of the groups of people that the reward is for.")
+    ] = "0.5,0.5",
+    asked: Annotated[str | None, typer.Option("--asked", metavar="SHARES", help="Who was asked: shares of the same groups among the raters.")] = None,
+    plant: Annotated[
+        list[str] | None,
+        typer.Option("--plant", metavar="NAME=VALUE", help="How answers are observed: careless=0.2, length=1, position=0.3, ... of seamark simulate. Repeat it."),
+    ] = None,
+    columns: Annotated[int, typer.Option("--features", min=1, help="How responses are represented: features of their texts.")] = 48,
+    unexplained: Annotated[float, typer.Option("--unexplained", min=0.0, max=1.0, help="And the share of what they are worth that no text shows.")] = 0.0,
+    weights: Annotated[str | None, typer.Option("--weights", metavar="WEIGHTS", help="How people are aggregated: a weight for each group; as many as it has raters otherwise.")] = None,
+    best_of: Annotated[int | None, typer.Option("--best-of", min=1, help="How the reward is optimised: best of so many; of all responses otherwise.")] = None,
+    prompts: Annotated[int, typer.Option(help="How many prompts, half of which are judged.")] = 100,
+    responses: Annotated[int, typer.Option(min=2, help="Responses to each.")] = 6,
+    raters: Annotated[int, typer.Option(help="How many raters.")] = 40,
+    judgments: Annotated[int, typer.Option(help="How many judgments.")] = 3000,
+    societies: Annotated[int, typer.Option("--societies", min=2, help="How many simulated societies.")] = 20,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="FOLDER", help="Keep finished societies here; a run that was stopped goes on from there.")] = None,
+    seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Where is most lost on the way from people to policy? In simulated societies, each stage of a way like yours is made ideal in turn."""
+    from seamark.checks.attribution import STAGES, Pipeline, check_attribution, runs
+    from seamark.checks.attribution import attribute as ablate
+    from seamark.simulation import read_settings
+
+    shares = _numbers("--population", population)
+    of_group = {"--asked": asked, "--weights": weights}
+    given = {name: _numbers(name, text) for name, text in of_group.items() if text is not None}
+    for name, values in given.items():
+        if len(values) != len(shares):
+            raise InvalidSetting(name, of_group[name], f"Give one number for each of the {len(shares)} groups of --population.")
+    pipeline = Pipeline(
+        population=shares, asked={"group_shares": given["--asked"]} if "--asked" in given else {}, observed=read_settings(plant or []),
+        represented={"n_columns": columns, "unexplained": unexplained},
+        aggregated=dict(enumerate(given["--weights"])) if "--weights" in given else None, optimised=best_of,
+        size={"n_prompts": prompts, "n_responses": responses, "n_raters": raters, "n_judgments": judgments},
+    )  # fmt: skip
+    with show_progress(quiet=as_json) as say:
+        found = ablate(runs(pipeline), STAGES, seeds=range(seed, seed + societies), resume=resume, settings=repr(pipeline), progress=say)
+    finish(None, check_attribution(found), as_json, None, access="outside-the-box", fail_on=fail_on, into=into)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    """Shares, or weights, written with commas; they add up to 1."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 <= x < float("inf") for x in found) or not sum(found):
+        raise InvalidSetting(option, text, "Write numbers with commas, none below 0 and one above: 0.7,0.3.")
+    return tuple(x / sum(found) for x in found)

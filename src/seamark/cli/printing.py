@@ -97,14 +97,21 @@ def print_findings(findings: Findings) -> None:
 
 @contextmanager
 def show_progress(*, quiet: bool) -> Generator[Callable[[str, float], None]]:
-    """A progress bar on a terminal, nothing when piped."""
+    """A progress bar on a terminal, nothing when piped: moving to and fro until somebody says how far the work is."""
     if quiet or not sys.stderr.isatty():
         yield lambda _stage, _share: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from seamark.progress import listening
+
     columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=1.0)
-        yield lambda stage, share: bar.update(task, description=stage, completed=share)
+        task = bar.add_task("working", total=None)
+
+        def say(stage: str, share: float) -> None:
+            bar.update(task, description=stage, completed=share, total=1.0)
+
+        with listening(say):
+            yield say

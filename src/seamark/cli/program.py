@@ -26,7 +26,7 @@ from seamark.cli.checks import (
     search,
 )
 from seamark.cli.governance import audit, campaign, charters, goals
-from seamark.cli.people import dissent, plan, population, simulate
+from seamark.cli.people import attribute, dissent, plan, population, simulate
 from seamark.cli.steps import export, fit, report, study, train
 from seamark.errors import SeamarkError
 
@@ -82,6 +82,7 @@ for _command in (
     goals,
     simulate,
     plan,
+    attribute,
 ):
     app.command()(_command)
 for _name, _group in {"charter": charters, "audit": audit, "catalogue": catalogue}.items():

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seamark import progress
 from seamark.errors import InvalidSetting, MissingExtra, UnreadableSource
 
 _SEGMENT = 4096
@@ -90,7 +91,8 @@ def stored(
     wanted = [digest for digest in distinct if digest not in found]
     for start in range(0, len(wanted), _SEGMENT):
         part = wanted[start : start + _SEGMENT]
-        vectors = encode([distinct[digest] for digest in part])
+        with progress.part(start / len(wanted), (start + len(part)) / len(wanted)):
+            vectors = encode([distinct[digest] for digest in part])
         if keep:
             store.write(part, vectors)
         found.update(zip(part, vectors, strict=True))
@@ -325,10 +327,12 @@ class _Loaded:
 def batches_of(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Rows of similar length, at most _TOKENS tokens (at least one row) a batch, the longest first so that memory runs out at once."""
     order = np.argsort(-lengths, kind="stable")
-    start = 0
+    start, done, total = 0, 0, max(int(lengths.sum()), 1)
     while start < len(order):
         stop = start + max(1, _TOKENS // int(lengths[order[start]]))
         yield order[start:stop]
+        done += int(lengths[order[start:stop]].sum())
+        progress.tell("encoding", done / total)
         start = stop
 
 

@@ -25,13 +25,13 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from seamark.errors import InvalidSetting, SeamarkError, UnreadableSource
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.signal import Reward, Text
 
 Array = NDArray[np.float64]
 Scorer = Callable[[Sequence[Text], Sequence[str]], ArrayLike | Sequence[float | None]]
 """prompts, responses -> (n,) numbers."""
-Progress = Callable[[str, float], None]
 
 _BATCH = 256
 """Texts to a call: enough for a language model to sort them by length, few enough that a stopped run loses little."""
