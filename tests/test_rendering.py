@@ -118,6 +118,11 @@ def fake_checks_of_models() -> tuple[Finding, ...]:
         share("attacks/insertion", 0.9), Finding(code="attacks/open", title="9 of 10 work.", estimate=9.0, n=10, unit="count"), share("attacks/role play", 0.1),
         share("optimisation/alarm", 0.4, curve=curve, stop_at=8),
         Finding(code="learning-curve", title="More brings little.", estimate=0.3, low=0.1, high=0.5, n=400, unit="exponent", details={"curve": losses}),
+        Finding(code="decay", title="Age costs.", estimate=0.3, low=0.1, high=0.5, n=400, unit="points per day", details={
+            "period": "day", "curve": [{"age": 2.0 * k, "accuracy": 0.8 - 0.05 * k, "low": 0.7 - 0.05 * k, "high": 0.9 - 0.05 * k, "n": 50} for k in range(1, 4)]}),
+        Finding(code="attribution", title="Most is lost.", estimate=0.9, low=0.7, high=1.0, n=20, unit="share"),
+        *(Finding(code=f"attribution/{stage}", title="Gains.", estimate=x, low=x - 1, high=x + 1, n=20, unit="points") for stage, x in (("asked", 1.5), ("observed", 7.0))),
+        *(Finding(code=f"usefulness/{name}", title="Gains.", estimate=x, low=x - 0.2, high=x + 0.2, n=90, unit="logits") for name, x in ((NASTY, 1.2), ("b", 0.4))),
     )  # fmt: skip
 
 
@@ -837,6 +842,13 @@ def test_what_the_fit_foresees_and_what_more_judgments_bring_are_curves() -> Non
         code="optimisation/alarm", title="x", estimate=0.1, n=400, unit="share", details={"curve": [{"n": 1, "gain": 0.0}], "stop_at": None}
     )
     assert charts_of(calm)["optimisation-alarm"].table.rows == [("1", "0.00", "–")]
+
+
+def test_age_stages_and_usefulness_are_intervals() -> None:
+    drawn = charts_of(*fake_checks())
+    assert [row[:2] for row in drawn["decay"].table.rows] == [("2 x day", "75%"), ("4 x day", "70%"), ("6 x day", "65%")]
+    assert [row[0] for row in drawn["attribution-stages"].table.rows] == ["observed", "asked"], "the costliest first"
+    assert [row[1:3] for row in drawn["usefulness"].table.rows] == [("1.20", "[1.0, 1.4]"), ("0.40", "[0.2, 0.6]")]
 
 
 def test_unconverged_fit_says_so(tmp_path: Path) -> None:

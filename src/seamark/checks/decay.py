@@ -92,7 +92,7 @@ def check_decay(cross: CrossFit, jobs: Sequence[Job], results: Sequence[pl.DataF
         title=f"With each {words} of age a fit {'loses' if points >= 0 else 'gains'} {figure(abs(points), None, low, high)} points of accuracy on the same later judgments, "
         f"a loss of {interval_of(low, high)}" + ("." if surely else ": none that is sure."),
         reason=f"Fits to {len(fits)} blocks of time, of as many judgments each, tested on what came later; n counts comparisons that several of them predicted. Slope on age within each; "
-        f"the wider of the interval that is {how} and of the jackknife over fits.",
+        f"the wider of the interval that is {how} and of the jackknife over fits. Where other things are asked about as time goes on, that is part of age.",
         remedy="Learn again from recent judgments as often as that asks for, or let values move (Dynamic)." if surely else None,
         details={"period": words, "curve": _curve(frame, feedback)},
     )  # fmt: skip

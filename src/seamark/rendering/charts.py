@@ -38,6 +38,7 @@ from seamark.rendering.reward_charts import (
     draw_optimisation,
     draw_probes,
     draw_repair,
+    draw_stages,
 )
 from seamark.rendering.words import DOUBTS, belongs_to, count, figure, finite, plain, rows_of, runs_of, spelled
 
@@ -64,9 +65,10 @@ _DRAWN = {
     "judges/*": ("judges",),
     "optimisation/alarm": ("curve",),
     "learning-curve": ("curve",),
+    "decay": ("curve",),
 }
 """Keys of `Finding.details` that have a chart, and so a table twin there; * is any end of a code."""
-_PRESSED = ("optimisation/best-of-n", "optimisation/tilt", "optimisation/regret", "optimisation/alarm")
+_PRESSED = ("usefulness", "optimisation/best-of-n", "optimisation/tilt", "optimisation/regret", "optimisation/alarm")
 _RATERS = {
     "careful": ("var(--c-1)", "circle"),
     "unclear": ("var(--c-0)", "diamond"),
@@ -98,7 +100,7 @@ def draw_sections(findings: Findings) -> list[Section]:
         ("whose", "Whose values: what the charter's choices cost whom", "Whose values", ("regret", "unsettled", "outvoted"), _draw_whose),
         ("accuracy", "Accuracy, ceiling and baselines", "Accuracy", ("accuracy",), _draw_accuracy),
         ("leaderboard", "Leaderboard", "Leaderboard", ("leaderboard",), _draw_board),
-        ("generalisation", "Does it hold for what is new?", "Generalisation", ("generalisation",), _draw_generalisation),
+        ("generalisation", "Does it hold for what is new?", "Generalisation", ("generalisation", "decay"), _draw_generalisation),
         ("benchmark", "What it scores on published benchmarks", "Benchmarks", ("benchmark",), draw_benchmark),
         ("judges", "Do model judges follow the substance?", "Judges", ("judges/gold", "judges/style"), draw_judges),
         ("probes", "What the reward pays for besides content", "Probes", ("probe",), draw_probes),
@@ -112,6 +114,7 @@ def draw_sections(findings: Findings) -> list[Section]:
         ("optimisation", "Does the reward survive optimisation?", "Optimisation", _PRESSED, draw_optimisation),
         ("attacks", "Loopholes and attacks", "Attacks", ("loophole", "attacks/regression", "attacks/open"), draw_attacks),
         ("repair", "What the repair changed", "Repair", ("repair",), draw_repair),
+        ("attribution", "Where most is lost between people and policy", "Lost where", ("attribution",), draw_stages),
         ("asking", "How the questions were asked and answered", "Asking", ("position", "agreement"), _draw_asking),
     )
     sections: list[Section] = []
@@ -554,7 +557,16 @@ def _draw_generalisation(findings: Findings) -> list[Chart | None]:
         title="What more judgments bring", along="judgments learned from (each step doubles)", axis="log loss on what is new, nats",
         text="Log loss on prompts, or raters, that were never trained on, with 95% intervals, by the number of judgments learned from. Where it is flat more judgments of this kind bring nothing.",
     )  # fmt: skip
-    return [bars, learning, *(_draw_matrix(f) for f in findings if f.code.startswith("generalisation/matrix/"))]
+    age = details_of(findings, "decay")
+    ageing = [
+        {"label": f"{row['age']:.3g} x {age.get('period')}", "estimate": row["accuracy"], **{key: row[key] for key in ("low", "high", "n")}}
+        for row in rows_of(age, "curve", "age", "accuracy", optional=("low", "high", "n"))
+    ]  # fmt: skip
+    old = draw_intervals(
+        ageing, code="decay", title="How a fit ages", axis="share of later judgments", reference=0.5, share=True,
+        text="Accuracy of fits to one part of the time on what was judged later, by its age, with 95% intervals: not the same judgments at each age, as the sentence above has them.",
+    )  # fmt: skip
+    return [bars, learning, old, *(_draw_matrix(f) for f in findings if f.code.startswith("generalisation/matrix/"))]
 
 
 def _draw_matrix(found: Finding) -> Chart | None:
