@@ -848,7 +848,7 @@ def test_age_stages_and_usefulness_are_intervals() -> None:
     drawn = charts_of(*fake_checks())
     assert [row[:2] for row in drawn["decay"].table.rows] == [("2 x day", "75%"), ("4 x day", "70%"), ("6 x day", "65%")]
     assert [row[0] for row in drawn["attribution-stages"].table.rows] == ["observed", "asked"], "the costliest first"
-    assert [row[1:3] for row in drawn["usefulness"].table.rows] == [("1.20", "[1.0, 1.4]"), ("0.40", "[0.2, 0.6]")]
+    assert [row[1:3] for row in drawn["usefulness"].table.rows] == [("1.20", "[1.00, 1.40]"), ("0.4", "[0.2, 0.6]")]
 
 
 def test_unconverged_fit_says_so(tmp_path: Path) -> None:
