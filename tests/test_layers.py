@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # from the ground up; a room imports only from rows below its own, or from its own room
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("outputs", "encoding"),
+    ("outputs", "encoding", "progress"),
     ("columns", "intervals"),
     ("arrays",),
     ("records",),

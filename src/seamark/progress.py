@@ -29,7 +29,7 @@ def listening(progress: Progress) -> Generator[None]:
 
 
 @contextmanager
-def part(start: float, stop: float) -> Generator[None]:
+def part_of_progress(start: float, stop: float) -> Generator[None]:
     """What is told inside counts from `start` to `stop` of the stage."""
     outer = _listener.get()
     with listening(lambda stage, share: outer(stage, start + share * (stop - start)) if outer is not None else None):

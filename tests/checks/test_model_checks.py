@@ -27,6 +27,7 @@ CODES = {
     "baseline/shown-first-wins", "brier", "calibration", "calibration/gap", "calibration/reward", "distribution", "calibration/prompt", "calibration/rater", "convergence", "coverage/held-out",
     "direction", "doubts", "leakage", "leakage/near-prompts", "leakage/prompts", "leakage/responses", "length/fitted", "log-loss",
     "log-loss/ceiling", "log-loss/prompt", "log-loss/rater", "position/fitted", "rater-reliability",
+    "accuracy/time", "behaviour/click", "behaviour/preference", "calibration/time", "variance-split",
 }  # fmt: skip
 """Codes are what machines and the published schema hold on to: a change here is a change for them."""
 

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamark import progress
 from seamark.errors import InvalidSetting, MissingExtra, UnreadableSource
+from seamark.progress import part_of_progress, tell
 
 _SEGMENT = 4096
 """Texts encoded between two writes to the store: what a killed run can lose."""
@@ -91,7 +91,7 @@ def stored(
     wanted = [digest for digest in distinct if digest not in found]
     for start in range(0, len(wanted), _SEGMENT):
         part = wanted[start : start + _SEGMENT]
-        with progress.part(start / len(wanted), (start + len(part)) / len(wanted)):
+        with part_of_progress(start / len(wanted), (start + len(part)) / len(wanted)):
             vectors = encode([distinct[digest] for digest in part])
         if keep:
             store.write(part, vectors)
@@ -332,7 +332,7 @@ def batches_of(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         stop = start + max(1, _TOKENS // int(lengths[order[start]]))
         yield order[start:stop]
         done += int(lengths[order[start:stop]].sum())
-        progress.tell("encoding", done / total)
+        tell("encoding", done / total)
         start = stop
 
 
