@@ -121,6 +121,12 @@ def test_the_command_reads_a_table_of_models_and_objectives(tmp_path: Path) -> N
     gated = run(app, ["mismatch", str(path), "--fail-on", '"mismatch/RewardBench 2/PPO".low<0.999'])
     assert gated.exit_code == 1
     assert "mismatch/RewardBench 2/PPO.low is" in gated.stderr
+    turned = json.loads(run(app, ["mismatch", str(path), "--lower", "PPO", "--json"]).stdout)["findings"]
+    assert turned[1]["code"] == said[1]["code"] == "mismatch/RewardBench 2/PPO"
+    assert turned[1]["estimate"] == pytest.approx(-said[1]["estimate"])
+    assert turned[1]["verdict"] == "blocking"
+    with pytest.raises(SeamarkError, match=r"--lower is 'loss'\. The objectives of .* are RewardBench 2, PPO, best-of-n"):
+        run(app, ["mismatch", str(path), "--lower", "loss"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

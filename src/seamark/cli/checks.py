@@ -573,6 +573,9 @@ def mismatch(
     table: Annotated[
         Path, typer.Argument(metavar="TABLE", help="A row for each pair of reward model and policy, a column of numbers for each objective; names first.")
     ],
+    lower: Annotated[
+        list[str] | None, typer.Option("--lower", metavar="COLUMN", help="An objective of which less is better, such as a loss: it is turned round. Repeat it.")
+    ] = None,
     fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Do accuracy of reward models, the reward that policies reach and evaluation of the policies go together?"""
@@ -580,6 +583,10 @@ def mismatch(
     from seamark.intervals import shown
 
     objectives, names = read_objectives(table)
+    for name in lower or ():
+        if name not in objectives:
+            raise InvalidSetting("--lower", name, f"The objectives of {table} are {', '.join(objectives)}.")
+        objectives[name] = -objectives[name]
     findings = check_mismatch(objectives, names=names)
     if not as_json:
         typer.echo(f"objectives: {', '.join(map(shown, objectives))}{'' if names is None else '; the first column has the names'}\n")
