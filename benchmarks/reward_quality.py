@@ -9,6 +9,7 @@ by GPT-4; split by question). Methods are tested on the same judgments of the sa
 
 - frozen: every debate, or fifth of the prompts, is held out once. "Plain Bradley-Terry" is a logistic regression on differences of the encoder's
   vectors, with the ridge that is best on a fifth of the training prompts: what TRL's loss comes to if only its head learns, to convergence.
+- bends: the linear reward of the part frozen, beside one for which what style is worth may bend (`Linear(bends=True)`).
 - trained: TRL's RewardTrainer and Seamark's FeedbackTrainer start from the same encoder and head, see the same judgments for as many
   epochs in about as many steps, and each takes the best of the same learning rates on a fifth of the training prompts of the first seed. Ratings,
   which TRL takes as pairs that say each rating many times, are gone through as often as makes as many steps of whole prompts. Of the prompt the last
@@ -58,7 +59,7 @@ RIDGES = (3.0, 30.0, 300.0, 3000.0)
 RATES = (3e-5, 2e-4)
 SETS = {"ukp": "UKPConvArg1", "hh": "HH-RLHF harmless", "arena": "Arena-bench v1"}
 RATED = " Seamark's are the ratings that make these pairs, about 190, gone through as often as makes as many steps of whole questions."
-WHAT = {"frozen": "a frozen encoder", "trained": "the encoder trained"}
+WHAT = {"frozen": "a frozen encoder", "bends": "what style is worth may bend", "trained": "the encoder trained"}
 UNIT = {"ukp": "debates", "hh": "prompts", "arena": "questions"}
 TITLES = {
     "length": "length alone",
@@ -68,6 +69,7 @@ TITLES = {
     "linear-controlled": "**Seamark** Linear, style not counted",
     "linear-prompt": "**Seamark** Linear, prompts lenient or strict, with style",
     "linear-prompt-controlled": "**Seamark** Linear, prompts lenient or strict, style not counted",
+    "linear-bends": "**Seamark** Linear, with style that bends",
     "linear-pairs": "**Seamark** Linear on the pairs that Bradley-Terry has",
     "trl": "TRL RewardTrainer",
     "seamark": "**Seamark** FeedbackTrainer",
@@ -245,14 +247,20 @@ def of_prompts() -> sm.Observation:
     return replace(usual, effects=tuple(Leniency(by="prompt") if isinstance(e, Leniency) else e for e in usual.effects))
 
 
-def linear(train: sm.Feedback, held: sm.Feedback, name: str, *, encoder: str, form: str = "") -> dict[str, Scored]:
+def bent(train: sm.Feedback, held: sm.Feedback, name: str, *, encoder: str) -> dict[str, Scored]:
+    """Seamark's Linear with style as it is, and with bends."""
+    found = {bends: linear(train, held, name, encoder=encoder, bends=bends)["linear"] for bends in (False, True)}
+    return {"linear": found[False], "linear-bends": found[True]}
+
+
+def linear(train: sm.Feedback, held: sm.Feedback, name: str, *, encoder: str, form: str = "", bends: bool = False) -> dict[str, Scored]:
     """Seamark's Linear on the judgments as they are, with and without the style block when it speaks; `form` "pairs" takes ratings as the
     pairs that they make, "prompt" takes out how high each question is rated."""
     from seamark.models.prediction import predict
 
     data = as_judgments(train, decided(train)) if form == "pairs" else train
     observation = of_prompts() if form == "prompt" else None
-    fit = sm.fit(data, utility=sm.Linear(encoder), observation=observation, require_converged=False)
+    fit = sm.fit(data, utility=sm.Linear(encoder, bends=bends), observation=observation, require_converged=False)
     if form:
         test = decided(held)
 
@@ -602,7 +610,7 @@ def minilm() -> str:
     return str(get_model_path())
 
 
-def run_frozen(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> None:
+def run_frozen(name: str, feedback: sm.Feedback, given: argparse.Namespace, *, part: str = "frozen") -> None:
     """Every fold of a set by every method."""
     n_folds = None if name == "ukp" else 5
     for index, (train, held) in enumerate(folds(feedback, name, n_folds)):
@@ -613,18 +621,20 @@ def run_frozen(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> N
             "bt": lambda t=train, h=held: {"bt": plain(t, h, name, encoder=given.encoder, prompts=False)},
             "linear": lambda t=train, h=held: linear(t, h, name, encoder=given.encoder),
         }
-        if name != "arena":  # whose answers fill what the encoder reads
+        if part == "bends":
+            jobs = {"linear-bends": lambda t=train, h=held: bent(t, h, name, encoder=given.encoder)}
+        elif name != "arena":  # whose answers fill what the encoder reads
             jobs["bt-prompt"] = lambda t=train, h=held: {"bt-prompt": plain(t, h, name, encoder=given.encoder, prompts=True)}
         else:
             jobs["linear-pairs"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, form="pairs")
             jobs["linear-prompt"] = lambda t=train, h=held: linear(t, h, name, encoder=given.encoder, form="prompt")
         for method, job in jobs.items():
-            if (given.results / f"frozen-{name}-{method}-{index}.npz").exists():
+            if (given.results / f"{part}-{name}-{method}-{index}.npz").exists():
                 continue
             start = time.perf_counter()
             for key, found in job().items():
-                found.save(given.results / f"frozen-{name}-{key}-{index}.npz")
-            _say(f"frozen  {name:6} {method:14} fold {index}: {time.perf_counter() - start:.0f} s")
+                found.save(given.results / f"{part}-{name}-{key}-{index}.npz")
+            _say(f"{part:7} {name:6} {method:14} fold {index}: {time.perf_counter() - start:.0f} s")
 
 
 def run_trained(name: str, feedback: sm.Feedback, given: argparse.Namespace) -> None:
@@ -659,7 +669,7 @@ def tables(given: argparse.Namespace) -> dict[str, str]:
     """All that has been measured, by its heading."""
     results = given.results
     found: dict[str, str] = {}
-    for part in ("frozen", "trained"):
+    for part in WHAT:
         for name, title in SETS.items():
             cells = {m: sorted(results.glob(f"{part}-{name}-{m}-[0-9]*.npz")) for m in TITLES}
             by_method = {m: [Scored.load(path) for path in paths] for m, paths in cells.items() if paths}
@@ -690,7 +700,7 @@ def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]])
         "",
         f"{n:,.0f} held-out judgments of {n_units:,} {UNIT[name]}, {near:,.0f} of them with lengths within 10%.",
     ]
-    lines += ["", "| what | accuracy | log loss | ECE | accuracy, lengths matched | " + ("folds" if part == "frozen" else "seeds") + " |"]
+    lines += ["", "| what | accuracy | log loss | ECE | accuracy, lengths matched | " + ("seeds" if part == "trained" else "folds") + " |"]
     lines.append("|" + " --- |" * 6)
     for method, some in found.items():
         measure = measures(some)
@@ -699,8 +709,8 @@ def _table(part: str, name: str, title: str, by_method: dict[str, list[Scored]])
             shown[1] = shown[2] = ""  # what style would add is left out of the gap: it is an order, not a probability of what was answered
         lines.append("| " + " | ".join([TITLES[method], *shown, str(len(by_method[method]))]) + " |")
     lines += ["", "| difference | accuracy | log loss | accuracy, lengths matched |", "| --- | --- | --- | --- |"]
-    theirs = [m for m in ("length", "bt", "bt-prompt", "trl") if m in found]
-    for ours in (m for m in found if m.startswith(("linear", "seamark"))):
+    theirs = [m for m in (("linear",) if part == "bends" else ("length", "bt", "bt-prompt", "trl")) if m in found]
+    for ours in (m for m in found if m.startswith(("linear", "seamark")) and m not in theirs):
         for other in theirs:
             cells = []
             for key in ("accuracy", "log loss", "length-matched"):
@@ -754,7 +764,7 @@ def write(given: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
-    parser.add_argument("--parts", nargs="+", choices=["frozen", "trained"], default=["frozen", "trained"])
+    parser.add_argument("--parts", nargs="+", choices=list(WHAT), default=list(WHAT))
     parser.add_argument("--methods", nargs="+", default=["trl", "seamark", "seamark-pairs", *BACK], help="of the part trained")
     parser.add_argument("--folds", type=int, default=0, help="only the first N of the part frozen (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="of the part trained")
@@ -776,7 +786,8 @@ def main(arguments: list[str] | None = None) -> int:
     given.results.mkdir(parents=True, exist_ok=True)
     for part in given.parts:
         for name in given.sets:
-            (run_frozen if part == "frozen" else run_trained)(name, load(name, Path(root)), given)
+            feedback = load(name, Path(root))
+            run_trained(name, feedback, given) if part == "trained" else run_frozen(name, feedback, given, part=part)
     print("\n\n".join(f"{heading}\n{rest}" for heading, rest in tables(given).items()))
     return 0
 
