@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import seamark as sm
 from seamark.checks import optimisation
 from seamark.checks.findings import Findings
-from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted, trace
+from seamark.checks.foresight import check_alarm
+from seamark.checks.optimisation import check_optimisation, cross_fitted, trace
 from seamark.cli import app
 from seamark.errors import InvalidSetting
 from seamark.reward.policies import Policies, Pool, best_of_n
@@ -147,8 +148,9 @@ def test_the_two_signals_share_neither_raters_nor_prompts(monkeypatch: pytest.Mo
         return sm.fit(part, **how)
 
     monkeypatch.setattr(optimisation, "fit", watched)
-    (one, two), how = cross_fitted(feedback, utility=sm.Linear(n_columns=32))
-    assert how == "two signals, raters and prompts apart"
+    signals = cross_fitted(feedback, utility=sm.Linear(n_columns=32))
+    one, two = signals.pools
+    assert signals.how == "two signals, raters and prompts apart"
     assert len(seen) == 6
     for a, b in zip(seen[::2], seen[1::2], strict=True):
         for column in ("prompts", "raters"):
@@ -165,8 +167,7 @@ def test_what_learning_from_few_labels_costs_is_seen_without_more_labels() -> No
     regret: dict[int, tuple[float, float]] = {}
     for n in (600, 4000):
         society = sm.simulate(n_prompts=90, n_responses=6, n_raters=60, n_judgments=n, unexplained=0.0, seed=6)
-        (one, two), _ = cross_fitted(society.feedback, utility=WORDS)
-        found = check_optimisation([one, two], gold="the other signal").get("optimisation/regret")
+        found = check_optimisation(cross_fitted(society.feedback, utility=WORDS).pools, gold="the other signal").get("optimisation/regret")
         assert found is not None
         assert found.estimate is not None
         fitted = sm.fit(society.feedback.filter(np.arange(society.feedback.n_judgments) % 3 == 0), utility=WORDS)
@@ -201,11 +202,11 @@ def test_cross_fitting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(optimisation, "fit", stops)
     with pytest.raises(KeyboardInterrupt):
         cross_fitted(alone, **asked)
-    pools, how = cross_fitted(alone, **asked)
-    assert how == "two signals, prompts apart, 4 raters in common"
+    signals = cross_fitted(alone, **asked)
+    assert signals.how == "two signals, prompts apart, 4 raters in common"
     assert len(made) == 3 + 1, "two of three were kept"
-    afresh, _ = cross_fitted(alone, utility=sm.Linear(n_columns=16))
-    np.testing.assert_array_equal(pools[0].proxy, afresh[0].proxy)
+    afresh = cross_fitted(alone, utility=sm.Linear(n_columns=16))
+    np.testing.assert_array_equal(signals.values, afresh.values)
 
 
 # ---------------------------------------------------------------------------------------------- the command
