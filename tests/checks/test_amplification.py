@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sentences import assert_written
 
 import seamark as sm
 from seamark.checks.amplification import check_bias_gain
+from seamark.checks.optimisation import check_scorers
 from seamark.errors import InvalidSetting
+from seamark.reward.scorers import Scorer
+from seamark.simulation.overoptimisation import draw_text_world
 
 
 def judged(utility: np.ndarray, rng: np.random.Generator, *, noise: float = 1.0, n: int = 3000) -> tuple[sm.Feedback, np.ndarray]:
@@ -80,6 +84,60 @@ def test_R77_where_the_data_has_no_bias_nothing_is_divided_by_it() -> None:
     assert "All responses to a prompt have the same length" in (flat[0].reason or "")
     few, rows = judged(q[:5], rng)
     assert "it takes 10" in (check_bias_gain(few, q[:5].ravel()[rows], x[:5].ravel()[rows])[0].reason or "")
+
+
+def test_people_who_answer_with_noise_are_no_proof_against_the_reward() -> None:
+    """A reward that is what people value, without their noise, has a gain; that it pays more for length than they do is said of one that does."""
+    rng = np.random.default_rng(5)
+    q, x = rng.normal(size=(2, 150, 6))
+    feedback, order = judged(q + x, rng, noise=2.0)
+    value, number = (q + x).ravel()[order], x.ravel()[order]
+    same, more = (check_bias_gain(feedback, value + extra * number, number, judge=value).get("bias-gain/reward") for extra in (0, 2))
+    alone = check_bias_gain(feedback, value + 2 * number, number).get("bias-gain/reward")
+    assert same is not None
+    assert more is not None
+    assert alone is not None
+    assert (same.low or 0) > 1.1
+    assert same.details["against_judge"] == [1.0, 1.0, 1.0]
+    assert [f.verdict for f in (same, more, alone)] == ["notice", "warning", "notice"]
+    assert more.details["against_judge"][1] > 1.1
+    assert "answer with noise" in (alone.reason or "")
+
+
+def test_several_rewards_count_as_their_mean_and_prompts_with_few_responses_do_not_weaken_the_policy() -> None:
+    rng = np.random.default_rng(6)
+    q, x = rng.normal(size=(2, 60, 6))
+    feedback, order = judged(q + x, rng, n=1500)
+    one, two, number = (q + x).ravel()[order], (q + 2 * x).ravel()[order], x.ravel()[order]
+    each = [check_bias_gain(feedback, reward, number)[0].details["effects"] for reward in (one, two)]
+    both = check_bias_gain(feedback, np.stack([one, two], 1), number)[0].details["effects"]
+    for who in ("people", "reward", "policy"):
+        assert both[who] == pytest.approx((each[0][who] + each[1][who]) / 2)
+    prompt = feedback.responses["prompt"].to_numpy()
+    few = np.where((prompt == 3) & (np.arange(len(prompt)) != np.flatnonzero(prompt == 3)[:2].max()), np.nan, one)
+    few[np.flatnonzero(prompt == 3)[:2]] = 0.0
+    found = check_bias_gain(feedback, few, number)[0]
+    assert found.details["n"] == 6
+    assert found.n == 59
+    assert "1 prompt with fewer than 6 responses left out." in (found.reason or "")
+
+
+def test_each_reward_model_has_a_bias_gain_of_its_own_for_length() -> None:
+    """Length pays up to a point: the reward that counts characters takes more of it than a signal of the judgments does, and gold does not."""
+    world = draw_text_world(seed=2, turns=0.5, n_prompts=30, n_responses=10, n_pairs=1500)
+    worth = dict(zip(world.feedback.responses["text"].to_list(), world.gold.tolist(), strict=True))
+    scorers: dict[str, Scorer] = {
+        "long": lambda _, texts: [len(text) for text in texts],
+        "gold\nprint": lambda _, texts: [worth[text] for text in texts],
+    }
+    found = check_scorers(scorers, world.feedback, utility=sm.Linear(n_columns=32, residual=False), people=sm.Same())
+    said = {f.code: f for f in found if f.code.startswith("bias-gain")}
+    assert set(said) == {f"{code}/{name}" for code in ("bias-gain", "bias-gain/reward", "bias-gain/policy") for name in ("long", "gold")}
+    assert said["bias-gain/reward/long"].verdict == "warning"
+    assert said["bias-gain/reward/gold"].verdict != "warning"
+    assert said["bias-gain/reward/long"].title.startswith("By long: from people to the reward the bias for length is multiplied by ")
+    for finding in said.values():
+        assert_written(finding)
 
 
 @pytest.mark.parametrize("wrong", ["reward", "number"])

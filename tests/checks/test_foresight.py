@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from sentences import assert_written
 
 import seamark as sm
 from seamark.checks import check_alarm
@@ -50,6 +51,8 @@ def test_following_length_leaves_what_was_judged_and_following_chance_does_not(t
     assert (outliers.verdict, moved.verdict) == ("notice", "notice")
     assert re.search(r"most of all in log (characters|words per sentence) \(\+2\.\d\d\)", moved.title), moved.title
     assert "that it learned from" in (outliers.reason or "")
+    for finding in found:
+        assert_written(finding)
     chance = check_alarm(fit, world.feedback, scores=np.random.default_rng(0).normal(size=world.feedback.n_responses))
     for code in SIGNALS[:2]:
         finding = of(chance, code)
@@ -94,7 +97,7 @@ def test_what_cannot_be_told_says_why(too_long: tuple[TextWorld, sm.Fit]) -> Non
     backwards = of(check_alarm(fit, world.feedback, scores=-world.gold), "optimisation/residual")
     assert "do not follow the scores" in (backwards.reason or "")
     few = world.feedback.filter(np.arange(world.feedback.n_judgments) < 150)
-    assert "146 decided pairs" in (of(check_alarm(fit, few), "optimisation/residual").reason or "")
+    assert "decide 146 pairs of these" in (of(check_alarm(fit, few), "optimisation/residual").reason or "")
     table = sm.fit(world.feedback, utility=sm.Tabular(), **PLAIN)
     found = check_alarm(table, world.feedback)
     for code in SIGNALS[:2]:

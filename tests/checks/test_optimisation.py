@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import seamark as sm
 from seamark.checks import optimisation
 from seamark.checks.findings import Findings
-from seamark.checks.foresight import check_alarm
+from seamark.checks.foresight import FORESEEN, check_alarm
 from seamark.checks.optimisation import check_optimisation, cross_fitted, trace
 from seamark.cli import app
 from seamark.errors import InvalidSetting
@@ -228,6 +228,7 @@ def test_the_command_reads_scores_or_judgments(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "gold: two signals, raters and prompts apart, over 33 prompts" in done.stdout
     assert "optimisation/regret" in done.stdout
+    assert "bias-gain/reward" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -298,9 +299,19 @@ def test_the_alarm_of_the_command_judges_another_reward_model(tmp_path: Path) ->
     code.write_text("def score(prompts, responses):\n    return [len(r) for r in responses]\n")
     done = run(app, ["fit", str(source), "-o", str(fit), "--utility", "hash+bends"])
     assert done.exit_code == 0, done.output
-    done = run(app, ["optimise", str(source), "--fit", str(fit), "--model", f"python:{code}:score", "--fail-on", "optimisation/alarm"])
+    asked = ["optimise", str(source), "--fit", str(fit), "--model", f"python:{code}:score", "--json", "--fail-on", "optimisation/alarm"]
+    done = run(app, asked)
     assert done.exit_code == 1
-    assert "optimisation/alarm is warning" in done.stderr
+    assert done.stderr.splitlines() == ["stopped by --fail-on: optimisation/alarm is warning"]
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert {found[f"optimisation/{name}"]["verdict"] for name in ("outliers", "drift")} == {"notice"}
+    assert "not kept with it" in found["optimisation/outliers"]["reason"]
+    assert found["optimisation/residual"]["n"] == 11
+    assert found["bias-gain/policy"]["estimate"] > 1
+    code.write_text("def score(prompts, responses):\n    return [1.0 for _ in responses]\n")
+    found = {f["code"]: f for f in json.loads(run(app, asked).stdout)["findings"]}
+    assert {f["verdict"] for name, f in found.items() if not name.startswith("scorer")} == {"not_applicable"}
+    assert {*FORESEEN, "bias-gain", "scorer/constant"} <= set(found)
     with pytest.raises(InvalidSetting, match="name the one that is followed"):
         run(app, ["optimise", str(source), "--fit", str(fit), "--model", "a.csv", "--model", "b.csv"], catch_exceptions=False)
     with pytest.raises(InvalidSetting, match=r"hash\+bends"):

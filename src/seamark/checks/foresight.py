@@ -317,7 +317,7 @@ def _residual(way: _Way, feedback: Feedback, rows: NDArray[np.int64], scores: Ar
     kept[kept] = way.pool.prompt[both[kept, 0]] == way.pool.prompt[both[kept, 1]]
     both, won = both[kept], found.sign[kept] > 0
     if len(both) < _PAIRS:
-        return Finding.not_applicable(code, title, f"{counted(len(both), 'decided pair')} are about these responses; it takes {_PAIRS}.")
+        return Finding.not_applicable(code, title, f"Judgments decide {counted(len(both), 'pair')} of these responses; it takes {_PAIRS}.")
     of = way.pool.prompt[both[:, 0]]
     reward, scaled = way.pool.gold, ""
     if scores is not None:

@@ -314,8 +314,8 @@ def check_scorers(
 
 def _named(finding: Finding, name: str) -> Finding:
     """One of several models', with its name in code and title."""
-    label = _label(name)
-    return replace(finding, code=f"{finding.code}/{label}", title=f"{beginning(label)}: {finding.title}")
+    label, title = _label(name), finding.title
+    return replace(finding, code=f"{finding.code}/{label}", title=f"By {beginning(label)}: {title[0].lower()}{title[1:]}")
 
 
 def _label(name: str) -> str:
