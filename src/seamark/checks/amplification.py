@@ -19,11 +19,11 @@ _DRAWS = 1000
 _FEW = 10
 """Fewer prompts have no interval."""
 _STEPS = (
-    ("bias-gain", 2, 0, "From people to the policy"),
-    ("bias-gain/reward", 1, 0, "From people to the reward"),
-    ("bias-gain/policy", 2, 1, "From the reward to the policy"),
+    ("", 2, 0, "From people to the policy"),
+    ("/reward", 1, 0, "From people to the reward"),
+    ("/policy", 2, 1, "From the reward to the policy"),
 )
-"""Code, where it ends and begins among people, reward and policy, and in words."""
+"""End of the code, where it ends and begins among people, reward and policy, and in words."""
 
 
 def log_lengths(feedback: Feedback) -> Array:
@@ -123,13 +123,14 @@ def check_bias_gain(
     left_out = int(asked.sum()) - len(kept)
     spared = f" {counted(left_out, 'prompt')} with fewer than {most} responses left out." if left_out else ""
     found: list[Finding] = []
-    for code, to, start, words in _STEPS:
+    for step, to, start, words in _STEPS:
+        code = f"bias-gain{step}"
         if ends[0, start] <= 0 <= ends[1, start]:
             found.append(Finding.not_applicable(code, f"{words} the gain cannot be told.", "The reward has no effect that is sure."))
             continue
         low, high = np.quantile(draws[:, to] / draws[:, start], [0.025, 0.975])
         gain = float(at[to] / at[start])
-        of_reward = code == "bias-gain/reward"
+        of_reward = step == "/reward"
         more = of_reward and low > 1 and beyond is not None and beyond[1] > 1
         noise = (
             "" if not of_reward
@@ -154,4 +155,4 @@ def check_bias_gain(
 def bias_gain_unknown(why: str, name: str = "length") -> Findings:
     """The findings of `check_bias_gain` where none can be computed."""
     title = f"How the bias for {beginning(name)} grows cannot be told."
-    return Findings(tuple(Finding.not_applicable(code, title, why) for code, *_ in _STEPS))
+    return Findings(tuple(Finding.not_applicable(f"bias-gain{step}", title, why) for step, *_ in _STEPS))
