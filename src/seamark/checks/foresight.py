@@ -21,13 +21,13 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.intervals import figure, interval_of
 from seamark.models.result import Fit
+from seamark.progress import Progress
 from seamark.records import Feedback
 from seamark.reward.alarm import drift, forecast, growth, outlyingness, residual_growth
 from seamark.reward.policies import Pool, best_of_n_shares, usual_size
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Progress = Callable[[str, float], None]
 
 FORESEEN = ("optimisation/alarm", "optimisation/ignorance", "optimisation/outliers", "optimisation/drift", "optimisation/residual")
 _FEW = 10

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from seamark.checks import Findings
+    from seamark.progress import Progress
     from seamark.records import Feedback
     from seamark.reward import Reward
-    from seamark.reward.scorers import Progress, Scorer
+    from seamark.reward.scorers import Scorer
 
 
 ModelPlace = Annotated[
