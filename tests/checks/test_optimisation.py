@@ -223,10 +223,10 @@ def test_the_command_reads_scores_or_judgments(tmp_path: Path) -> None:
     assert found["optimisation/best-of-n"]["verdict"] == "blocking"
     assert {f["access"] for f in found.values()} == {"black-box"}
     source = tmp_path / "prefs.jsonl"
-    sm.simulate(n_prompts=33, n_responses=3, n_raters=24, n_judgments=300, seed=8).feedback.to_jsonl(source)
+    sm.simulate(n_prompts=33, n_responses=3, n_raters=12, n_judgments=300, seed=8).feedback.to_jsonl(source)
     done = run(app, ["optimise", str(source)])
     assert done.exit_code == 0, done.output
-    assert "gold: two signals, raters and prompts apart, over 33 prompts" in done.stdout
+    assert "gold: two signals, prompts apart, 12 raters in common, over 33 prompts" in done.stdout
     assert "optimisation/regret" in done.stdout
     assert "bias-gain/reward" in done.stdout
 
