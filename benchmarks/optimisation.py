@@ -87,7 +87,7 @@ def table(root: Path) -> str:
     }
     for name, (utility, observation) in forms.items():
         start = time.perf_counter()
-        pools, _ = cross_fitted(feedback, utility=utility, observation=observation)
+        pools = cross_fitted(feedback, utility=utility, observation=observation).pools
         rewards[name] = scored(feedback, utility, observation), pools
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     lines = [
@@ -163,13 +163,14 @@ def other_pools(root: Path) -> str:
         "Fine-grained RLHF, 4 answers": "fine_grained_rlhf_dev",
     }.items():
         feedback = sm.load(root / folder)
-        pools, how = cross_fitted(feedback, utility=sm.Linear())
+        signals = cross_fitted(feedback, utility=sm.Linear())
+        pools = signals.pools
         best, regret = check_optimisation(pools, gold="the other signal")[:2]
         print(f"{name}: {best.title}", file=sys.stderr, flush=True)
         end = best.details["curve"][-1]
         top = next(row["n"] for row in best.details["curve"] if row["sqrt_kl"] == best.estimate)
         lines.append(
-            f"| {name}: {pools[0].n_prompts:,} prompts, {len(pools[0].prompt):,} responses | {how} | {end['gold_gain']:.2f} [{end['low']:.2f}, {end['high']:.2f}] of "
+            f"| {name}: {pools[0].n_prompts:,} prompts, {len(pools[0].prompt):,} responses | {signals.how} | {end['gold_gain']:.2f} [{end['low']:.2f}, {end['high']:.2f}] of "
             f"{end['ideal_gain']:.2f} at n = {end['n']} | {top} | {regret.estimate:.3f} [{regret.low:.3f}, {regret.high:.3f}] |"
         )
     return "\n".join(lines)

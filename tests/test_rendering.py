@@ -104,7 +104,8 @@ def fake_checks_of_models() -> tuple[Finding, ...]:
 
     good, bad = (row(0.9, "hard_", judge="good") | row(0.88, "easy_")), (row(0.2, "hard_", judge=NASTY) | row(0.8, "easy_"))
     way = {"kind": NASTY, "n": 40, "proxy": 0.8, "disowned_by": "gold", "judged": {"gold": -0.6, "an ensemble": None}}
-    curve = [{"n": 2**k, "gain": 0.3 * k, "low": 0.2 * k, "high": 0.4 * k, "ignorance": 1.0} for k in range(6)]
+    curve = [{"n": 2**k, "gain": 0.3 * k, "low": 0.2 * k, "high": 0.4 * k} for k in range(6)]
+    drifts = [{"n": 2**k, "value": 0.3 * k, "low": 0.2 * k, "high": 0.4 * k} for k in range(4)]
     losses = [
         {"n": 100.0 * 2**k, "log_loss": 0.65 - 0.03 * k, "low": 0.6 - 0.03 * k, "high": 0.7 - 0.03 * k, "accuracy": 0.6} for k in range(4)
     ]
@@ -116,7 +117,7 @@ def fake_checks_of_models() -> tuple[Finding, ...]:
         Finding(code="loophole", title="A loophole.", estimate=1.0, n=3, unit="count"),
         Finding(code="loophole/insertion", title="Insertion.", estimate=-0.6, low=-0.8, high=-0.4, n=40, unit="sd", details={"ways": [way, way | {"proxy": None}]}),
         share("attacks/insertion", 0.9), Finding(code="attacks/open", title="9 of 10 work.", estimate=9.0, n=10, unit="count"), share("attacks/role play", 0.1),
-        share("optimisation/alarm", 0.4, curve=curve, stop_at=8),
+        share("optimisation/alarm", 0.4, curve=curve, stop_at=8), Finding(code="optimisation/drift", title="It drifts.", estimate=0.9, unit="sd", details={"curve": drifts}),
         Finding(code="learning-curve", title="More brings little.", estimate=0.3, low=0.1, high=0.5, n=400, unit="exponent", details={"curve": losses}),
         Finding(code="decay", title="Age costs.", estimate=0.3, low=0.1, high=0.5, n=400, unit="points per day", details={
             "period": "day", "curve": [{"age": 2.0 * k, "accuracy": 0.8 - 0.05 * k, "low": 0.7 - 0.05 * k, "high": 0.9 - 0.05 * k, "n": 50} for k in range(1, 4)]}),
@@ -836,6 +837,8 @@ def test_what_the_fit_foresees_and_what_more_judgments_bring_are_curves() -> Non
     assert alarm.table.rows[3][1:] == ("0.9", "[0.6, 1.2]")
     assert "the dashed line is where to stop" in alarm.text
     assert [layer["mark"]["type"] for layer in alarm.specs[0]["layer"]] == ["area", "line", "point", "rule"]
+    assert drawn["optimisation-drift"].table.rows[-1] == ("8", "0.9", "[0.6, 1.2]")
+    assert "optimisation-outliers" not in drawn
     assert [row[0] for row in learning.table.rows] == ["100", "200", "400", "800"]
     assert [layer["mark"]["type"] for layer in learning.specs[0]["layer"]] == ["area", "line", "point"], "nowhere to stop"
     calm = Finding(

@@ -16,7 +16,7 @@ import seamark as sm
 from seamark.checks.attacks import read_attacks
 from seamark.checks.loopholes import Loopholes, check_exploit, check_loopholes, search_loopholes
 from seamark.cli import app
-from seamark.errors import InvalidSetting
+from seamark.errors import InvalidSetting, SeamarkError
 from tests.checks.wordy import PHRASE, WORTH, Rewards, paying, truth, unsure, write
 
 PAID = PHRASE[:-1]
@@ -166,6 +166,34 @@ def test_a_gain_that_gold_does_not_share_is_an_exploit() -> None:
     assert check_exploit(before, before, before[:9], before[:9] - 9).verdict == "ok", "the reward did not rise"
     with pytest.raises(InvalidSetting, match="gold_after"):
         check_exploit(before, after, before, after[:4])
+
+
+def test_a_table_of_before_and_after_is_asked_for_an_exploit(tmp_path: Path) -> None:
+    """Gold is known of the first 20 rows of each policy; the figures are those of the arrays."""
+    rng = np.random.default_rng(8)
+    proxy, gold = rng.normal(np.repeat([0, 3], 100)), rng.normal(np.repeat([0, -2], 100))
+    known = np.tile(np.arange(100) < 20, 2)
+    table = pl.DataFrame(
+        {"policy": ["before"] * 100 + ["after"] * 100, "reward": proxy, "gold": pl.Series(gold).set(pl.Series(~known), None)}
+    )
+    path = tmp_path / "runs.csv"
+    table.write_csv(path)
+    run = CliRunner().invoke
+    done = run(app, ["optimise", "--scores", str(path), "--proxy", "reward", "--json"])
+    assert done.exit_code == 1, "it exploits the reward"
+    (found,) = json.loads(done.stdout)["findings"]
+    same = check_exploit(proxy[:100], proxy[100:], gold[:20], gold[100:120])
+    assert (found["code"], found["verdict"], found["n"], found["estimate"]) == ("exploit", "blocking", 40, pytest.approx(same.estimate))
+    for frame, arguments, said in (
+        (table.with_columns(policy=pl.lit("ppo")), [], "column 'policy' holds 'ppo'.*Write before or after"),
+        (table.with_columns(policy=pl.lit(None, dtype=pl.String)), [], "column 'policy' holds None"),
+        (table, ["--proxy", "gold"], "name the one that the policy followed"),
+        (table.filter(policy="after"), [], "proxy_before is '0 numbers'"),
+        (table.drop("policy"), [], "no column 'prompt'"),
+    ):
+        frame.write_csv(path)
+        with pytest.raises(SeamarkError, match=said):
+            run(app, ["optimise", "--scores", str(path), "--proxy", "reward", *arguments], catch_exceptions=False)
 
 
 # ---------------------------------------------------------------------------------------------- the command

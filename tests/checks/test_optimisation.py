@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import seamark as sm
 from seamark.checks import optimisation
 from seamark.checks.findings import Findings
-from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted, trace
+from seamark.checks.foresight import FORESEEN, check_alarm
+from seamark.checks.optimisation import check_optimisation, cross_fitted, trace
 from seamark.cli import app
 from seamark.errors import InvalidSetting
 from seamark.reward.policies import Policies, Pool, best_of_n
@@ -147,8 +148,9 @@ def test_the_two_signals_share_neither_raters_nor_prompts(monkeypatch: pytest.Mo
         return sm.fit(part, **how)
 
     monkeypatch.setattr(optimisation, "fit", watched)
-    (one, two), how = cross_fitted(feedback, utility=sm.Linear(n_columns=32))
-    assert how == "two signals, raters and prompts apart"
+    signals = cross_fitted(feedback, utility=sm.Linear(n_columns=32))
+    one, two = signals.pools
+    assert signals.how == "two signals, raters and prompts apart"
     assert len(seen) == 6
     for a, b in zip(seen[::2], seen[1::2], strict=True):
         for column in ("prompts", "raters"):
@@ -165,8 +167,7 @@ def test_what_learning_from_few_labels_costs_is_seen_without_more_labels() -> No
     regret: dict[int, tuple[float, float]] = {}
     for n in (600, 4000):
         society = sm.simulate(n_prompts=90, n_responses=6, n_raters=60, n_judgments=n, unexplained=0.0, seed=6)
-        (one, two), _ = cross_fitted(society.feedback, utility=WORDS)
-        found = check_optimisation([one, two], gold="the other signal").get("optimisation/regret")
+        found = check_optimisation(cross_fitted(society.feedback, utility=WORDS).pools, gold="the other signal").get("optimisation/regret")
         assert found is not None
         assert found.estimate is not None
         fitted = sm.fit(society.feedback.filter(np.arange(society.feedback.n_judgments) % 3 == 0), utility=WORDS)
@@ -201,11 +202,11 @@ def test_cross_fitting_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(optimisation, "fit", stops)
     with pytest.raises(KeyboardInterrupt):
         cross_fitted(alone, **asked)
-    pools, how = cross_fitted(alone, **asked)
-    assert how == "two signals, prompts apart, 4 raters in common"
+    signals = cross_fitted(alone, **asked)
+    assert signals.how == "two signals, prompts apart, 4 raters in common"
     assert len(made) == 3 + 1, "two of three were kept"
-    afresh, _ = cross_fitted(alone, utility=sm.Linear(n_columns=16))
-    np.testing.assert_array_equal(pools[0].proxy, afresh[0].proxy)
+    afresh = cross_fitted(alone, utility=sm.Linear(n_columns=16))
+    np.testing.assert_array_equal(signals.values, afresh.values)
 
 
 # ---------------------------------------------------------------------------------------------- the command
@@ -222,11 +223,12 @@ def test_the_command_reads_scores_or_judgments(tmp_path: Path) -> None:
     assert found["optimisation/best-of-n"]["verdict"] == "blocking"
     assert {f["access"] for f in found.values()} == {"black-box"}
     source = tmp_path / "prefs.jsonl"
-    sm.simulate(n_prompts=33, n_responses=3, n_raters=24, n_judgments=300, seed=8).feedback.to_jsonl(source)
+    sm.simulate(n_prompts=33, n_responses=3, n_raters=12, n_judgments=300, seed=8).feedback.to_jsonl(source)
     done = run(app, ["optimise", str(source)])
     assert done.exit_code == 0, done.output
-    assert "gold: two signals, raters and prompts apart, over 33 prompts" in done.stdout
+    assert "gold: two signals, prompts apart, 12 raters in common, over 33 prompts" in done.stdout
     assert "optimisation/regret" in done.stdout
+    assert "bias-gain/reward" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -297,9 +299,19 @@ def test_the_alarm_of_the_command_judges_another_reward_model(tmp_path: Path) ->
     code.write_text("def score(prompts, responses):\n    return [len(r) for r in responses]\n")
     done = run(app, ["fit", str(source), "-o", str(fit), "--utility", "hash+bends"])
     assert done.exit_code == 0, done.output
-    done = run(app, ["optimise", str(source), "--fit", str(fit), "--model", f"python:{code}:score", "--fail-on", "optimisation/alarm"])
+    asked = ["optimise", str(source), "--fit", str(fit), "--model", f"python:{code}:score", "--json", "--fail-on", "optimisation/alarm"]
+    done = run(app, asked)
     assert done.exit_code == 1
-    assert "optimisation/alarm is warning" in done.stderr
+    assert done.stderr.splitlines() == ["stopped by --fail-on: optimisation/alarm is warning"]
+    found = {f["code"]: f for f in json.loads(done.stdout)["findings"]}
+    assert {found[f"optimisation/{name}"]["verdict"] for name in ("outliers", "drift")} == {"notice"}
+    assert "not kept with it" in found["optimisation/outliers"]["reason"]
+    assert found["optimisation/residual"]["n"] == 11
+    assert found["bias-gain/policy"]["estimate"] > 1
+    code.write_text("def score(prompts, responses):\n    return [1.0 for _ in responses]\n")
+    found = {f["code"]: f for f in json.loads(run(app, asked).stdout)["findings"]}
+    assert {f["verdict"] for name, f in found.items() if not name.startswith("scorer")} == {"not_applicable"}
+    assert {*FORESEEN, "bias-gain", "scorer/constant"} <= set(found)
     with pytest.raises(InvalidSetting, match="name the one that is followed"):
         run(app, ["optimise", str(source), "--fit", str(fit), "--model", "a.csv", "--model", "b.csv"], catch_exceptions=False)
     with pytest.raises(InvalidSetting, match=r"hash\+bends"):

@@ -165,7 +165,14 @@ def test_a_fit_foresees_where_its_own_doubt_leads() -> None:
     society = sm.simulate(n_prompts=30, n_responses=8, n_judgments=900, groups=1, seed=1)
     fitted = sm.fit(society.feedback, utility=sm.Linear(n_columns=32), people=sm.Same(), observation=sm.Observation(effects=()))
     found = check_alarm(fitted, society.feedback)
-    assert [f.code for f in found] == ["optimisation/alarm", "optimisation/ignorance"]
+    besides = ["ignorance", "outliers", "drift", "residual"]
+    assert [f.code for f in found] == [
+        "optimisation/alarm",
+        *(f"optimisation/{name}" for name in besides),
+        "bias-gain",
+        "bias-gain/reward",
+        "bias-gain/policy",
+    ]
     assert found[0].verdict == "notice", "a straight fit cannot doubt that more is better, and says so"
     assert "cannot doubt that more" in (found[0].reason or "")
     assert [row["n"] for row in found[0].details["curve"]] == [1, 2, 4, 8]

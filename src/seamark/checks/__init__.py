@@ -15,10 +15,11 @@ from seamark.checks.disparity import (
 )
 from seamark.checks.dissent import check_dissent
 from seamark.checks.findings import Finding, Findings
+from seamark.checks.foresight import check_alarm
 from seamark.checks.generalisation import check_generalisation
 from seamark.checks.judges import check_judges
 from seamark.checks.model import evaluate
-from seamark.checks.optimisation import check_alarm, check_optimisation, cross_fitted
+from seamark.checks.optimisation import check_optimisation, cross_fitted
 from seamark.checks.parity import check_parity
 from seamark.checks.population import check_population
 from seamark.checks.probes import check_probes

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from seamark.checks.comparisons import compare, counted
 from seamark.checks.cross_fitting import kept
 from seamark.checks.findings import Finding, Findings
 from seamark.errors import InvalidSetting
-from seamark.intervals import beginning, figure, interval_of, mean, wilson
+from seamark.intervals import figure, interval_of, mean, wilson
 from seamark.models import fit
 from seamark.models.observation import Observation
 from seamark.models.people import Groups, Same
@@ -41,7 +40,6 @@ Run = Callable[[frozenset[str], int], float]
 """Stages that are ideal, seed -> welfare."""
 
 STAGES = ("asked", "observed", "represented", "aggregated", "optimised")
-_DRAWS = 1000
 
 
 # ---------------------------------------------------------------------------------------------- any pipeline
@@ -232,110 +230,3 @@ def runs(pipeline: Pipeline) -> Run:
         return _learn(pipeline, ideal, seed)
 
     return lambda ideal, seed: _choose(pipeline, ideal, learned(ideal - {"aggregated", "optimised"}, seed))
-
-
-# ---------------------------------------------------------------------------------------------- bias from data to policy
-
-
-def check_bias_gain(
-    feedback: Feedback, reward: ArrayLike, number: ArrayLike, *, name: str = "length", n: int | None = None, seed: int = 0
-) -> Findings:
-    """How much of a property goes into what is chosen: by people, by the reward on the same pairs, and by best-of-n, and the gain at each step.
-
-    The effect is in standard deviations of the property within a prompt: the mean of what is chosen less that of what was to choose from. Of a
-    decided pair that is half the difference of winner and loser, the best of two by people; then the best of the same two by the reward;
-    then the best of n. Gains are ratios, and multiply to the end-to-end one.
-
-    Parameters
-    ----------
-    reward, number : (n_responses,) in the order of `feedback.responses`; rows that are not finite are left out.
-    n : of best-of-n; as many as every prompt has, where left out.
-
-    Returns
-    -------
-    `bias-gain` : from people to the policy; `bias-gain/policy` : from the reward to the policy; notices where they are surely above 1, as they are for
-        all that a reward pays for.
-    `bias-gain/reward` : from people to the reward, a warning where it is surely above 1.
-    All with bootstrap intervals over prompts; not applicable where the effect in the data cannot be told from 0: a ratio to nothing says nothing.
-    """
-    r, x = np.asarray(reward, dtype=np.float64), np.asarray(number, dtype=np.float64)
-    for given, values in (("reward", r), ("number", x)):
-        if values.shape != (feedback.n_responses,):
-            raise InvalidSetting(given, values.shape, f"Give one number for each of the {feedback.n_responses:,} responses.")
-    prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()
-    usable = np.isfinite(r) & np.isfinite(x) & (prompt >= 0)
-    compared = compare(feedback)
-    pairs = compared.where(
-        (compared.sign != 0) & (compared.left != compared.right) & usable[compared.left] & usable[compared.right]
-        & (prompt[compared.left] == prompt[compared.right])
-    )  # fmt: skip
-
-    def nothing(why: str) -> Findings:
-        return Findings(
-            tuple(
-                Finding.not_applicable(f"bias-gain{step}", f"How the bias for {name} grows cannot be told.", why)
-                for step in ("", "/reward", "/policy")
-            )
-        )
-
-    rows = np.flatnonzero(usable)
-    sizes = np.bincount(prompt[rows], minlength=feedback.n_prompts)
-    kept = np.flatnonzero((sizes >= max(n or 2, 2)) & (np.bincount(prompt[pairs.left], minlength=feedback.n_prompts) > 0))
-    if len(kept) < 10:
-        return nothing(f"{counted(len(kept), 'prompt')} have decided pairs and enough responses; it takes 10.")
-    place = np.full(feedback.n_prompts, -1)
-    place[kept] = np.arange(len(kept))
-    rows = rows[place[prompt[rows]] >= 0]
-    of = place[prompt[rows]]
-    centre = np.bincount(of, x[rows]) / np.bincount(of)
-    unit = float(np.sqrt(((x[rows] - centre[of]) ** 2).mean()))
-    if unit == 0:
-        return nothing(f"All responses to a prompt have the same {name}.")
-    pool = Pool.of(of, r[rows], x[rows] / unit)
-    most = int(np.bincount(of).min()) if n is None else n
-    policy = best_of_n(pool, [most])
-    by_policy = policy.gold[:, 0] - policy.start
-    mine = place[prompt[pairs.left]] >= 0
-    left, right, sign = pairs.left[mine], pairs.right[mine], pairs.sign[mine]
-    where = place[prompt[left]]
-    difference = (x[left] - x[right]) / unit / 2
-    total = np.bincount(where, minlength=len(kept)).astype(np.float64)
-    by_people = np.bincount(where, np.sign(sign) * difference, minlength=len(kept)) / total
-    by_reward = np.bincount(where, np.sign(r[left] - r[right]) * difference, minlength=len(kept)) / total
-    effects = np.stack([by_people, by_reward, by_policy])
-    rng = np.random.default_rng(seed)
-    draws = np.stack([effects[:, rng.integers(0, len(kept), len(kept))].mean(1) for _ in range(_DRAWS)])
-    at = effects.mean(1)
-    ends = np.quantile(draws, [0.025, 0.975], axis=0)
-    said = ", ".join(
-        f"{figure(at[k], None, ends[0, k], ends[1, k])} sd {interval_of(ends[0, k], ends[1, k])} by {who}"
-        for k, who in enumerate(("people", "the reward", f"best of {most}"))
-    )
-    if ends[0, 0] <= 0 <= ends[1, 0]:
-        return nothing(f"In the data there is no effect that is sure: what is chosen differs by {said}.")
-    found: list[Finding] = []
-    steps = (
-        ("", 2, 0, "From people to the policy"),
-        ("/reward", 1, 0, "From people to the reward"),
-        ("/policy", 2, 1, "From the reward to the policy"),
-    )
-    for step, to, start, words in steps:
-        code = f"bias-gain{step}"
-        if ends[0, start] <= 0 <= ends[1, start]:
-            found.append(Finding.not_applicable(code, f"{words} the gain cannot be told.", "The reward has no effect that is sure."))
-            continue
-        low, high = np.quantile(draws[:, to] / draws[:, start], [0.025, 0.975])
-        gain = float(at[to] / at[start])
-        more = low > 1 and step == "/reward"
-        found.append(
-            Finding(
-                code=code, estimate=gain, low=float(low), high=float(high), n=len(kept), unit="ratio",
-                verdict="warning" if more else "notice" if low > 1 else "ok",
-                title=f"{words} the bias for {beginning(name)} is multiplied by {figure(gain, None, low, high)} {interval_of(low, high)}.",
-                reason=f"What is chosen differs from what was to choose from by {said}. Bootstrap over prompts, which are n. Best of n takes all that the reward pays "
-                f"for as much further, the good with the bad. An association: {name} may be what people value, or go with it.",
-                remedy="The reward pays more for it than people do: discount it (charter: style), or fit it apart." if more else None,
-                details={"effects": {who: float(at[k]) for k, who in enumerate(("people", "reward", "policy"))}, "n": most},
-            )
-        )  # fmt: skip
-    return Findings(tuple(found))

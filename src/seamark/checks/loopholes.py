@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
@@ -28,6 +29,7 @@ from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting, UnreadableSource
 from seamark.intervals import beginning, figure, interval_of, mean, share
 from seamark.records import Feedback
+from seamark.reward.policies import read_scores
 from seamark.reward.scorers import TIMEOUT_S, Progress, Scored, Scorer, score_texts, texts_of
 from seamark.reward.signal import Text
 
@@ -680,7 +682,8 @@ def check_exploit(
     x = {name: np.asarray(values, dtype=np.float64).ravel() for name, values in given.items()}
     for name, values in x.items():
         if len(values) < 5 or not np.isfinite(values).all():
-            raise InvalidSetting(name, len(values), "Give 5 numbers or more, all finite.")
+            said = counted(len(values), "number") + ("" if np.isfinite(values).all() else ", some of which are not finite")
+            raise InvalidSetting(name, said, "Give 5 numbers or more, all finite.")
     proxy, gold = (_welch(x[f"{name}_before"], x[f"{name}_after"]) for name in ("proxy", "gold"))
     rises, falls, follows = proxy[1] > 0, gold[2] < 0, gold[1] > 0
     n = len(x["gold_before"]) + len(x["gold_after"])
@@ -695,6 +698,29 @@ def check_exploit(
         remedy=None if not rises or follows else "Look at what the policy does; put what it leaves out into the reward.",
         source="Krakovna et al. 2020; Pan et al. 2022", details={"proxy": {"estimate": proxy[0], "low": proxy[1], "high": proxy[2]}},
     )  # fmt: skip
+
+
+def check_exploit_table(path: str | Path, *, proxy: str = "proxy") -> Finding | None:
+    """`check_exploit` of a table with columns policy (before or after), `proxy` and gold, which may be empty in some rows; None where the table does
+    not say of which policy a row is.
+
+    Raises
+    ------
+    UnreadableSource
+        If it cannot be read, or names other policies.
+    InvalidSetting
+        As `check_exploit` does.
+    """
+    table = read_scores(path, proxy=proxy, keys=("prompt", "policy"))
+    if "policy" not in table.columns:
+        return None
+    policy = table["policy"].cast(pl.String)
+    if other := [name for name in policy.unique(maintain_order=True) if name not in ("before", "after")]:
+        remedy = "Write before or after, of the start policy and the optimised one, in each row; a table of one pool has no such column."
+        raise UnreadableSource(str(path), f"column 'policy' holds {other[0]!r}", remedy)
+    parts = [table.filter(policy == name) for name in ("before", "after")]
+    gold = [part["gold"].to_numpy() for part in parts]
+    return check_exploit(*(part[proxy].to_numpy() for part in parts), *(column[~np.isnan(column)] for column in gold))
 
 
 def _welch(a: Array, b: Array) -> tuple[float, float, float]:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from seamark.checks.amplification import bias_gain_unknown, check_bias_gain
 from seamark.checks.comparisons import codes_of, counted
 from seamark.checks.cross_fitting import kept, settings_of
 from seamark.checks.filtration import check_filtration
@@ -23,15 +24,13 @@ from seamark.checks.findings import Finding, Findings
 from seamark.checks.mismatch import rank_rewards
 from seamark.checks.scored import check_scored
 from seamark.errors import InvalidSetting
-from seamark.intervals import figure, interval_of
+from seamark.intervals import beginning, figure, interval_of
 from seamark.models import fit
 from seamark.models.observation import Observation
 from seamark.models.people import People
-from seamark.models.result import Fit
 from seamark.models.utility import Utility
 from seamark.records import Feedback
-from seamark.reward.alarm import forecast, growth
-from seamark.reward.policies import Policies, Pool, best_of_n, best_of_n_shares, tilt, usual_size
+from seamark.reward.policies import Policies, Pool, best_of_n, tilt, usual_size
 from seamark.reward.scorers import TIMEOUT_S, Scorer, score_responses
 
 Array = NDArray[np.float64]
@@ -40,8 +39,6 @@ Codes = NDArray[np.int64]
 _DRAWS = 1000
 _FEW = 10
 """Fewer prompts have no interval."""
-_FORESEEN = 400
-"""Utilities that are drawn: a probability of .25 is then told to .04."""
 _OF_JUDGMENTS = "the signal of the judgments"
 _TILTS = tuple(float(np.sqrt(2) * d) for d in np.arange(0.0, 2.01, 0.25))
 """Tilts that are looked at, in standard deviations of the proxy to a nat: sqrt(KL) up to 2 where rewards are normal, and as far as the pool
@@ -235,74 +232,6 @@ def _regret(curve: Curve, n: int, gold: str) -> Finding:
     )  # fmt: skip
 
 
-def check_alarm(fit: Fit, feedback: Feedback, *, scores: ArrayLike | None = None, penalty: float = 1.0, seed: int = 0) -> Findings:
-    """What a fit, without any gold, expects of policies that follow it, or any reward model, over the responses of some feedback.
-
-    Best-of-n follows the mean utility less `penalty` times the ignorance (1 is the charter's default), or `scores`; each of 400 utilities drawn from the posterior then
-    says what that leads to (`seamark.reward.alarm.forecast`).
-
-    Parameters
-    ----------
-    scores : (n_responses,) of the reward model that is followed; NaN where it has none. What it follows beyond the fit's own features, the fit cannot judge.
-
-    Returns
-    -------
-    optimisation/alarm : the probability that gold falls before the strongest policy; a warning from `RAISED`, with the strength to stop at.
-    optimisation/ignorance : the ignorance of what is chosen, as a multiple of the start's.
-    """
-    code, title = "optimisation/alarm", "Whether gold will fall cannot be foreseen."
-    if not fit.knows_ignorance:
-        why = "The reward model was trained elsewhere, and does not say how sure it is."
-        return Findings((Finding.not_applicable(code, title, why, remedy="Fit judgments with seamark fit."),))
-    draws = fit.draws(feedback, _FORESEEN, seed=seed)
-    prompt = feedback.responses["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()
-    followed = np.zeros(len(prompt)) if scores is None else np.asarray(scores, dtype=np.float64)
-    rows = np.flatnonzero(np.isfinite(draws).all(1) & (prompt >= 0) & np.isfinite(followed))
-    sizes = np.bincount(prompt[rows], minlength=feedback.n_prompts)
-    least = usual_size(sizes[sizes > 1]) if (sizes > 1).any() else 0
-    rows = rows[sizes[prompt[rows]] >= max(least, 4)]
-    if least < 4 or len(np.unique(prompt[rows])) < _FEW:
-        why = f"It takes {_FEW} prompts with four responses or more that the fit can place."
-        return Findings((Finding.not_applicable(code, title, why),))
-    # within prompts: what a prompt is worth is nobody's choice, and its doubt no doubt about the choice
-    _, of = np.unique(prompt[rows], return_inverse=True)
-    known = draws[rows] - (np.stack([np.bincount(of, d) for d in draws[rows].T], 1) / np.bincount(of)[:, None])[of]
-    mean, sd = known.mean(1), known.std(1, ddof=1)
-    pool = Pool.of(of, mean - penalty * sd if scores is None else followed[rows], mean)
-    strengths = [n for n in (2**k for k in range(20)) if n <= least]
-    chosen = best_of_n_shares(pool, strengths) / pool.n_prompts
-    alarm = forecast(chosen, known)
-    ignorance = growth(chosen, sd)
-    end = strengths[-1]
-    share, where = f"{alarm.fall:.0%}", f"n = {strengths[alarm.at]}" if alarm.at is not None else ""
-    said = (
-        f"Of utilities that the data leave credible, {share} fall before n = {end}: stop at {where}."
-        if alarm.raised
-        else f"Of utilities that the data leave credible, {share} fall before n = {end}: too few to stop for."
-    )
-    curve = [
-        {"n": n, "gain": float(alarm.gain[k]), "low": float(alarm.low[k]), "high": float(alarm.high[k]), "ignorance": float(ignorance[k])}
-        for k, n in enumerate(strengths)
-    ]
-    straight = fit.basis.features is not None and not any(len(knots) for knots in fit.basis.features.knots)
-    blind = " This fit is straight in all its features, so it cannot doubt that more of one is better." if straight else ""
-    foreseen = Finding(
-        code=code, title=said, estimate=alarm.fall, n=_FORESEEN, unit="share", verdict="warning" if alarm.raised else "notice" if straight else "ok",
-        reason=f"n counts draws from the posterior over {counted(pool.n_prompts, 'prompt')}; a probability, which has no interval. It knows what the fit "
-        f"can doubt: a trait that the features do not have is not among them.{blind}",
-        remedy=f"Optimise no further than {where}, or "
-        + ("raise the charter's ignorance_penalty." if scores is None else "follow the fit itself, which knows of this.")
-        if alarm.raised else "Fit with --utility hash+bends, which can." if straight else None,
-        details={"curve": curve, "stop_at": strengths[alarm.at] if alarm.at is not None else None},
-    )  # fmt: skip
-    grown = Finding(
-        code="optimisation/ignorance", title=f"What best of {end} chooses is {ignorance[-1]:.2f} times as uncertain as what the start policy gives.",
-        estimate=float(ignorance[-1]), n=pool.n_prompts, unit="ratio",
-        reason="Posterior standard deviation of utilities within a prompt, averaged over n prompts; an exact figure of this fit.",
-    )  # fmt: skip
-    return Findings((foreseen, grown))
-
-
 def check_rewards(pools: Mapping[str, Pool], *, gold: str = "gold", unit: str = "units", seed: int = 0) -> Findings:
     """What following one reward leads to, and whether it is as reliable everywhere; of several over the same responses, which is worth following."""
     if len(pools) > 1:
@@ -324,7 +253,8 @@ def check_scorers(
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Findings:
-    """`check_rewards` of any reward models over the responses that were judged, a signal fitted to all the judgments being gold.
+    """`check_rewards` of any reward models over the responses that were judged, a signal fitted to all the judgments being gold; and
+    `check_bias_gain` of each for length.
 
     Gold of this kind is fair to reward models that did not learn from these judgments, nor from others by the same people about the same responses.
 
@@ -349,8 +279,10 @@ def check_scorers(
         faults += [replace(fault, code=f"{fault.code}/{_label(name)}") for fault in said] if len(scorers) > 1 else said
     if not values:
         title, why = "What following these scores leads to cannot be told.", next(f.title for f in faults if f.verdict == "blocking")
-        codes = ("usefulness",) if len(scorers) > 1 else ("optimisation/best-of-n", "optimisation/tilt", "optimisation/regret")
-        return Findings((*(Finding.not_applicable(code, title, why) for code in codes), *faults))
+        if len(scorers) > 1:
+            return Findings((Finding.not_applicable("usefulness", title, why), *faults))
+        codes = ("optimisation/best-of-n", "optimisation/tilt", "optimisation/regret")
+        return Findings((*(Finding.not_applicable(code, title, why) for code in codes), *bias_gain_unknown(why), *faults))
     if progress is not None:
         progress("fitting", 0.9)
     fitted = fit(feedback, utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
@@ -372,12 +304,43 @@ def check_scorers(
     followed = (
         rank_rewards(pools, unit="logits", seed=seed) if several else check_rewards(pools, gold=_OF_JUDGMENTS, unit="logits", seed=seed)
     )
-    return Findings((*followed, gold, *faults))
+    gains = [
+        _named(gain, name) if several else gain
+        for name, v in values.items()
+        for gain in check_bias_gain(feedback, v, judge=signal, seed=seed)
+    ]
+    return Findings((*followed, gold, *gains, *faults))
+
+
+def _named(finding: Finding, name: str) -> Finding:
+    """One of several models', with its name in code and title."""
+    label, title = _label(name), finding.title
+    return replace(finding, code=f"{finding.code}/{label}", title=f"By {beginning(label)}: {title[0].lower()}{title[1:]}")
 
 
 def _label(name: str) -> str:
     """A scorer's name as people know it: without what tells versions of a file apart."""
     return name.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Two signals that learned from other prompts than those of the responses they value."""
+
+    feedback: Feedback
+    """The judgments of responses with texts."""
+    values: Array
+    """(n_responses, 2) of these; NaN where a prompt has no two that were judged."""
+    how: str
+    """How they were made, in words."""
+
+    @property
+    def pools(self) -> tuple[Pool, Pool]:
+        """Over the same prompts, each signal being the proxy of one and the gold of the other."""
+        rows = np.flatnonzero(np.isfinite(self.values).all(1))
+        prompt = codes_of(self.feedback.responses["prompt"])[rows]
+        one, two = self.values[rows].T
+        return Pool.of(prompt, one, two), Pool.of(prompt, two, one)
 
 
 def cross_fitted(
@@ -389,18 +352,18 @@ def cross_fitted(
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
     resume: str | Path | None = None,
-) -> tuple[tuple[Pool, Pool], str]:
-    """Two pools over the same prompts, each of two signals being the proxy of one and the gold of the other; and how they were made.
+) -> Signals:
+    """Two signals, each of which can judge the policies that follow the other.
 
     Prompts are dealt into three parts and raters into two; signal A is fitted to the first part by the first raters, signal B to the second
-    by the others, and both score all responses to the third. The parts take turns, so that every prompt is in the pools once. Where fewer
-    than 20 raters are known, all judge for both, which the second return value says.
+    by the others, and both score all responses to the third. The parts take turns, so that every prompt is valued once. Where fewer
+    than 20 raters are known, all judge for both, which `how` says.
 
     Judgments of responses without texts are left out.
 
     Parameters
     ----------
-    resume : folder in which what each signal says is kept; a run that was stopped goes on from there, to the same pools.
+    resume : folder in which what each signal says is kept; a run that was stopped goes on from there, to the same signals.
 
     Raises
     ------
@@ -423,32 +386,28 @@ def cross_fitted(
     half = rng.permutation(feedback.n_raters) % 2
     of_judgment = part[feedback.judgments["prompt"].cast(pl.Int64).fill_null(-1).to_numpy()]
     rater = feedback.judgments["rater"].cast(pl.Int64).fill_null(-1).to_numpy()
-    columns: list[tuple[Array, Array, Codes]] = []
+    values = np.full((feedback.n_responses, 2), np.nan)
     settings = f"signal {settings_of(feedback, utility, people, observation, seed)}"
     said: dict[bytes, Array] = {}  # where raters judge for both sides, the three parts make three signals and not six
 
     def signal(mine: NDArray[np.bool_]) -> Array:
-        def values() -> pl.DataFrame:
+        def made() -> pl.DataFrame:
             fitted = fit(feedback.filter(mine), utility=utility, people=people, observation=observation, require_converged=False, seed=seed)
             return pl.DataFrame({"value": fitted.utilities(feedback)})
 
         if (key := mine.tobytes()) not in said:
-            said[key] = kept(None if resume is None else Path(resume), settings, (mine,), values)["value"].to_numpy()
+            said[key] = kept(None if resume is None else Path(resume), settings, (mine,), made)["value"].to_numpy()
         return said[key]
 
     for turn in range(3):
-        scores: list[Array] = []
+        rows = judged[(part[prompt[judged]] == turn) & np.isin(prompt[judged], usable)]
         for side in (0, 1):
             mine = of_judgment == (turn + 1 + side) % 3
             if apart:
                 mine &= (rater >= 0) & (half[rater] == side)
-            scores.append(signal(mine))
+            values[rows, side] = signal(mine)[rows]
             if progress is not None:
                 progress("fitting", (2 * turn + side + 1) / 6)
-        rows = judged[(part[prompt[judged]] == turn) & np.isin(prompt[judged], usable)]
-        rows = rows[np.isfinite(scores[0][rows]) & np.isfinite(scores[1][rows])]
-        columns.append((scores[0][rows], scores[1][rows], prompt[rows]))
-    one, two, of = (np.concatenate(x) for x in zip(*columns, strict=True))
     in_common = f"{counted(feedback.n_raters, 'rater')} in common" if feedback.n_raters else "raters not known"
     how = "raters and prompts apart" if apart else f"prompts apart, {in_common}"
-    return (Pool.of(of, one, two), Pool.of(of, two, one)), f"two signals, {how}"
+    return Signals(feedback, values, f"two signals, {how}")

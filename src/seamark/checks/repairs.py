@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seamark.aggregation import Charter, Collective
+from seamark.checks.amplification import log_lengths
 from seamark.checks.comparisons import codes_of, counted
 from seamark.checks.findings import VERDICTS, Finding, Findings, Verdict
 from seamark.checks.held_out import decided_cells
@@ -504,7 +505,7 @@ def _compare(
         "log-loss", "log loss", "nats", "lower", lambda m, w: w @ -np.log(np.clip(np.where(won, m.p, 1 - m.p), 1e-12, 1)) / w.sum(1), every
     )
     over_cells("calibration", "calibration error", "share", "lower", lambda m, w: _ece(m.p, won, w), every)
-    length = np.log1p(feedback.responses["text"].str.len_chars().cast(pl.Float64).fill_null(float("nan")).to_numpy())
+    length = log_lengths(feedback)
     longer = length[first] - length[second]
     there = np.isfinite(longer)
     if there.sum() > 1 and np.ptp(longer[there]) > 0:

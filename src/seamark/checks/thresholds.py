@@ -119,6 +119,17 @@ class Thresholds:
     """Agreement with people, both sides of style counting alike, below which a reward that style foretells has no substance: style alone gives 0.5,
     and what regression leaves of a style that is not linear a little more."""
 
+    # ---- policies that follow a reward, without gold
+    outliers_notice: float = 2.0
+    """Notice if what the strongest policy chooses surely lies this many times as far out as what the start policy gives (squared distance):
+    most of it is then where little was judged."""
+    drift_notice: float = 1.0
+    """Notice if mean features surely move by this many standard deviations: what is chosen then has, in the typical feature, what one response
+    in six of the start policy's has."""
+    residual_notice: float = 1.64
+    """Notice if answers surely contradict the rewards that are chosen this many times as much: the highest twentieth of the worlds without a
+    hump (docs/benchmarks.md), where a threshold there was timely in two worlds of five and false in 6%."""
+
     # ---- whose values
     regret_notice: float = 0.5
     """Mean regret of a group, in logits a prompt: its own favourite would then win 62% of its judgments against what is chosen."""

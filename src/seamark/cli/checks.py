@@ -30,6 +30,11 @@ from seamark.cli.printing import finish, show_progress
 from seamark.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from seamark.checks import Findings
+    from seamark.progress import Progress
+    from seamark.records import Feedback
     from seamark.reward import Reward
     from seamark.reward.scorers import Scorer
 
@@ -142,7 +147,7 @@ def optimise(
         typer.Option("--model", metavar="MODEL", help="Any reward model that did not learn from SOURCE, to which a signal fitted to SOURCE is gold. Repeat it to rank several."),
     ] = None,
     scores: Annotated[
-        Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold.")
+        Path | None, typer.Option("--scores", help="Instead of SOURCE, a table of responses with columns prompt, proxy and gold; or policy (before or after), proxy and, of some, gold.")
     ] = None,
     proxies: Annotated[
         list[str] | None, typer.Option("--proxy", metavar="COLUMN", help="Of --scores, the column that is followed. Repeat it to rank several.")
@@ -159,67 +164,95 @@ def optimise(
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """What becomes of the reward when policies follow it: gold along best-of-n and KL-tilted policies, and where it turns; or which reward is worth following."""
-    import numpy as np
-
-    from seamark.checks import Finding, Findings, check_alarm, check_optimisation, cross_fitted
-    from seamark.checks.optimisation import check_rewards, check_scorers
-    from seamark.checks.scored import check_scored
-    from seamark.reward import Pool, open_fit
-    from seamark.reward.scorers import open_scorer, score_responses, scorer_name
-
-    def refuse(remedy: str, **given: object) -> None:
-        if wrong := next((name for name, value in given.items() if value is not None), None):
-            raise InvalidSetting(f"--{wrong}", given[wrong], remedy)
+    from seamark.checks.optimisation import check_scorers
+    from seamark.reward.scorers import open_scorer, scorer_name
 
     if (source is None) == (scores is None):
         raise InvalidSetting("SOURCE", source, "Name judgments, or a table of scores with --scores.")
     if scores is not None:
-        refuse("It is about judgments; leave it out with --scores.", model=models, fit=fitted, cache=cache, resume=resume, format=format, columns=columns,
-               utility=utility, groups=groups, effect=effect, axis=axis)  # fmt: skip
-        findings = check_rewards({name: Pool.read(scores, proxy=name) for name in proxies or ["proxy"]}, seed=seed)
-        finish(None, findings, as_json, None, access="black-box", fail_on=fail_on, into=into)
+        _refuse("It is about judgments; leave it out with --scores.", model=models, fit=fitted, cache=cache, resume=resume, format=format, columns=columns,
+                utility=utility, groups=groups, effect=effect, axis=axis)  # fmt: skip
+        finish(None, _follow_columns(scores, proxies or ["proxy"], seed), as_json, None, access="black-box", fail_on=fail_on, into=into)
     assert source is not None
-    refuse("It is a column of --scores.", proxy=proxies)
+    _refuse("It is a column of --scores.", proxy=proxies)
     if models or fitted:
-        refuse("It is of the two signals that are fitted to SOURCE alone.", resume=resume)
+        _refuse("It is of the two signals that are fitted to SOURCE alone.", resume=resume)
     if not models:
-        refuse("It is of scores, which --model gives.", cache=cache)
+        _refuse("It is of scores, which --model gives.", cache=cache)
     if fitted is not None:
-        refuse("The fit has its own; leave it out with --fit.", utility=utility, groups=groups, effect=effect)
+        _refuse("The fit has its own; leave it out with --fit.", utility=utility, groups=groups, effect=effect)
         if len(models or ()) > 1:
             raise InvalidSetting("--model", models, "With --fit, name the one that is followed.")
     scorers = {scorer_name(model): open_scorer(model) for model in models or ()}
     feedback = read_feedback(source, format, columns, on_error, axis, seed)
-    if fitted is not None:
-        judge, faults, values = open_fit(fitted), Findings(()), None
-        for name, scorer in scorers.items():
-            with show_progress(quiet=as_json) as say, as_options(timeout_s="timeout"):
-                values, scored = score_responses(
-                    scorer, feedback, np.arange(feedback.n_responses), cache=cache, name=name, timeout_s=timeout, progress=say
-                )
-            faults = Findings(tuple(check_scored(scored)))
-        if faults.blocking:
-            findings = Findings(
-                (
-                    Finding.not_applicable("optimisation/alarm", "Whether gold will fall cannot be foreseen.", faults.blocking[0].title),
-                    *faults,
-                )
-            )
-        else:
-            findings = check_alarm(judge, feedback, scores=values, seed=seed) + faults
-        finish(feedback, findings, as_json, None, access="white-box", fail_on=fail_on, into=into)
     with show_progress(quiet=as_json) as say, as_options(utility="utility", people="groups", timeout_s="timeout"):
-        settings: dict[str, Any] = {
-            "utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect), "seed": seed, "progress": say,
-        }  # fmt: skip
-        if scorers:
-            findings = check_scorers(scorers, feedback, cache=cache, timeout_s=timeout, **settings)
+        scoring: dict[str, Any] = {"cache": cache, "timeout_s": timeout, "seed": seed, "progress": say}
+        if fitted is not None:
+            findings = _foresee(fitted, scorers, feedback, **scoring)
         else:
-            pools, how = cross_fitted(feedback, resume=resume, **settings)
-            findings = check_optimisation(pools, gold="the other signal", seed=seed)
-            if not as_json:
-                typer.echo(f"gold: {how}, over {pools[0].n_prompts:,} prompts\n")
-    finish(feedback, findings, as_json, None, access="black-box" if scorers else "white-box", fail_on=fail_on, into=into)
+            spec: dict[str, Any] = {"utility": parse_utility(utility), "people": parse_people(groups, None, None), "observation": parse_effects(effect)}  # fmt: skip
+            if scorers:
+                findings = check_scorers(scorers, feedback, **spec, **scoring)
+            else:
+                findings, gold = _follow_signals(feedback, resume=resume, **spec, seed=seed, progress=say)
+                if not as_json:
+                    typer.echo(f"gold: {gold}\n")
+    finish(feedback, findings, as_json, None, access="black-box" if scorers and fitted is None else "white-box", fail_on=fail_on, into=into)
+
+
+def _refuse(remedy: str, **given: object) -> None:
+    """An error about the first of these options that was given."""
+    if wrong := next((name for name, value in given.items() if value is not None), None):
+        raise InvalidSetting(f"--{wrong}", given[wrong], remedy)
+
+
+def _follow_columns(scores: Path, proxies: "Sequence[str]", seed: int) -> "Findings":
+    """Of a table of scores: what following each column leads to; or, of one that tells before and after, whether the policy exploits its reward."""
+    from seamark.checks import Findings
+    from seamark.checks.loopholes import check_exploit_table
+    from seamark.checks.optimisation import check_rewards
+    from seamark.reward import Pool
+
+    exploit = check_exploit_table(scores, proxy=proxies[0])
+    if exploit is None:
+        return check_rewards({name: Pool.read(scores, proxy=name) for name in proxies}, seed=seed)
+    if len(proxies) > 1:
+        raise InvalidSetting("--proxy", proxies, "With a column policy, name the one that the policy followed.")
+    return Findings((exploit,))
+
+
+def _foresee(
+    fitted: Path, scorers: "Mapping[str, Scorer]", feedback: "Feedback", *, seed: int, progress: "Progress", **scoring: Any
+) -> "Findings":
+    """What a fit foresees of policies that follow it, or the reward model given."""
+    import numpy as np
+
+    from seamark.checks import Findings, check_alarm
+    from seamark.checks.amplification import bias_gain_unknown
+    from seamark.checks.foresight import unforeseen
+    from seamark.checks.scored import check_scored
+    from seamark.reward import open_fit
+    from seamark.reward.scorers import score_responses
+
+    judge, faults, values = open_fit(fitted), Findings(()), None
+    for name, scorer in scorers.items():
+        values, scored = score_responses(scorer, feedback, np.arange(feedback.n_responses), name=name, progress=progress, **scoring)
+        faults = Findings(tuple(check_scored(scored)))
+    if faults.blocking:
+        why = faults.blocking[0].title
+        return unforeseen(why) + bias_gain_unknown(why) + faults
+    return check_alarm(judge, feedback, scores=values, seed=seed, progress=progress) + faults
+
+
+def _follow_signals(feedback: "Feedback", *, seed: int, **settings: Any) -> "tuple[Findings, str]":
+    """What following either of two cross-fitted signals leads to, the other being gold; and what that gold is."""
+    from seamark.checks import check_optimisation, cross_fitted
+    from seamark.checks.amplification import check_bias_gain
+
+    signals = cross_fitted(feedback, seed=seed, **settings)
+    pools = signals.pools
+    findings = check_optimisation(pools, gold="the other signal", seed=seed) + check_bias_gain(signals.feedback, signals.values, seed=seed)
+    return findings, f"{signals.how}, over {pools[0].n_prompts:,} prompts"
 
 
 def benchmark(

@@ -64,6 +64,10 @@ _DRAWN = {
     "repair": ("statistics",),
     "judges/*": ("judges",),
     "optimisation/alarm": ("curve",),
+    "optimisation/ignorance": ("curve",),
+    "optimisation/outliers": ("curve",),
+    "optimisation/drift": ("curve",),
+    "optimisation/residual": ("curve",),
     "learning-curve": ("curve",),
     "decay": ("curve",),
 }

@@ -24,6 +24,28 @@ from seamark.rendering.drawing import (
 from seamark.rendering.words import belongs_to, figure, finite, rows_of, spelled
 
 _CHANGES = {"better": "var(--c-1)", "worse": "var(--c-2)", "no clear change": "var(--c-0)"}
+_BESIDES = (
+    ("ignorance", "How uncertain is what is chosen?", "times the start's", "Posterior standard deviation of what policies choose"),
+    (
+        "outliers",
+        "How far out is what is chosen?",
+        "times the start's",
+        "Distance, among the features, of what policies choose from what was judged",
+    ),
+    (
+        "drift",
+        "How far have features moved?",
+        "standard deviations",
+        "Mean features of what policies choose, from those of the start policy",
+    ),
+    (
+        "residual",
+        "Where do answers contradict the reward?",
+        "times the start's",
+        "How much answers contradict rewards like those that policies choose",
+    ),
+)
+"""Code, title, axis and text of what is looked at besides the alarm."""
 
 
 def draw_probes(findings: Findings) -> list[Chart | None]:
@@ -125,6 +147,13 @@ def draw_optimisation(findings: Findings) -> list[Chart | None]:
             + ("; the dashed line is where to stop." if finite(stop) else "."),
         )
     )  # fmt: skip
+    charts += [
+        draw_curve(
+            rows_of(details_of(findings, f"optimisation/{name}"), "curve", "n", "value", optional=("low", "high")), x="n", y="value", code=f"optimisation-{name}",
+            title=title, along="best of n by the reward", axis=axis, text=f"{text}, with 95% intervals. It rises also where optimisation does no harm.",
+        )
+        for name, title, axis, text in _BESIDES
+    ]  # fmt: skip
     return charts
 
 

@@ -102,9 +102,8 @@ def growth(chosen: Array, values: ArrayLike) -> Array:
     return means / max(float(means[0]), 1e-12)
 
 
-def outlier_index(chosen: Array, features: Array, reference: Array) -> Array:
-    """(K,) mean squared Mahalanobis distance of what each policy gives from the training responses, by their number of features: 1 where
-    it is like them.
+def outlyingness(features: Array, reference: Array) -> Array:
+    """(n,) squared Mahalanobis distance of each response from the training responses, by the number of features: 1 is usual.
 
     Parameters
     ----------
@@ -115,7 +114,12 @@ def outlier_index(chosen: Array, features: Array, reference: Array) -> Array:
     """
     centre = reference.mean(0)
     factor = np.linalg.cholesky(np.linalg.inv(_shrunk(reference - centre)))
-    return np.asarray(chosen.T @ (((features - centre) @ factor) ** 2).sum(1)) / features.shape[1]
+    return (((features - centre) @ factor) ** 2).mean(1)
+
+
+def outlier_index(chosen: Array, features: Array, reference: Array) -> Array:
+    """(K,) mean `outlyingness` of what each policy gives: 1 where it is like the training responses."""
+    return np.asarray(chosen.T @ outlyingness(features, reference))
 
 
 def drift(chosen: Array, features: Array) -> Array:

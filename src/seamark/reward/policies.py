@@ -95,32 +95,13 @@ class Pool:
         InvalidSetting
             As `of` does; rows are counted from 0.
         """
-        path = Path(path)
-        readers = {
-            ".csv": partial(pl.read_csv, infer_schema_length=None), ".tsv": partial(pl.read_csv, separator="\t", infer_schema_length=None),
-            ".jsonl": partial(pl.read_ndjson, infer_schema_length=None), ".ndjson": partial(pl.read_ndjson, infer_schema_length=None),
-            ".parquet": pl.read_parquet,
-        }  # fmt: skip
-        if (reader := readers.get(path.suffix.lower())) is None:
-            raise UnreadableSource(str(path), f"a file of scores ends in {', '.join(readers)}", "Give one of these.")
-        try:
-            frame: pl.DataFrame = reader(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise UnreadableSource(str(path), str(error).splitlines()[0], f"Give a table with columns prompt, {proxy} and gold.") from None
-        if lacking := [name for name in ("prompt", proxy, "gold") if name not in frame.columns]:
-            raise UnreadableSource(
-                str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", f"Name its columns prompt, {proxy} and gold."
-            )
-        numbers = [name for name in (proxy, "gold", "weight") if name in frame.columns]
-        if words := [name for name in numbers if not frame[name].dtype.is_numeric()]:
-            value = frame[words[0]].drop_nulls().first()
-            raise UnreadableSource(str(path), f"column {words[0]!r} holds {value!r}, which is no number", "Write numbers, with a point.")
+        frame = read_scores(path, proxy=proxy)
         if (null := frame["prompt"].null_count()) or frame["prompt"].dtype.is_nested():
             raise UnreadableSource(
                 str(path), f"{null} rows have no prompt" if null else "prompts are no plain values", "Give each row its prompt."
             )
-        columns = {name: frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in numbers}
-        return Pool.of(frame["prompt"].to_numpy(), columns[proxy], columns["gold"], weight=columns.get("weight"))
+        weight = frame["weight"].to_numpy() if "weight" in frame.columns else None
+        return Pool.of(frame["prompt"].to_numpy(), frame[proxy].to_numpy(), frame["gold"].to_numpy(), weight=weight)
 
     @property
     def n_prompts(self) -> int:
@@ -139,6 +120,43 @@ class Pool:
     def turned(self) -> Pool:
         """The pool in which gold is what is followed: the best that a policy of the same strength can do."""
         return Pool(self.prompt, self.gold, self.gold, self.log_start)
+
+
+def read_scores(path: str | Path, *, proxy: str = "proxy", keys: Sequence[str] = ("prompt",)) -> pl.DataFrame:
+    """A file of scores: CSV, TSV, JSONL or Parquet. Columns proxy, gold and weight are numbers, NaN where empty.
+
+    Parameters
+    ----------
+    proxy : the name of that column.
+    keys : columns that say what a row is about, of which one has to be there.
+
+    Raises
+    ------
+    UnreadableSource
+        If the file cannot be read, lacks a column, or has words among the numbers.
+    """
+    path = Path(path)
+    readers = {
+        ".csv": partial(pl.read_csv, infer_schema_length=None), ".tsv": partial(pl.read_csv, separator="\t", infer_schema_length=None),
+        ".jsonl": partial(pl.read_ndjson, infer_schema_length=None), ".ndjson": partial(pl.read_ndjson, infer_schema_length=None),
+        ".parquet": pl.read_parquet,
+    }  # fmt: skip
+    if (reader := readers.get(path.suffix.lower())) is None:
+        raise UnreadableSource(str(path), f"a file of scores ends in {', '.join(readers)}", "Give one of these.")
+    try:
+        frame: pl.DataFrame = reader(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UnreadableSource(str(path), str(error).splitlines()[0], f"Give a table with columns {keys[0]}, {proxy} and gold.") from None
+    key = next((name for name in keys if name in frame.columns), keys[0])
+    if lacking := [name for name in (key, proxy, "gold") if name not in frame.columns]:
+        raise UnreadableSource(
+            str(path), f"no column {lacking[0]!r} among {', '.join(frame.columns)}", f"Name its columns {key}, {proxy} and gold."
+        )
+    numbers = [name for name in (proxy, "gold", "weight") if name in frame.columns]
+    if words := [name for name in numbers if not frame[name].dtype.is_numeric()]:
+        value = frame[words[0]].drop_nulls().first()
+        raise UnreadableSource(str(path), f"column {words[0]!r} holds {value!r}, which is no number", "Write numbers, with a point.")
+    return frame.with_columns(pl.col(numbers).cast(pl.Float64).fill_null(float("nan")))
 
 
 @dataclass(frozen=True)
