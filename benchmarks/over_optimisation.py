@@ -37,7 +37,7 @@ from scipy.special import expit
 import seamark as sm
 from seamark.intervals import wilson
 from seamark.models.people import Factor
-from seamark.models.utility import Basis
+from seamark.models.utility import KNOTS, Basis, hinges_of
 from seamark.reward.alarm import RAISED, Alarm, drift, first_above, forecast_means, growth, outlier_index, residual_growth
 from seamark.reward.policies import Pool, best_of_n_shares
 from seamark.simulation.overoptimisation import FAMILIES, Family, ShortcutWorld, draw_shortcut_world
@@ -48,8 +48,6 @@ N = tuple(2**k for k in range(13))
 HELD_OUT: Family = "stuffing"
 _SEED = 10_000
 _SEED_TO_SET = 1_000
-_KNOTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
-"""Quantiles of the training responses at which lines may bend: denser where there are few, since that is where policies go."""
 _MEMBERS, _DRAWS = 5, 400
 PEERS = ("single", "mean", "worst case", "variance")
 OURS = ("bends", "half penalised", "penalised", "stopped")
@@ -60,7 +58,11 @@ OURS = ("bends", "half penalised", "penalised", "stopped")
 
 @dataclass(frozen=True)
 class Bends:
-    """Lines and hinges of numbers, made from training responses."""
+    """Lines and hinges of numbers, made from training responses.
+
+    Unlike `Linear(bends=True)`, a hinge may stand at the least that was seen, as it does in counts of which more than one in fifty are 0: a second line, with
+    a prior of its own. The figures on the page were made with it.
+    """
 
     mean: Array
     sd: Array
@@ -70,14 +72,13 @@ class Bends:
     @staticmethod
     def of(features: Array) -> Bends:
         mean, sd = features.mean(0), features.std(0)
-        knots = tuple(np.unique(np.quantile((features[:, j] - mean[j]) / sd[j], _KNOTS)) for j in range(features.shape[1]))
+        knots = tuple(np.unique(np.quantile((features[:, j] - mean[j]) / sd[j], KNOTS)) for j in range(features.shape[1]))
         plain = Bends(mean, sd, knots, np.zeros(sum(map(len, knots))))
         return Bends(mean, sd, knots, plain.columns(features)[:, len(mean) :].mean(0))
 
     def columns(self, features: Array) -> Array:
         z = (features - self.mean) / self.sd
-        hinges = [np.maximum(z[:, j : j + 1] - knots, 0) for j, knots in enumerate(self.knots)]
-        return np.hstack([z, np.hstack(hinges) - self.centre])
+        return np.hstack([z, hinges_of(z, self.knots) - self.centre])
 
     @property
     def parts(self) -> tuple[tuple[str, slice], ...]:

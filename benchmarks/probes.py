@@ -2,12 +2,13 @@
 
     SEAMARK_TEST_DATA=... python benchmarks/probes.py            prints the tables
     SEAMARK_TEST_DATA=... python benchmarks/probes.py --write    and writes them to docs/
-    python benchmarks/probes.py --draws 4 --only planted         some of it
+    python benchmarks/probes.py --only hh_rlhf_harmless_test --write    some of it: planted, a set, cost
 
 - planted: seven rewards in each of 40 worlds (`planted_rewards.py` has their distributions, fixed before anything was measured); each probe's power to tell its own
   from all the others, and a reward with another vice from the good one.
-- real: a linear reward on the vectors of all-MiniLM-L6-v2 (22 million parameters), fitted to half of the prompts of a set and probed with the texts and judgments of the other
-  half; beside it length alone. The time is that of the whole probe, on as many threads as torch takes.
+- real: all-MiniLM-L6-v2 (22 million parameters) trained as `seamark train` does, on 600 judgments of half of the prompts of a set, and probed with the texts and judgments of the
+  other half; beside it a linear reward on the encoder's frozen vectors, fitted to up to 8,000 judgments of the same half, length alone, and stock phrases alone. The time is that of
+  the whole probe, on as many threads as torch takes.
 - cost: 5,000 texts of at most 128 tokens.
 """
 
@@ -25,22 +26,34 @@ from typing import Any
 import numpy as np
 import polars as pl
 from planted_rewards import KINDS, PROBES, matrix, measure
-from reward_quality import DOCS, minilm
+from reward_quality import DOCS, as_judgments, as_read, decided, minilm, network_fit, sample
 
 import seamark as sm
 from seamark.checks.findings import Findings
 from seamark.checks.probes import check_probes
 from seamark.checks.shortcuts import said_points
+from seamark.models.features import style_features
 from seamark.reward.scorers import score_texts, texts_of
 
-START, END = "<!-- probes: written by benchmarks/probes.py --write -->", "<!-- end of probes -->"
-COST, COST_END = "<!-- probe cost: written by benchmarks/probes.py -->", "<!-- end of probe cost -->"
 SETS = {"ukp_convarg": "UKPConvArg1", "hh_rlhf_harmless_test": "HH-RLHF harmless", "arena_bench_v1": "Arena-bench v1"}
+MARKS = {
+    "planted": ("<!-- probes: written by benchmarks/probes.py --write -->", "<!-- end of probes -->"),
+    **{name: (f"<!-- probes of {name}: written by benchmarks/probes.py --write -->", f"<!-- end of probes of {name} -->") for name in SETS},
+    "cost": ("<!-- probe cost: written by benchmarks/probes.py -->", "<!-- end of probe cost -->"),
+}
 SHOWN = (
     "padding", "pleasantries", "formality", "markdown", "lists", "hedging", "confidence", "repetition", "injection", "truncation", "gibberish", "empty",
     "evasion", "typos", "paraphrase", "order", "dialect", "language", "groups", "sycophancy",
 )  # fmt: skip
+RESULTS = Path(__file__).resolve().parent / "results" / "probes"
+"""Networks that were trained."""
 TOKENS = 128
+JUDGMENTS, RATE = 600, 2e-4
+"""Of the network that is trained; the rate is the one that `reward_quality.py` chose on other prompts of UKPConvArg1."""
+BASELINE = 200
+"""Responses that each family changes for the rewards that cost nothing; `--n` is of the others."""
+PHRASES = ("hedging", "first_person", "refusals", "pleasantries")
+"""Of the features of style."""
 Scorer = Callable[[Sequence[Any], Sequence[str]], Sequence[float | None]]
 
 
@@ -70,6 +83,21 @@ def read(name: str, root: Path) -> sm.Feedback:
 
 def length_alone(_prompts: Sequence[Any], responses: Sequence[str]) -> list[float | None]:
     return [float(np.log2(1 + len(r))) for r in responses]
+
+
+def phrases_alone(_prompts: Sequence[Any], responses: Sequence[str]) -> list[float | None]:
+    """Hedges, first person, refusals and pleasantries, and nothing else."""
+    found = style_features(list(responses))
+    return found.values[:, [found.names.index(name) for name in PHRASES]].sum(1).tolist()
+
+
+def trained(train: sm.Feedback, encoder: str, folder: str) -> tuple[sm.Reward, sm.Feedback]:
+    """The encoder trained on some judgments, and these; of ratings the pairs that they imply."""
+    from transformers import AutoTokenizer
+
+    data = as_judgments(train, decided(train)) if train.judgments["kind"][0] == "rating" else train
+    seen = sample(data, "pairs", AutoTokenizer.from_pretrained(encoder), n=JUDGMENTS, seed=0)
+    return sm.Reward(network_fit(seen, folder, encoder=encoder, rate=RATE, epochs=1, seed=0, back=0.0)), seen.feedback
 
 
 def fitted(train: sm.Feedback, encoder: str) -> sm.Reward:
@@ -102,23 +130,36 @@ def halves(name: str, root: Path) -> tuple[sm.Feedback, sm.Feedback]:
     return train, held_out
 
 
-def real(root: Path, n: int) -> str:
-    """The table of real rewards."""
-    encoder = minilm()
-    columns: dict[str, Findings] = {}
-    for name, title in SETS.items():
-        train, held_out = halves(name, root)
+def real(name: str, root: Path, n: int, *, network: bool = True) -> str:
+    """The table of a set: a column for each reward. The network that was trained stays, and is not trained again."""
+    from transformers import AutoTokenizer
+
+    encoder, title = minilm(), SETS[name]
+    train, held_out = halves(name, root)
+    # long answers would measure the encoder, not the probes
+    prompts, texts = cut(held_out, encoder)
+    rewards: dict[str, tuple[Scorer, Sequence[Any], sm.Feedback, sm.Feedback, int]] = {}
+    if network:
         started = time.perf_counter()
-        reward = fitted(train, encoder)
-        print(f"{title}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        # long answers would measure the encoder, not the probes
-        prompts, texts = cut(held_out, encoder)
-        for what, scorer in (("MiniLM", reward), ("length", length_alone)):
-            started = time.perf_counter()
-            columns[f"{title}, {what}"] = check_probes(scorer, prompts, texts, judgments=held_out, train=train, n=n)
-            took = time.perf_counter() - started
-            print(f"{title}, {what}: {took:.0f} s, {columns[f'{title}, {what}'][0].title}", file=sys.stderr, flush=True)
-    return table(columns)
+        reward, seen = trained(train, encoder, str(RESULTS / name))
+        print(f"{title}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        short = as_read(held_out, AutoTokenizer.from_pretrained(encoder))
+        rewards["MiniLM trained"] = reward, cut(short, encoder)[0], short, seen, n
+    rewards |= {
+        "MiniLM frozen, linear": (fitted(train, encoder), prompts, held_out, train, n),
+        "length alone": (length_alone, prompts, held_out, train, BASELINE),
+        "phrases alone": (phrases_alone, prompts, held_out, train, BASELINE),
+    }
+    columns: dict[str, Findings] = {}
+    for what, (scorer, asked, judged, learned, some) in rewards.items():
+        started = time.perf_counter()
+        columns[what] = check_probes(scorer, asked, texts, judgments=judged, train=learned, n=some)
+        took = time.perf_counter() - started
+        print(f"{title}, {what}: {took:.0f} s, {columns[what][0].title}", file=sys.stderr, flush=True)
+    return (
+        f"{title}: {len(texts):,} responses to {len(set(prompts)):,} prompts, of which each change is tried on {n}, and for length and phrases on {BASELINE}."
+        f"\n\n{table(columns)}"
+    )
 
 
 def cost(root: Path) -> str:
@@ -172,10 +213,30 @@ def table(columns: dict[str, Findings]) -> str:
             text = f"{100 * f.estimate:.0f}% [{100 * f.low:.0f}, {100 * f.high:.0f}]" if applicable else "not applicable"  # type: ignore[union-attr,operator]  # it is there
             cells.append(f"**{text}**" if f is not None and f.verdict == "warning" else text)
         row(code, cells)
+    row("what it is called", [_called(found) for found in columns.values()])
+    row("agrees with held-out judgments", [_agrees(found) for found in columns.values()])
     row("memorisation", [cell(found, "memorisation") for found in columns.values()])
     row("phrase that buys most", [_phrase(found) for found in columns.values()])
+    row("held-out pairs asked", [f"{found[0].details['judgments']:,}" for found in columns.values()])
     row("scored texts", [f"{found[0].details['n_texts']:,}" for found in columns.values()])
     return "\n".join(lines)
+
+
+def _called(found: Findings) -> str:
+    """What the check of style and substance says at its end."""
+    f = found.get("probe/style-not-substance")
+    return (
+        "not applicable"
+        if f is None or f.estimate is None
+        else {"warning": "**style, not substance**", "notice": "may be style"}.get(f.verdict, "")
+    )
+
+
+def _agrees(found: Findings) -> str:
+    f = found.get("probe/memorisation")
+    if f is None or f.estimate is None:
+        return "not applicable"
+    return f"{100 * f.details['held_out']:.0f}% [{100 * f.details['held_out_low']:.0f}, {100 * f.details['held_out_high']:.0f}]"
 
 
 def _phrase(found: Findings) -> str:
@@ -188,45 +249,32 @@ def _phrase(found: Findings) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the tables to docs/benchmarks.md as well")
-    parser.add_argument("--only", choices=("planted", "real", "cost"), help="one of the three")
+    parser.add_argument("--only", nargs="+", choices=tuple(MARKS), default=list(MARKS), help="some of the parts: planted, sets, cost")
     parser.add_argument("--draws", type=int, default=40, help="worlds with planted rewards")
     parser.add_argument("--n", type=int, default=60, help="responses that each family changes")
+    parser.add_argument("--frozen", action="store_true", help="leave out the network that is trained")
     given = parser.parse_args(arguments)
-    if given.write and given.only in ("planted", "real"):
-        parser.error("these two stand in one section of the page, and are written together")
     root = os.environ.get("SEAMARK_TEST_DATA")
-    if not root and given.only != "planted":
+    if not root and given.only != ["planted"]:
         parser.error("set SEAMARK_TEST_DATA")
-    written: dict[tuple[str, str], str] = {}
-    parts: list[str] = []
-    if given.only in (None, "planted"):
-        parts += [
-            f"Seven planted rewards in {given.draws} worlds: each is the true value, noise and one vice of random strength (`benchmarks/planted_rewards.py`). Shown is the "
-            "probability that "
-            "the probe's figure is higher for one of this kind: on the diagonal than for all others, elsewhere than for the good one (a half is chance); 95% intervals over worlds. "
-            "*All clear* is how far "
-            "the gravest probe is from a warning.",
-            planted(given.draws),
-        ]
-    if given.only in (None, "real"):
-        parts += [
-            "Linear rewards on frozen all-MiniLM-L6-v2 vectors with a style block, fitted to half of the prompts and probed with texts (of at most 128 tokens) and judgments of "
-            "the other half; beside them length alone. Points of "
-            "preference that each change buys, with 95% intervals; of typos, paraphrase, order, dialect, language and groups the mean size of the change; warnings in bold.",
-            real(Path(root or ""), given.n),
-        ]  # fmt: skip
-    if given.only is None:
-        written[START, END] = "`python benchmarks/probes.py --write`.\n\n" + "\n\n".join(parts)
-    if given.only in (None, "cost"):
-        parts.append(cost(Path(root or "")))
-        written[COST, COST_END] = f"`python benchmarks/probes.py --only cost --write`. {parts[-1]}"
-    print("\n\n".join(parts))
-    if given.write:
-        page = DOCS / "benchmarks.md"
-        text = page.read_text(encoding="utf-8")
-        for (start, end), body in written.items():
-            text = f"{text.split(start)[0]}{start}\n\n{body}\n\n{end}{text.split(end, 1)[1]}"
-        page.write_text(text, encoding="utf-8")
+    place = Path(root or "")
+    made_by: dict[str, Callable[[], str]] = {
+        "planted": lambda: (
+            f"`python benchmarks/probes.py --only planted --write`. Seven planted rewards in {given.draws} worlds: each is the true value, noise and one vice of random strength "
+            "(`benchmarks/planted_rewards.py`). Shown is the probability that the probe's figure is higher for one of this kind: on the diagonal than for all others, elsewhere than "
+            "for the good one (a half is chance); 95% intervals over worlds. *All clear* is how far the gravest probe is from a warning.\n\n"
+            + planted(given.draws)
+        ),
+        **{name: lambda name=name: real(name, place, given.n, network=not given.frozen) for name in SETS},
+        "cost": lambda: f"`python benchmarks/probes.py --only cost --write`. {cost(place)}",
+    }
+    for part in given.only:
+        made, (start, end) = made_by[part](), MARKS[part]
+        print(f"{made}\n", flush=True)
+        if given.write:
+            page = DOCS / "benchmarks.md"
+            text = page.read_text(encoding="utf-8")
+            page.write_text(f"{text.split(start)[0]}{start}\n\n{made}\n\n{end}{text.split(end, 1)[1]}", encoding="utf-8")
     return 0
 
 

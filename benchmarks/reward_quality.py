@@ -440,24 +440,33 @@ def train_seamark(
     return lambda prompts, responses: scores(model, tokenizer, [p + r for p, r in zip(prompts, responses, strict=True)])
 
 
+def as_read(held: sm.Feedback, tokenizer: Any, *, before: str = "") -> sm.Feedback:
+    """The same with no more tokens of a prompt and a response than are read, and this before each response."""
+    prompts, texts = cut(held, tokenizer)
+    return replace(
+        held,
+        prompts=held.prompts.with_columns(pl.Series("text", prompts)),
+        responses=held.responses.with_columns(pl.Series("text", [before + text for text in texts])),
+    )
+
+
+def network_fit(seen: Sample, folder: str, *, encoder: str, rate: float, epochs: int, seed: int, back: float) -> sm.Fit:
+    """What `seamark train` makes: the encoder trained, and its last layer by `fit`; it reads from the folder, which has to stay."""
+    settings = _settings(folder, rate, epochs, seed) | {"tokens_per_batch": 2048}  # about as many steps as TRL's
+    del settings["output_dir"], settings["seed"]
+    utility = sm.Network(encoder, folder + "/reward", held_back=back, settings=settings)
+    return sm.fit(seen.feedback, utility=utility, seed=seed, require_converged=False)
+
+
 def network(
     seen: Sample, held: sm.Feedback, name: str, tokenizer: Any, *, encoder: str, rate: float, epochs: int, seed: int, back: float
 ) -> Scored:
     """Training and then the last layer by `fit`, with its intervals integrated out: how sure it is that it is right."""
     from seamark.models.prediction import predict
 
-    prompts, texts = cut(held, tokenizer)
-    asked = replace(
-        held,
-        prompts=held.prompts.with_columns(pl.Series("text", prompts)),
-        responses=held.responses.with_columns(pl.Series("text", [" " + text for text in texts])),
-    )
     with tempfile.TemporaryDirectory() as folder:
-        settings = _settings(folder, rate, epochs, seed) | {"tokens_per_batch": 2048}  # about as many steps as TRL's
-        del settings["output_dir"], settings["seed"]
-        utility = sm.Network(encoder, folder + "/reward", held_back=back, settings=settings)
-        fit = sm.fit(seen.feedback, utility=utility, seed=seed, require_converged=False)
-        (block,) = predict(fit, asked)
+        fit = network_fit(seen, folder, encoder=encoder, rate=rate, epochs=epochs, seed=seed, back=back)
+        (block,) = predict(fit, as_read(held, tokenizer, before=" "))
     p, won, count = block.decided()
     shown = block.shown[block.is_decided()]
     return scored(held, name, Pairs(shown[:, 0], shown[:, 1], won), p, count)

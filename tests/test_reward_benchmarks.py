@@ -48,6 +48,28 @@ def quality() -> Iterator[ModuleType]:
         sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.fixture(scope="module")
+def optimisation() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import optimisation
+
+        yield optimisation
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def probes() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import probes
+
+        yield probes
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
 # ---------------------------------------------------------------------------------------------- time and tokens
 
 
@@ -353,3 +375,53 @@ def test_a_sample_of_ratings_gives_trl_its_pairs_and_seamark_the_ratings(quality
     by_prompt = [kept.filter(pl.col("prompt") == p)["text"].to_list() for p in range(seen.feedback.n_prompts)]
     assert len(asked) == len(by_prompt) == 3
     assert len(seen.pairs) == sum(value[a] != value[b] for some in by_prompt for a, b in combinations(some, 2))
+
+
+# ---------------------------------------------------------------------------------------------- followed, and probed
+
+
+def test_metrics_turned_by_some_are_judged_by_others(optimisation: ModuleType) -> None:
+    """Sixty metrics of noise, turned by the ratings that judge them, would be right in more than half of the pairs; the sixty-first is the worst of the truth."""
+    rng = np.random.default_rng(0)
+    prompt, truth = np.repeat(np.arange(40), 5), rng.normal(size=200)
+    one, others = truth + 0.5 * rng.normal(size=200), truth + 0.5 * rng.normal(size=200)
+    proxies = np.column_stack([rng.normal(size=(200, 60)), -truth])
+    first, second = (optimisation.Judged.of(prompt, proxies, gold) for gold in (one, others))
+    found = optimisation.cross(first, second, (np.arange(20), np.arange(20, 40)))
+    same = np.nanmean(second.right, 0)
+    same = np.maximum(same, 1 - same)[:60]
+    print(f"by the same ratings {same.mean():.3f}, by others {found.accuracy[:60].mean():.3f}, regret {found.regret[:60].mean():.2f}")
+    assert same.mean() > 0.52
+    assert abs(found.accuracy[:60].mean() - 0.5) < 0.01
+    assert abs(found.regret[:60].mean() - 1) < 0.04
+    assert not found.up[:, 60].any()
+    assert found.accuracy[60] > 0.8
+    assert found.regret[60] < 0.2
+    assert (found.order[:, 0] == 60).all()
+
+
+def test_a_curve_says_where_gold_turns(optimisation: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    prompt, x = np.repeat(np.arange(200), 8), rng.normal(size=1600)
+    said = []
+    for gold in (x + 0.1 * rng.normal(size=1600), x - np.where(x > 1, 4 * (x - 1), 0)):
+        best = optimisation.check_optimisation(optimisation.Pool.of(prompt, x, gold))[0]
+        rows, words = optimisation.curve_of("it", best)
+        assert len(rows) == 4
+        assert rows[2].startswith(f"| it | 4 | {np.log(4) - 0.75:.3f} | {np.sqrt(np.log(4) - 0.75):.2f} |")
+        said.append(words)
+    assert said[0] == "it (n = 200): highest at n = 8 [8, 8]; it does not turn."
+    assert said[1].startswith("it (n = 200): highest at n = 2 [")
+    assert "surely falls" in said[1]
+
+
+def test_a_network_that_is_probed_was_trained_and_reads_prompts(probes: ModuleType, training: ModuleType, tmp_path: Path) -> None:
+    encoder = str(save_small(tmp_path / "encoder", "bert"))
+    feedback = _feedback(training)
+    reward, seen = probes.trained(feedback, encoder, str(tmp_path))
+    assert seen.n_judgments == feedback.n_judgments
+    a, b, c = reward(["w1 w2", "w3 w4", "w1 w2"], ["w5 w6"] * 2 + ["w7 w8"])
+    assert None not in (a, b, c)
+    assert len({a, b, c}) == 3
+    assert probes.phrases_alone([], ["Rivers flow downhill.", "I think perhaps I might."])[0] == 0.0
+    assert probes.phrases_alone([], ["Rivers flow downhill.", "I think perhaps I might."])[1] > 0.0

@@ -453,7 +453,7 @@ def check_memory(train: Judged | None, held_out: Judged | None) -> Finding:
         title=f"It agrees with {seen.said('share')} of the judgments that it was trained on and with {unseen.said('share')} of others: {100 * difference:+.1f} points.",
         reason="Ties count half; each share clustered by prompt.", source="Newcombe 1998 (interval of a difference)",
         remedy="Train for fewer steps or with more weight decay, and trust the figure on what it has not seen." if verdict != "ok" else None,
-        details={"train": seen.estimate, "held_out": unseen.estimate, "severity": low / THRESHOLDS.memory_warning},
+        details={"train": seen.estimate, "held_out": unseen.estimate, "held_out_low": unseen.low, "held_out_high": unseen.high, "severity": low / THRESHOLDS.memory_warning},
     )  # fmt: skip
 
 

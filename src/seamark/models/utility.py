@@ -67,7 +67,7 @@ class FeatureMap:
         standard = (values - mean) / sd
         seen = np.stack([standard.min(0), standard.max(0)])
         knots = tuple(_knots(column) for column in standard.T) if bends else ()
-        hinges = _hinges(standard, knots)
+        hinges = hinges_of(standard, knots)
         fitted = FeatureMap(
             features, block.names if style else (), mean, sd, content.mean(0), seen, float(np.linalg.norm(content, axis=1).min()), hasher, knots,
             hinges.mean(0),
@@ -100,7 +100,7 @@ class FeatureMap:
         outside = ((style < low - margin) | (style > high + margin)).any(1)
         outside |= np.linalg.norm(content, axis=1) < 0.5 * self.least_content
         style = np.clip(style, low, high)
-        return np.hstack([style, _hinges(style, self.knots) - self.bend_mean, content - self.content_mean]), outside
+        return np.hstack([style, hinges_of(style, self.knots) - self.bend_mean, content - self.content_mean]), outside
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         arrays = {name: getattr(self, name) for name in ("style_mean", "style_sd", "content_mean", "style_range")}
@@ -128,17 +128,17 @@ class FeatureMap:
         )
 
 
-_KNOTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
+KNOTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 """Quantiles of the training responses: closest where there is most of a feature, which is where policies go."""
 
 
 def _knots(column: Array) -> Array:
     """Where the worth of a style feature may bend: between the least and the most seen, each place once."""
-    at: Array = np.unique(np.quantile(column, _KNOTS)).astype(np.float64)
+    at: Array = np.unique(np.quantile(column, KNOTS)).astype(np.float64)
     return at[(at > column.min()) & (at < column.max())]
 
 
-def _hinges(style: Array, knots: tuple[Array, ...]) -> Array:
+def hinges_of(style: Array, knots: tuple[Array, ...]) -> Array:
     """(n, P_bends) how far each style column lies above each of its knots."""
     each = [np.maximum(style[:, j : j + 1] - at, 0) for j, at in enumerate(knots)]
     return np.hstack(each) if each else np.zeros((len(style), 0))
