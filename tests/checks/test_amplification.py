@@ -40,7 +40,7 @@ def test_R77_gains_multiply_to_the_end_to_end_effect() -> None:
     rng = np.random.default_rng(1)
     q, x = rng.normal(size=(2, 300, 8))
     feedback, order = judged(q + 0.8 * x, rng)
-    found = check_bias_gain(feedback, (q + 1.6 * x).ravel()[order], x.ravel()[order], judge=(q + 0.8 * x).ravel()[order])
+    found = check_bias_gain(feedback, (q + 1.6 * x).ravel()[order], x.ravel()[order])
     whole, first, second = found
     assert [f.code for f in found] == ["bias-gain", "bias-gain/reward", "bias-gain/policy"]
     assert whole.estimate == pytest.approx((first.estimate or 0) * (second.estimate or 0))
@@ -55,7 +55,7 @@ def test_R77_gains_multiply_to_the_end_to_end_effect() -> None:
         assert finding.low is not None
         assert finding.high is not None
         assert finding.low < truth[to] / truth[start] < finding.high
-    assert [f.verdict for f in found] == ["notice", "warning", "notice"]
+    assert [f.verdict for f in found] == ["notice"] * 3
 
 
 def test_R77_a_reward_that_repeats_the_data_has_a_gain_of_one_and_one_that_discounts_less() -> None:
@@ -87,21 +87,16 @@ def test_R77_where_the_data_has_no_bias_nothing_is_divided_by_it() -> None:
 
 
 def test_people_who_answer_with_noise_are_no_proof_against_the_reward() -> None:
-    """A reward that is what people value, without their noise, has a gain; that it pays more for length than they do is said of one that does."""
+    """A reward that is what people value, without their noise, has a gain, and is not accused for it."""
     rng = np.random.default_rng(5)
     q, x = rng.normal(size=(2, 150, 6))
     feedback, order = judged(q + x, rng, noise=2.0)
-    value, number = (q + x).ravel()[order], x.ravel()[order]
-    same, more = (check_bias_gain(feedback, value + extra * number, number, judge=value).get("bias-gain/reward") for extra in (0, 2))
-    alone = check_bias_gain(feedback, value + 2 * number, number).get("bias-gain/reward")
+    same = check_bias_gain(feedback, (q + x).ravel()[order], x.ravel()[order]).get("bias-gain/reward")
     assert same is not None
-    assert more is not None
-    assert alone is not None
     assert (same.low or 0) > 1.1
-    assert same.details["against_judge"] == [1.0, 1.0, 1.0]
-    assert [f.verdict for f in (same, more, alone)] == ["notice", "warning", "notice"]
-    assert more.details["against_judge"][1] > 1.1
-    assert "answer with noise" in (alone.reason or "")
+    assert same.verdict == "notice"
+    assert same.remedy is None
+    assert "answer with noise" in (same.reason or "")
 
 
 def test_several_rewards_count_as_their_mean_and_prompts_with_few_responses_do_not_weaken_the_policy() -> None:
@@ -123,7 +118,7 @@ def test_several_rewards_count_as_their_mean_and_prompts_with_few_responses_do_n
 
 
 def test_each_reward_model_has_a_bias_gain_of_its_own_for_length() -> None:
-    """Length pays up to a point: the reward that counts characters takes more of it than a signal of the judgments does, and gold does not."""
+    """Length pays up to a point: the reward that counts characters takes more of it than gold does."""
     world = draw_text_world(seed=2, turns=0.5, n_prompts=30, n_responses=10, n_pairs=1500)
     worth = dict(zip(world.feedback.responses["text"].to_list(), world.gold.tolist(), strict=True))
     scorers: dict[str, Scorer] = {
@@ -133,8 +128,10 @@ def test_each_reward_model_has_a_bias_gain_of_its_own_for_length() -> None:
     found = check_scorers(scorers, world.feedback, utility=sm.Linear(n_columns=32, residual=False), people=sm.Same())
     said = {f.code: f for f in found if f.code.startswith("bias-gain")}
     assert set(said) == {f"{code}/{name}" for code in ("bias-gain", "bias-gain/reward", "bias-gain/policy") for name in ("long", "gold")}
-    assert said["bias-gain/reward/long"].verdict == "warning"
-    assert said["bias-gain/reward/gold"].verdict != "warning"
+    long, gold = (said[f"bias-gain/reward/{name}"].estimate for name in ("long", "gold"))
+    assert long is not None
+    assert gold is not None
+    assert long > gold > 0
     assert said["bias-gain/reward/long"].title.startswith("By long: from people to the reward the bias for length is multiplied by ")
     for finding in said.values():
         assert_written(finding)

@@ -101,7 +101,7 @@ def test_R36_an_axis_that_is_answered_the_wrong_way_round_is_named() -> None:
     found = evaluate_scores(scoring(1.0), judged(20, turned="tone"))
     finding = of(found, "accuracy/axis")
     assert finding.verdict == "warning"
-    assert "least often on tone" in finding.title
+    assert "wrong more often than right on tone" in finding.title
     assert finding.high is not None
     assert finding.high < 0.5
     assert {row["axis"] for row in finding.details["slices"]} == {"tone", "facts"}

@@ -184,6 +184,12 @@ def test_a_table_of_before_and_after_is_asked_for_an_exploit(tmp_path: Path) -> 
     (found,) = json.loads(done.stdout)["findings"]
     same = check_exploit(proxy[:100], proxy[100:], gold[:20], gold[100:120])
     assert (found["code"], found["verdict"], found["n"], found["estimate"]) == ("exploit", "blocking", 40, pytest.approx(same.estimate))
+    prompts = table.with_columns(prompt=pl.Series([f"prompt {k % 10}" for k in range(200)]))
+    prompts.write_csv(path)
+    (found,) = json.loads(run(app, ["optimise", "--scores", str(path), "--proxy", "reward", "--json"]).stdout)["findings"]
+    means = [[gold[part][k:20:10].mean() for k in range(10)] for part in (slice(0, 100), slice(100, 200))]
+    assert (found["n"], found["estimate"]) == (10, pytest.approx(np.subtract(means[1], means[0]).mean()))
+    assert "differences within prompts" in found["reason"]
     for frame, arguments, said in (
         (table.with_columns(policy=pl.lit("ppo")), [], "column 'policy' holds 'ppo'.*Write before or after"),
         (table.with_columns(policy=pl.lit(None, dtype=pl.String)), [], "column 'policy' holds None"),

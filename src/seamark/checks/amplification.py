@@ -36,7 +36,6 @@ def check_bias_gain(
     reward: ArrayLike,
     number: ArrayLike | None = None,
     *,
-    judge: ArrayLike | None = None,
     name: str = "length",
     n: int | None = None,
     seed: int = 0,
@@ -52,27 +51,24 @@ def check_bias_gain(
     reward : (n_responses,) in the order of `feedback.responses`, or (n_responses, k) of several, whose effects count as their mean, prompt by prompt;
         rows that are not finite are left out.
     number : (n_responses,) the property; log(1 + characters) where left out.
-    judge : (n_responses,) what people think without their noise, as a signal fitted to their judgments says. Who answers with noise chooses less of
-        everything, so that a gain of the reward alone shows nothing against it.
     n : of best-of-n; as many as nine prompts in ten have, where left out. Prompts with fewer are left out.
 
     Returns
     -------
     `bias-gain` : from people to the policy; `bias-gain/policy` : from the reward to the policy; notices where they are surely above 1, as they are for
         all that a reward pays for.
-    `bias-gain/reward` : from people to the reward, a notice where it is surely above 1, a warning where the reward surely chooses more of it than the judge
-        on the same pairs, too.
+    `bias-gain/reward` : from people to the reward, a notice where it is surely above 1: people answer with noise, and so choose less of everything than
+        a reward that values all as they do.
     All with bootstrap intervals over prompts; not applicable where the effect in the data cannot be told from 0: a ratio to nothing says nothing.
     """
     r = np.asarray(reward, dtype=np.float64)
     x = log_lengths(feedback) if number is None else np.asarray(number, dtype=np.float64)
-    quiet = np.zeros(len(x)) if judge is None else np.asarray(judge, dtype=np.float64)
-    for given, shape, whole in (("reward", r.shape[:1], r.shape), ("number", x.shape, x.shape), ("judge", quiet.shape, quiet.shape)):
+    for given, shape, whole in (("reward", r.shape[:1], r.shape), ("number", x.shape, x.shape)):
         if shape != (feedback.n_responses,):
             raise InvalidSetting(given, whole, f"Give one number for each of the {feedback.n_responses:,} responses.")
     r = r.reshape(len(x), -1)
     prompt = codes_of(feedback.responses["prompt"])
-    usable = np.isfinite(r).all(1) & np.isfinite(x) & np.isfinite(quiet) & (prompt >= 0)
+    usable = np.isfinite(r).all(1) & np.isfinite(x) & (prompt >= 0)
     compared = compare(feedback)
     pairs = compared.where(
         (compared.sign != 0) & (compared.left != compared.right) & usable[compared.left] & usable[compared.right]
@@ -103,9 +99,9 @@ def check_bias_gain(
     where = place[prompt[left]]
     difference = (x[left] - x[right]) / unit / 2
     total = np.bincount(where, minlength=len(kept)).astype(np.float64)
-    choices = (np.sign(sign), np.sign(r[left] - r[right]).mean(1), np.sign(quiet[left] - quiet[right]))
-    by_people, by_reward, by_judge = (np.bincount(where, choice * difference, minlength=len(kept)) / total for choice in choices)
-    effects = np.stack([by_people, by_reward, by_policy, by_judge])
+    choices = (np.sign(sign), np.sign(r[left] - r[right]).mean(1))
+    by_people, by_reward = (np.bincount(where, choice * difference, minlength=len(kept)) / total for choice in choices)
+    effects = np.stack([by_people, by_reward, by_policy])
     rng = np.random.default_rng(seed)
     draws = np.stack([effects[:, rng.integers(0, len(kept), len(kept))].mean(1) for _ in range(_DRAWS)])
     at = effects.mean(1)
@@ -116,10 +112,6 @@ def check_bias_gain(
     )
     if ends[0, 0] <= 0 <= ends[1, 0]:
         return bias_gain_unknown(f"In the data there is no effect that is sure: what is chosen differs by {said}.", name)
-    beyond = None
-    if ends[0, 3] > 0 or ends[1, 3] < 0:
-        low, high = np.quantile(draws[:, 1] / draws[:, 3], [0.025, 0.975])
-        beyond = (float(at[1] / at[3]), float(low), float(high))
     left_out = int(asked.sum()) - len(kept)
     spared = f" {counted(left_out, 'prompt')} with fewer than {most} responses left out." if left_out else ""
     found: list[Finding] = []
@@ -130,23 +122,19 @@ def check_bias_gain(
             continue
         low, high = np.quantile(draws[:, to] / draws[:, start], [0.025, 0.975])
         gain = float(at[to] / at[start])
-        of_reward = step == "/reward"
-        more = of_reward and low > 1 and beyond is not None and beyond[1] > 1
         noise = (
-            "" if not of_reward
-            else " People answer with noise, and so choose less of everything than a reward that values all as they do." if beyond is None
-            else f" Of what people's judgments make without their noise it is {figure(*beyond[:1], None, *beyond[1:])} {interval_of(*beyond[1:])} times as much."
-        )  # fmt: skip
+            " People answer with noise, and so choose less of everything than a reward that values all as they do."
+            if step == "/reward"
+            else ""
+        )
         found.append(
             Finding(
                 code=code, estimate=gain, low=float(low), high=float(high), n=len(kept), unit="ratio",
-                verdict="warning" if more else "notice" if low > 1 else "ok",
+                verdict="notice" if low > 1 else "ok",
                 title=f"{words} the bias for {beginning(name)} is multiplied by {figure(gain, None, low, high)} {interval_of(low, high)}.",
                 reason=f"What is chosen differs from what was to choose from by {said}. Bootstrap over prompts, which are n. Best of n takes all that the reward pays "
                 f"for as much further, the good with the bad. An association: {name} may be what people value, or go with it.{noise}{spared}",
-                remedy="The reward pays more for it than people do: discount it (charter: style), or fit it apart." if more else None,
-                details={"effects": {who: float(at[k]) for k, who in enumerate(("people", "reward", "policy"))}, "n": most}
-                | ({"against_judge": list(beyond)} if of_reward and beyond is not None else {}),
+                details={"effects": {who: float(at[k]) for k, who in enumerate(("people", "reward", "policy"))}, "n": most},
             )
         )  # fmt: skip
     return Findings(tuple(found))

@@ -59,8 +59,9 @@ class Attribution:
 
     @property
     def first(self) -> NDArray[np.int64]:
-        """(S,) the stage that gains most."""
-        return self.gain.argmax(1)
+        """(S,) the stage that gains most; -1 where several do, or none gains."""
+        most = self.gain.max(1, keepdims=True)
+        return np.where((most[:, 0] > 0) & ((self.gain == most).sum(1) == 1), self.gain.argmax(1), -1)
 
 
 def attribute(
@@ -112,14 +113,19 @@ def check_attribution(found: Attribution) -> Findings:
     wins = int((found.first == top).sum())
     low, high = wilson(wins, n)
     loss, rest = mean(100 * (1 - found.actual)), 100 * (1 - float(found.ideal.mean()))
+    gained = (
+        f"Most is lost where it is {found.stages[top]}: the ideal version of that stage gains {100 * means[top]:.1f} points of welfare, and comes first in "
+        f"{wins:,} of {n:,} societies [{low:.0%}, {high:.0%}]."
+        if means[top] > 0
+        else "No stage loses anything: the ideal version of none gains welfare."
+    )
     made = [
         Finding(
             code="attribution", estimate=wins / n, low=low, high=high, n=n, unit="share", verdict="ok",
-            title=f"Most is lost where it is {found.stages[top]}: the ideal version of that stage gains {100 * means[top]:.1f} points of welfare, and comes first in "
-            f"{wins:,} of {n:,} societies [{low:.0%}, {high:.0%}].",
+            title=gained,
             reason=f"Wilson's interval; n is societies. Of what can be had, {figure(loss.estimate, None, loss.low, loss.high)} points {interval_of(loss.low, loss.high)} are lost, "
             f"{rest:.1f} with all stages ideal: that is what learning from so many judgments costs. Stages mend each other, so that gains need not add up.",
-            remedy=f"Begin with how it is {found.stages[top]}.",
+            remedy=f"Begin with how it is {found.stages[top]}." if means[top] > 0 else None,
             details={"loss": loss.estimate, "rest": rest, "first": {s: int((found.first == k).sum()) for k, s in enumerate(found.stages)}},
         )
     ]  # fmt: skip
@@ -159,6 +165,10 @@ class Pipeline:
     """Of `seamark.simulate`: how much there is of everything."""
 
 
+OBSERVED = (
+    "careless", "opposed", "position", "position_sd", "length", "length_sd", "lapse", "reversed_labels", "fatigue", "haste", "leniency", "tie", "kinds",
+)  # fmt: skip
+"""What `seamark.simulate` knows of how answers are observed."""
 _IDEAL_OBSERVED: dict[str, Any] = {"position": 0.0, "length": 0.0, "careless": 0.0, "opposed": 0.0, "lapse": 0.0, "reversed_labels": 0.0}
 _IDEAL_REPRESENTED: dict[str, Any] = {"n_columns": 48, "unexplained": 0.0}
 _SIZE: dict[str, Any] = {"n_prompts": 100, "n_responses": 6, "n_raters": 40, "n_judgments": 3000, "disagreement": 2.0}

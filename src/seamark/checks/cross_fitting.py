@@ -61,7 +61,7 @@ def settings_of(feedback: Feedback, utility: Utility | None, people: People | No
     """All that decides what fits to parts of this feedback say, but for the parts."""
     parts = {"utility": utility, "people": people, "observation": observation}
     said: dict[str, Any] = {name: part.to_dict() if part is not None else None for name, part in parts.items()}
-    said |= {"seed": seed, "data": feedback.fingerprint, "version": version("seamark"), "rules": 1}
+    said |= {"seed": seed, "data": feedback.fingerprint, "version": version("seamark"), "rules": 2}
     return json.dumps(said, sort_keys=True, default=str)
 
 
@@ -158,10 +158,13 @@ class CrossFit:
         fitted = self.fit(train)
         # the judgments alone are filtered: codes stay those of the whole feedback
         test = replace(self.feedback, judgments=self.feedback.judgments.filter(pl.Series(job.test)))
-        keys = ["first", "second", "rater", "won"]
-        cells = decided_cells(fitted, test, predict(fitted, test)).frame
-        told = cells.group_by(keys, maintain_order=True).agg(pl.col("p", "loss", "hit").mean())
-        frame = asked.join(told, on=keys, how="left", maintain_order="left")
+        keys = ["row", "first", "second"]
+        cells = decided_cells(fitted, test, predict(fitted, test, apart=True)).frame
+        if cells.height:
+            told = cells.with_columns(row=pl.Series(np.flatnonzero(job.test))[cells["row"]]).unique(keys, keep="first", maintain_order=True)
+            frame = asked.join(told.select(*keys, "p", "loss", "hit"), on=keys, how="left", maintain_order="left")
+        else:
+            frame = asked.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in ("p", "loss", "hit"))
         if not asked["pair"].all():  # orders that choices, rankings and ratings imply: by the gap of the mean person
             gaps = fitted.gaps(self.feedback, asked["first"].to_numpy(), asked["second"].to_numpy())
             p = 1 / (1 + np.exp(-gaps.mean / np.sqrt(1 + np.pi / 8 * gaps.ignorance**2)))

@@ -6,6 +6,7 @@ Fits of different age are compared on the same later judgments, and each learned
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -21,6 +22,7 @@ from seamark.intervals import clustered_mean, clustered_share, figure, interval_
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _LEAST = 50
 """Judgments that a fit learns from, and comparisons that fits of several ages are compared on."""
@@ -38,16 +40,27 @@ def time_blocks(feedback: Feedback, n_blocks: int) -> tuple[Codes, tuple[str, ..
     edges = np.quantile(micro[known], np.linspace(0, 1, n_blocks + 1)[1:-1])
     block = np.where(known, np.searchsorted(edges, micro, side="left"), -1)
     dates = [time.filter(pl.Series(block == k)).min() for k in range(n_blocks)]
-    return block, tuple(f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates)
+    names = [f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates]
+    if len(set(names)) < n_blocks:  # several within a minute, or none in one
+        names = [f"part {k + 1} of {n_blocks}, {name or 'empty'}" for k, name in enumerate(names)]
+    return block, tuple(names)
 
 
 def plan_decay(feedback: Feedback, *, n_folds: int, seed: int) -> list[Job]:
     """A fit to each block of time but the last, tested on all later ones."""
-    del seed
     # a fit may be good or bad by itself: many small ones tell more of age than few large ones
     block, names = time_blocks(feedback, max(3, min(2 * n_folds, feedback.n_judgments // (2 * _LEAST))))
     jobs = [Job("decay", str(k), block == k, block > k) for k in range(len(names) - 1)]
-    return [job for job in jobs if job.train.sum() >= _LEAST]
+    jobs = [job for job in jobs if job.train.sum() >= _LEAST]
+    least, rng = min((int(job.train.sum()) for job in jobs), default=0), np.random.default_rng(seed)
+
+    def as_many(train: Mask) -> Mask:
+        """Where many judgments have one time, blocks are of different size."""
+        some = np.zeros(len(train), dtype=bool)
+        some[rng.choice(np.flatnonzero(train), least, replace=False)] = True
+        return some
+
+    return [replace(job, train=as_many(job.train)) for job in jobs]
 
 
 def check_decay(cross: CrossFit, jobs: Sequence[Job], results: Sequence[pl.DataFrame | SeamarkError]) -> Finding:
@@ -86,13 +99,16 @@ def check_decay(cross: CrossFit, jobs: Sequence[Job], results: Sequence[pl.DataF
     half = float(student.ppf(0.975, len(fits) - 1) * np.sqrt((len(fits) - 1) / len(fits) * ((without - without.mean()) ** 2).sum()))
     low, high = (100 * end for end in (min(found.low, loss - half), max(found.high, loss + half)))
     points = 100 * loss
+    if low == high:
+        return Finding.not_applicable("decay", title, "Fits of every age are right about the same judgments.")
     surely = low > 0
+    sure = "." if surely else ": a gain that is sure." if high < 0 else ": none that is sure."
     return Finding(
         code="decay", estimate=points, low=low, high=high, n=n, unit=f"points per {words}", verdict="notice" if surely else "ok",
         title=f"With each {words} of age a fit {'loses' if points >= 0 else 'gains'} {figure(abs(points), None, low, high)} points of accuracy on the same later judgments, "
-        f"a loss of {interval_of(low, high)}" + ("." if surely else ": none that is sure."),
+        f"a loss of {interval_of(low, high)}{sure}",
         reason=f"Fits to {len(fits)} blocks of time, of as many judgments each, tested on what came later; n counts comparisons that several of them predicted. Slope on age within each; "
-        f"the wider of the interval that is {how} and of the jackknife over fits. Where other things are asked about as time goes on, that is part of age.",
+        f"the wider of the {how} and the one of the jackknife over fits. Where other things are asked about as time goes on, that is part of age.",
         remedy="Learn again from recent judgments as often as that asks for, or let values move (Dynamic)." if surely else None,
         details={"period": words, "curve": _curve(frame, feedback)},
     )  # fmt: skip

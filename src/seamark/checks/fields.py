@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t as student
 
-from seamark.checks.cross_fitting import CrossFit
 from seamark.checks.decay import time_blocks
 from seamark.checks.findings import Finding, Verdict
 from seamark.checks.generalisation import fields_of, values_of
-from seamark.checks.held_out import Cells, figure
+from seamark.checks.held_out import Cells, decided_cells, figure
 from seamark.checks.thresholds import THRESHOLDS
 from seamark.errors import InvalidSetting
-from seamark.intervals import Z95, Interval
+from seamark.intervals import Interval
+from seamark.models.prediction import predict
+from seamark.models.result import Fit
 from seamark.records import Feedback
 
 Array = NDArray[np.float64]
@@ -38,12 +38,9 @@ _SHOWN = 12
 """Values of a field that are looked at; the largest."""
 
 
-def by_judgment(held_out: Feedback, cells: Cells, *, seed: int = 0) -> Cells:
-    """The cells of a fit's predictions, of which equal judgments share one, as one for each judgment, with its row."""
-    keys = ["first", "second", "rater", "won"]
-    told = cells.frame.unique(keys, keep="first", maintain_order=True).drop("count", "prompt", "ordered")
-    asked = CrossFit(feedback=held_out, seed=seed).asked.join(told, on=keys, how="inner", maintain_order="left")
-    return replace(cells, frame=asked.with_columns(count=pl.lit(1.0)))
+def by_judgment(fit: Fit, held_out: Feedback) -> Cells:
+    """The decided cells of a fit, one for each judgment, with its row."""
+    return decided_cells(fit, held_out, predict(fit, held_out, apart=True))
 
 
 def check_accuracy_by_field(held_out: Feedback, cells: Cells) -> list[Finding]:
@@ -60,6 +57,8 @@ def check_calibration_by_field(held_out: Feedback, cells: Cells) -> list[Finding
 
 def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, Mask], int]]:
     """Each field with two slices or more, the cells of its largest values, and how many other values occur."""
+    if not len(cells):
+        return
     row = cells["row"]
     for name in fields_of(held_out):
         if name in ("prompt", "rater") or (name == "group" and len(cells.names["group"]) > 1):
@@ -86,9 +85,14 @@ def _words(name: str) -> str:
     return name.removeprefix("profile.").removeprefix("covariate.").replace("_", " ")
 
 
-def _wider(masks: dict[str, Mask]) -> float:
-    """How much wider intervals of all slices together are."""
-    return float(norm.ppf(1 - 0.025 / len(masks))) / Z95
+def _widened(found: Interval, k: int, low: float, high: float) -> Interval:
+    """The interval as one of k that hold together, within [low, high]."""
+    if not found.bounded:
+        return replace(found, low=low, high=high)
+    free = max((found.n_clusters or found.n) - 1, 1)
+    wider = float(student.ppf(1 - 0.025 / k, free) / student.ppf(0.975, free))
+    ends = (found.estimate + wider * (end - found.estimate) for end in (found.low, found.high))
+    return replace(found, **dict(zip(("low", "high"), np.clip(list(ends), low, high).tolist(), strict=True)))
 
 
 def _together(rows: list[dict[str, Any]], n_left: int) -> str:
@@ -100,57 +104,49 @@ def _details(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _accuracy(name: str, cells: Cells, masks: dict[str, Mask], n_left: int) -> Finding:
-    wider = _wider(masks)
     rows: list[dict[str, Any]] = []
+    below: list[str] = []
     for value, mask in masks.items():
         part, rest = cells.where(mask), cells.where(~mask)
-        found, behind = _widened(part.share(part["hit"])[0], wider), part.mean(part["hit"])[0]
-        other = rest.mean(rest["hit"])[0] if len(rest) else behind
-        half = wider * float(np.hypot(behind.high - behind.low, other.high - other.low)) / 2
-        rows.append({
-            "value": value, "estimate": found.estimate, "low": found.low, "high": found.high, "n": part.n,
-            "surely_below": bool(len(rest)) and found.estimate + half < other.estimate,
-        })  # fmt: skip
-    worst, best = (pick(rows, key=lambda row: row["estimate"]) for pick in (min, max))
-    wrong = worst["high"] < 0.5
-    below = [row["value"] for row in rows if row["surely_below"]]
+        found = _widened(part.share(part["hit"])[0], len(masks), 0.0, 1.0)
+        rows.append({"value": value, "estimate": found.estimate, "low": found.low, "high": found.high, "n": part.n})
+        if len(rest):
+            mine, other = (_widened(some.mean(some["hit"])[0], len(masks), 0.0, 1.0) for some in (part, rest))
+            half = float(np.hypot(mine.high - mine.low, other.high - other.low)) / 2
+            below += [value] if mine.estimate + half < other.estimate else []
+    wrong = [row for row in rows if row["high"] < 0.5]
+    worst, best = min(wrong or rows, key=lambda row: row["estimate"]), max(rows, key=lambda row: row["estimate"])
     verdict: Verdict = "warning" if wrong else "notice" if below else "ok"
     said, most = (f"{row['value']} ({figure(Interval(row['estimate'], row['low'], row['high'], row['n'], 0))})" for row in (worst, best))
-    title = f"By {_words(name)}, the fit is right least often on {said} and most often on {most}"
+    least = f"wrong more often than right on {said}" if wrong else f"right least often on {said}"
     return Finding(
         code=f"accuracy/{name}", estimate=worst["estimate"], low=worst["low"], high=worst["high"], n=worst["n"], unit="share", verdict=verdict,
-        title=f"{title}: there it is wrong more often than right." if wrong else f"{title}.",
-        reason=f"The lowest of {_together(rows, n_left)} "
+        title=f"By {_words(name)}, the fit is {least} and {'right ' if wrong else ''}most often on {most}.",
+        reason=f"The lowest{' that surely is wrong' if wrong else ''} of {_together(rows, n_left)} "
         + (f"Surely below the others: {', '.join(below)}." if below else "None is surely below the others."),
         remedy=f"On {worst['value']} a policy that follows it is led away from what people prefer: leave it out, or mend the reward there." if wrong else None,
         details=_details(name, rows),
     )  # fmt: skip
 
 
-def _widened(interval: Interval, wider: float) -> Interval:
-    low, high = (interval.estimate + wider * (end - interval.estimate) for end in (interval.low, interval.high))
-    return replace(interval, low=max(low, 0.0), high=min(high, 1.0))
-
-
 def _calibration(name: str, cells: Cells, masks: dict[str, Mask], n_left: int) -> Finding:
-    wider, p, won = _wider(masks), cells["p"], cells["won"]
+    p, won = cells["p"], cells["won"]
     excess = 100 * (np.where(p >= 0.5, won, ~won) - np.maximum(p, 1 - p))
     rows: list[dict[str, Any]] = []
     for value, mask in masks.items():
         part = cells.where(mask)
-        found, _ = part.mean(excess[mask])
-        half = wider * (found.high - found.low) / 2
-        rows.append({"value": value, "estimate": found.estimate, "low": found.estimate - half, "high": found.estimate + half, "n": part.n})
-    worst = max(rows, key=lambda row: abs(row["estimate"]) / max(row["high"] - row["low"], 1e-12))
-    off = worst["low"] > 0 or worst["high"] < 0
-    grave = off and abs(worst["estimate"]) > 100 * THRESHOLDS.calibration_warning
+        found = _widened(part.mean(excess[mask])[0], len(masks), -100.0, 100.0)
+        rows.append({"value": value, "estimate": found.estimate, "low": found.low, "high": found.high, "n": part.n})
+    off = [row for row in rows if row["low"] > 0 or row["high"] < 0]
+    grave = [row for row in off if abs(row["estimate"]) > 100 * THRESHOLDS.calibration_warning]
+    worst = max(grave or rows, key=lambda row: abs(row["estimate"]) / max(row["high"] - row["low"], 1e-12))
     said = (
         f"the predicted winner wins {abs(worst['estimate']):.1f} points {'more' if worst['estimate'] > 0 else 'less'} often than predicted"
     )
     return Finding(
         code=f"calibration/{name}", estimate=worst["estimate"], low=worst["low"], high=worst["high"], n=worst["n"], unit="points",
         verdict="warning" if grave else "notice" if off else "ok",
-        title=f"By {_words(name)}, predictions are farthest off on {worst['value']}: there {said} [{worst['low']:.1f}, {worst['high']:.1f}]"
+        title=f"By {_words(name)}, predictions are most clearly off on {worst['value']}: there {said} [{worst['low']:.1f}, {worst['high']:.1f}]"
         + ("." if off else ", which may be chance."),
         reason=f"The slice whose deviation is largest in standard errors, of {_together(rows, n_left)}",
         remedy=f"What is predicted on {worst['value']} is not what happens: look at the slices before its probabilities are used there." if grave else None,

@@ -66,9 +66,7 @@ def check_alarm(
     followed = fit.utilities(feedback) if scores is None else np.asarray(scores, dtype=np.float64)
     if not fit.knows_ignorance:
         why = "The reward model was trained elsewhere, and does not say how sure it is."
-        return unforeseen(why, remedy="Fit judgments with seamark fit.") + check_bias_gain(
-            feedback, followed, judge=fit.utilities(feedback), seed=seed
-        )
+        return unforeseen(why, remedy="Fit judgments with seamark fit.") + check_bias_gain(feedback, followed, seed=seed)
     say: Progress = progress or (lambda _stage, _share: None)
     say("foreseeing", 0.0)
     draws = fit.draws(feedback, _DRAWS, seed=seed)
@@ -78,8 +76,8 @@ def check_alarm(
     least = usual_size(sizes[sizes > 1]) if (sizes > 1).any() else 0
     rows = rows[sizes[prompt[rows]] >= max(least, 4)]
     if least < 4 or len(np.unique(prompt[rows])) < _FEW:
-        why = f"It takes {_FEW} prompts with four responses or more that the fit can place."
-        return unforeseen(why) + check_bias_gain(feedback, followed, judge=fit.utilities(feedback), seed=seed)
+        why = f"It takes {_FEW} prompts with four responses or more that the fit can place{'' if scores is None else ', and that have a score'}."
+        return unforeseen(why) + check_bias_gain(feedback, followed, seed=seed)
     # within prompts: what a prompt is worth is nobody's choice, and its doubt no doubt about the choice
     _, of = np.unique(prompt[rows], return_inverse=True)
     known = draws[rows] - (np.stack([np.bincount(of, d) for d in draws[rows].T], 1) / np.bincount(of)[:, None])[of]
@@ -98,7 +96,7 @@ def check_alarm(
         found.append(signal())
     reward = np.full(len(prompt), np.nan)
     reward[rows] = pool.proxy
-    return Findings((*found, *check_bias_gain(feedback, reward, judge=fit.utilities(feedback), seed=seed)))
+    return Findings((*found, *check_bias_gain(feedback, reward, seed=seed)))
 
 
 def unforeseen(why: str, *, remedy: str | None = None) -> Findings:

@@ -46,7 +46,7 @@ class Cells:
     """Held-out judgments with what was predicted of them, one row per cell."""
 
     frame: pl.DataFrame
-    """count, rater, prompt, group, first (response shown first), loss (nats), and what is scored."""
+    """count, rater, prompt, group, first (response shown first), loss (nats), and what is scored; row (of the judgment) where cells are kept apart."""
     names: Mapping[str, tuple[str, ...]]
     """Ids of the raters and prompts, and names of the groups, by code."""
 
@@ -93,6 +93,8 @@ _OF_PAIRS = {"second": pl.Int64, "p": pl.Float64, "won": pl.Boolean, "hit": pl.F
 
 def _frame(block: Predicted, rows: Mask, **more: NDArray[Any]) -> pl.DataFrame:
     columns = {"count": block.count, "rater": block.rater, "prompt": block.prompt, "group": block.group, "first": block.shown[:, 0]}
+    if len(block.row):
+        columns["row"] = block.row
     return pl.DataFrame({name: column[rows] for name, column in columns.items()} | more)
 
 

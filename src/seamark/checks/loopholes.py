@@ -659,7 +659,13 @@ def _table(found: Loopholes, way: Way) -> dict[str, object]:
 
 
 def check_exploit(
-    proxy_before: ArrayLike, proxy_after: ArrayLike, gold_before: ArrayLike, gold_after: ArrayLike, *, unit: str = "units"
+    proxy_before: ArrayLike,
+    proxy_after: ArrayLike,
+    gold_before: ArrayLike,
+    gold_after: ArrayLike,
+    *,
+    paired: bool = False,
+    unit: str = "units",
 ) -> Finding:
     """Whether what an optimised policy gains by its reward is a gain by gold, of which a few labels are enough: `exploit`.
 
@@ -667,11 +673,12 @@ def check_exploit(
     ----------
     proxy_before, proxy_after : (n,), (m,) reward of independent samples (episodes, responses) of the start policy and of the optimised one.
     gold_before, gold_after : (k,), (l,) what some of each are worth.
+    paired : whether the same place before and after is the same prompt.
 
     Returns
     -------
     Blocking where the reward surely rises and gold surely falls, a warning where the reward surely rises and gold does not surely; both by Welch's
-    interval.
+    interval, or Student's of the differences of pairs.
 
     Raises
     ------
@@ -684,9 +691,9 @@ def check_exploit(
         if len(values) < 5 or not np.isfinite(values).all():
             said = counted(len(values), "number") + ("" if np.isfinite(values).all() else ", some of which are not finite")
             raise InvalidSetting(name, said, "Give 5 numbers or more, all finite.")
-    proxy, gold = (_welch(x[f"{name}_before"], x[f"{name}_after"]) for name in ("proxy", "gold"))
+    proxy, gold = ((_paired if paired else _welch)(x[f"{name}_before"], x[f"{name}_after"]) for name in ("proxy", "gold"))
     rises, falls, follows = proxy[1] > 0, gold[2] < 0, gold[1] > 0
-    n = len(x["gold_before"]) + len(x["gold_after"])
+    n = len(x["gold_before"]) + (0 if paired else len(x["gold_after"]))
     words = "falls by" if gold[0] < 0 else "rises by"
     return Finding(
         code="exploit", estimate=gold[0], low=gold[1], high=gold[2], n=n, unit=unit,
@@ -694,7 +701,8 @@ def check_exploit(
         title=f"The policy gains {figure(proxy[0], None, proxy[1], proxy[2])} {interval_of(proxy[1], proxy[2])} by its reward, and gold {words} "
         f"{figure(abs(gold[0]), None, gold[1], gold[2])} {unit}, a change of {interval_of(gold[1], gold[2])}"
         + ("." if not rises or follows else ": it exploits the reward." if falls else ": nothing shows that it does what was meant."),
-        reason="Welch's interval of the difference of two means; n is gold labels.",
+        reason="Student's t over differences within prompts, which are n." if paired
+        else "Welch's interval of the difference of two means, which takes each row as independent; n is gold labels.",
         remedy=None if not rises or follows else "Look at what the policy does; put what it leaves out into the reward.",
         source="Krakovna et al. 2020; Pan et al. 2022", details={"proxy": {"estimate": proxy[0], "low": proxy[1], "high": proxy[2]}},
     )  # fmt: skip
@@ -702,7 +710,7 @@ def check_exploit(
 
 def check_exploit_table(path: str | Path, *, proxy: str = "proxy") -> Finding | None:
     """`check_exploit` of a table with columns policy (before or after), `proxy` and gold, which may be empty in some rows; None where the table does
-    not say of which policy a row is.
+    not say of which policy a row is. With a column prompt, prompts that both have are compared by their means.
 
     Raises
     ------
@@ -719,8 +727,21 @@ def check_exploit_table(path: str | Path, *, proxy: str = "proxy") -> Finding | 
         remedy = "Write before or after, of the start policy and the optimised one, in each row; a table of one pool has no such column."
         raise UnreadableSource(str(path), f"column 'policy' holds {other[0]!r}", remedy)
     parts = [table.filter(policy == name) for name in ("before", "after")]
+    if "prompt" in table.columns:
+        columns: list[Array] = []
+        for name in (proxy, "gold"):
+            means = [part.filter(pl.col(name).is_not_nan()).group_by("prompt").agg(pl.col(name).mean()) for part in parts]
+            both = means[0].join(means[1], on="prompt", suffix="_after").sort("prompt")
+            columns += [both[name].to_numpy(), both[f"{name}_after"].to_numpy()]
+        return check_exploit(*columns, paired=True)
     gold = [part["gold"].to_numpy() for part in parts]
     return check_exploit(*(part[proxy].to_numpy() for part in parts), *(column[~np.isnan(column)] for column in gold))
+
+
+def _paired(a: Array, b: Array) -> tuple[float, float, float]:
+    """(estimate, low, high) of the mean of b - a."""
+    found = mean(b - a)
+    return found.estimate, found.low, found.high
 
 
 def _welch(a: Array, b: Array) -> tuple[float, float, float]:

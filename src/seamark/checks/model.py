@@ -49,7 +49,7 @@ def evaluate(fit: Fit, held_out: Feedback, *, train: Feedback | None = None, see
     """
     predictions = predict(fit, held_out)
     decided = decided_cells(fit, held_out, predictions)
-    each = by_judgment(held_out, decided, seed=seed)
+    each = by_judgment(fit, held_out)
     leakage = check_seen(fit, held_out, train, seed=seed)
     findings = Findings(
         (

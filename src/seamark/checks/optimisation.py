@@ -304,11 +304,7 @@ def check_scorers(
     followed = (
         rank_rewards(pools, unit="logits", seed=seed) if several else check_rewards(pools, gold=_OF_JUDGMENTS, unit="logits", seed=seed)
     )
-    gains = [
-        _named(gain, name) if several else gain
-        for name, v in values.items()
-        for gain in check_bias_gain(feedback, v, judge=signal, seed=seed)
-    ]
+    gains = [_named(gain, name) if several else gain for name, v in values.items() for gain in check_bias_gain(feedback, v, seed=seed)]
     return Findings((*followed, gold, *gains, *faults))
 
 

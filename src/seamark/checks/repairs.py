@@ -628,7 +628,7 @@ def _verdicts(found: Repair) -> Finding:
     return Finding(
         code="repair/checks", title=f"Of {counted(len(moved), 'check')} of both rewards, {' and '.join(said)} after the repair.",
         estimate=float(len(graver)), n=len(moved), unit="count", verdict="notice" if graver else "ok",
-        reason="Evaluation on the held-out judgments, and probes; each as if it had been run alone, so that a verdict may turn by chance. A count, so there is no interval.",
+        reason="Evaluation on the held-out judgments, and probes, which could be made of both; each as if run alone, so that a verdict may turn by chance. A count, so there is no interval.",
         remedy="Look at what these checks say of both in the table." if graver else None,
         details={"checks": [
             {"check": a.code, "unit": b.unit, "before": a.estimate, "after": b.estimate, "verdict_before": a.verdict, "verdict": b.verdict, "says": b.title} for a, b in found.checks

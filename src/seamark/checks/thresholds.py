@@ -128,7 +128,8 @@ class Thresholds:
     in six of the start policy's has."""
     residual_notice: float = 1.64
     """Notice if answers surely contradict the rewards that are chosen this many times as much: the highest twentieth of the worlds without a
-    hump (docs/benchmarks.md), where a threshold there was timely in two worlds of five and false in 6%."""
+    hump (docs/benchmarks.md), where a point estimate beyond it, at any n, was timely in two worlds of five and false in 6%; a notice here asks
+    for more, the whole interval at the last n."""
 
     # ---- whose values
     regret_notice: float = 0.5

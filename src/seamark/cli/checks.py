@@ -607,7 +607,7 @@ def mismatch(
         Path, typer.Argument(metavar="TABLE", help="A row for each pair of reward model and policy, a column of numbers for each objective; names first.")
     ],
     lower: Annotated[
-        list[str] | None, typer.Option("--lower", metavar="COLUMN", help="An objective of which less is better, such as a loss: it is turned round. Repeat it.")
+        list[str] | None, typer.Option("--lower", metavar="COLUMN", help="An objective of which less is better, such as a loss: it is turned round, and called -COLUMN. Repeat it.")
     ] = None,
     fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -619,7 +619,7 @@ def mismatch(
     for name in lower or ():
         if name not in objectives:
             raise InvalidSetting("--lower", name, f"The objectives of {table} are {', '.join(objectives)}.")
-        objectives[name] = -objectives[name]
+        objectives = {f"-{one}" if one == name else one: -values if one == name else values for one, values in objectives.items()}
     findings = check_mismatch(objectives, names=names)
     if not as_json:
         typer.echo(f"objectives: {', '.join(map(shown, objectives))}{'' if names is None else '; the first column has the names'}\n")

@@ -176,7 +176,7 @@ def attribute(
     asked: Annotated[str | None, typer.Option("--asked", metavar="SHARES", help="Who was asked: shares of the same groups among the raters.")] = None,
     plant: Annotated[
         list[str] | None,
-        typer.Option("--plant", metavar="NAME=VALUE", help="How answers are observed: careless=0.2, length=1, position=0.3, ... of seamark simulate. Repeat it."),
+        typer.Option("--plant", metavar="NAME=VALUE", help="How answers are observed: careless=0.2, length=1, position=0.3, opposed, lapse, reversed_labels, fatigue. Repeat it."),
     ] = None,
     columns: Annotated[int, typer.Option("--features", min=1, help="How responses are represented: features of their texts.")] = 48,
     unexplained: Annotated[float, typer.Option("--unexplained", min=0.0, max=1.0, help="And the share of what they are worth that no text shows.")] = 0.0,
@@ -191,7 +191,7 @@ def attribute(
     seed: Seed = 0, fail_on: FailOn = None, into: Into = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Where is most lost on the way from people to policy? In simulated societies, each stage of a way like yours is made ideal in turn."""
-    from seamark.checks.attribution import STAGES, Pipeline, check_attribution, runs
+    from seamark.checks.attribution import OBSERVED, STAGES, Pipeline, check_attribution, runs
     from seamark.checks.attribution import attribute as ablate
     from seamark.simulation import read_settings
 
@@ -201,8 +201,13 @@ def attribute(
     for name, values in given.items():
         if len(values) != len(shares):
             raise InvalidSetting(name, of_group[name], f"Give one number for each of the {len(shares)} groups of --population.")
+    if best_of is not None and best_of > responses:
+        raise InvalidSetting("--best-of", best_of, f"There are {responses} responses to choose from: give no more, or more --responses.")
+    observed = read_settings(plant or [])
+    if other := sorted(set(observed) - set(OBSERVED)):
+        raise InvalidSetting("--plant", other[0], f"It is not how answers are observed; that are {', '.join(OBSERVED)}.")
     pipeline = Pipeline(
-        population=shares, asked={"group_shares": given["--asked"]} if "--asked" in given else {}, observed=read_settings(plant or []),
+        population=shares, asked={"group_shares": given["--asked"]} if "--asked" in given else {}, observed=observed,
         represented={"n_columns": columns, "unexplained": unexplained},
         aggregated=dict(enumerate(given["--weights"])) if "--weights" in given else None, optimised=best_of,
         size={"n_prompts": prompts, "n_responses": responses, "n_raters": raters, "n_judgments": judgments},

@@ -64,6 +64,8 @@ class Block:
     """(n, d, C) contrasts of the numbers that are known of slots (`Bias`); with them equal cells stay apart."""
     replaced: NDArray[np.float64]
     """(n,) share of answers that a mechanism for privacy replaced by any answer at random."""
+    row: NDArray[np.int64]
+    """(n,) judgment of each cell where equal ones are kept apart, else (0,)."""
 
     @property
     def lenient(self) -> bool:
@@ -209,13 +211,14 @@ def build_design(
     biases: Mapping[str, tuple[float, float]] | None = None,
     known: Mapping[str, Outcome] | None = None,
     repeated: bool = True,
+    apart: bool = False,
 ) -> Design:
     """The design of all judgments that have a likelihood under this observation.
 
     `known` are the families of a fit by block name: judgments are then read as that fit reads them (the same grades), and
     those that it has no family for are left out. `sources` are then the fit's source models. `biases` are mean and sd of the numbers
     of slots. Without `repeated`, cells are not
-    repeated over the latent levels, and their group is the row of the stratum.
+    repeated over the latent levels, and their group is the row of the stratum; with `apart`, equal judgments are cells of their own.
 
     Raises
     ------
@@ -237,6 +240,8 @@ def build_design(
         pl.Series("group", strata.stratum), pl.Series("row", np.arange(feedback.n_judgments)),
         *(pl.Series(f"x{i}", c.codes(feedback)) for i, c in enumerate(covariates)),
     )  # fmt: skip
+    if apart:
+        frame = frame.with_columns(apart="row")
     epsilon, notes = _private(feedback)
     if epsilon is not None:
         frame = frame.with_columns(pl.Series("epsilon", epsilon))
@@ -444,7 +449,7 @@ def _block(
 ) -> Block:
     """Aggregate equal cells; `coded` has responses (list), code, rater, group, ordered, weight, covariates x0, x1, ... and sources.
 
-    Where `numbers` are known of slots no two cells are equal; `places` (n, m) are then the slots' in their judgment.
+    Where `numbers` are known of slots, or there is a column `apart` with the judgment's row, no two cells are equal; `places` (n, m) are then the slots' in their judgment.
     """
     if slots is None:
         slots = coded["responses"].explode(empty_as_null=False).cast(pl.Int64).to_numpy().reshape(coded.height, -1)
@@ -459,15 +464,16 @@ def _block(
     columns = [*slots.T, *source, *private, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
     kept = slice(None) if (weight > 0).all() else weight > 0
     columns, weight = [column[kept] for column in columns], weight[kept]
-    if numbers is not None:
-        rows = coded["row"].to_numpy()[kept]
-        # a response judged by itself is not shown before another
-        order = np.ones(len(rows)) if m == 1 else columns[-2].astype(np.float64)
-        contrast = numbers.contrasts(family.contrast(m), rows, None if places is None else places[kept], order)
+    apart = coded["apart"].to_numpy()[kept].astype(np.int64) if "apart" in coded.columns else np.zeros(0, dtype=np.int64)
+    if numbers is not None or "apart" in coded.columns:
         cells, count = [column.astype(np.int64, copy=False) for column in columns], weight.astype(np.float64)
     else:
         cells, count = _cells(columns, None if (weight == 1).all() else weight)
-        contrast = np.zeros((len(count), len(family.contrast(m)), 0))
+    contrast = np.zeros((len(count), len(family.contrast(m)), 0))
+    if numbers is not None:
+        # a response judged by itself is not shown before another
+        order = np.ones(len(count)) if m == 1 else columns[-2].astype(np.float64)
+        contrast = numbers.contrasts(family.contrast(m), coded["row"].to_numpy()[kept], None if places is None else places[kept], order)
     code, group, ordered, rater = cells[-4:]
     before = m + len(source)
     models, levels = cells[m:before], cells[before + len(private) : -4]
@@ -476,7 +482,7 @@ def _block(
     nothing = np.zeros((len(code), 0), dtype=np.int64)
     return Block(
         name, family, np.stack(cells[:m], 1), group, code, rater, ordered.astype(np.float64), count, rater,
-        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing, contrast, replaced,
+        np.stack(levels, 1) if levels else nothing, np.stack(models, 1) if models else nothing, contrast, replaced, apart,
     )  # fmt: skip
 
 
@@ -606,7 +612,7 @@ def _choice_blocks(
     carried = [
         name
         for name in part.columns
-        if name in ("rater", "group", "weight", "ordered", "row", "epsilon") or (name[0] == "x" and name[1:].isdigit())
+        if name in ("rater", "group", "weight", "ordered", "row", "apart", "epsilon") or (name[0] == "x" and name[1:].isdigit())
     ]
     sourced, approximated, most = "source" in part.columns, 0, 1
     none = bool((part["outcome"] == "both_bad").any()) if known is None else any(f.none for f in fitted)

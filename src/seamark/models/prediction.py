@@ -44,6 +44,8 @@ class Predicted:
     """(n,) prompt codes of the first response; n_prompts where there is none."""
     preference: Array
     """(n,) for pairs, the probability that a careful rater with no position effect, made to decide, prefers the first; else NaN."""
+    row: NDArray[np.int64]
+    """(n,) judgment of each row where equal ones are kept apart, else (0,)."""
 
     def decided(self) -> tuple[Array, NDArray[np.bool_], Array]:
         """For pairs that were decided: probability that the first wins given that one does, whether it did, the count."""
@@ -62,8 +64,9 @@ class Predicted:
         return self.shown.shape[1] == 2
 
 
-def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
-    """Predictions for all judgments of `feedback` whose responses the fit can place and whose kind it has a family for.
+def predict(fit: Fit, feedback: Feedback, *, apart: bool = False) -> list[Predicted]:
+    """Predictions for all judgments of `feedback` whose responses the fit can place and whose kind it has a family for; with `apart` equal ones
+    are not counted as one, and each says which judgment it is.
 
     The utilities' posterior is integrated out (5 Gauss-Hermite nodes), and so is the rater's slope: over its posterior for
     raters that were seen, over the prior for others. Contrasts of more than one dimension use the mean utilities. A number that moves
@@ -73,7 +76,9 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     placed = pl.element().is_in(np.flatnonzero(rows.known).tolist())
     usable = feedback.judgments.select(pl.col("responses").list.eval(placed).list.all())["responses"]
     # the judgments alone are filtered: codes stay those of the feedback that was given
-    feedback = replace(feedback, judgments=feedback.judgments.filter(usable.fill_null(value=False)))
+    usable = usable.fill_null(value=False)
+    kept = np.flatnonzero(usable.to_numpy())
+    feedback = replace(feedback, judgments=feedback.judgments.filter(usable))
     if feedback.n_judgments == 0:
         return []
     observation = Observation.from_dict(fit.spec["observation"])
@@ -85,7 +90,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
     strata = Strata.of(factors, feedback)
     design = build_design(
         feedback, observation, strata, covariates=fit.covariates, sources=fit.sources, biases=fit.data.get("biases"), known=fit.families,
-        repeated=False,
+        repeated=False, apart=apart,
     )  # fmt: skip
     design = replace(design, tastes=tastes(feedback, observation, fit.data["tastes"])[0])
     seen = {rater: code for code, rater in enumerate(fit.raters["rater"].to_list())}
@@ -162,6 +167,7 @@ def predict(fit: Fit, feedback: Feedback) -> list[Predicted]:
                 block.group // (L + 1) if L > 1 else block.group,
                 prompts[block.shown[:, 0]],
                 preference,
+                kept[block.row],
             )
         )
     return out
