@@ -93,7 +93,7 @@ _OF_PAIRS = {"second": pl.Int64, "p": pl.Float64, "won": pl.Boolean, "hit": pl.F
 
 def _frame(block: Predicted, rows: Mask, **more: NDArray[Any]) -> pl.DataFrame:
     columns = {"count": block.count, "rater": block.rater, "prompt": block.prompt, "group": block.group, "first": block.shown[:, 0]}
-    if len(block.row):
+    if (block.row >= 0).all():
         columns["row"] = block.row
     return pl.DataFrame({name: column[rows] for name, column in columns.items()} | more)
 

@@ -65,7 +65,7 @@ class Block:
     replaced: NDArray[np.float64]
     """(n,) share of answers that a mechanism for privacy replaced by any answer at random."""
     row: NDArray[np.int64]
-    """(n,) judgment of each cell where equal ones are kept apart, else (0,)."""
+    """(n,) judgment of each cell where equal ones are kept apart, else -1."""
 
     @property
     def lenient(self) -> bool:
@@ -464,7 +464,6 @@ def _block(
     columns = [*slots.T, *source, *private, *(coded[name].to_numpy() for name in (*extra, "code", "group", "ordered", "rater"))]
     kept = slice(None) if (weight > 0).all() else weight > 0
     columns, weight = [column[kept] for column in columns], weight[kept]
-    apart = coded["apart"].to_numpy()[kept].astype(np.int64) if "apart" in coded.columns else np.zeros(0, dtype=np.int64)
     if numbers is not None or "apart" in coded.columns:
         cells, count = [column.astype(np.int64, copy=False) for column in columns], weight.astype(np.float64)
     else:
@@ -474,6 +473,7 @@ def _block(
         # a response judged by itself is not shown before another
         order = np.ones(len(count)) if m == 1 else columns[-2].astype(np.float64)
         contrast = numbers.contrasts(family.contrast(m), coded["row"].to_numpy()[kept], None if places is None else places[kept], order)
+    apart = coded["apart"].to_numpy()[kept].astype(np.int64) if "apart" in coded.columns else np.full(len(count), -1)
     code, group, ordered, rater = cells[-4:]
     before = m + len(source)
     models, levels = cells[m:before], cells[before + len(private) : -4]
@@ -493,7 +493,7 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
     parts = {
-        f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers", "replaced")
+        f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers", "replaced", "row")
     }
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))

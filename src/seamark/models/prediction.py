@@ -45,7 +45,7 @@ class Predicted:
     preference: Array
     """(n,) for pairs, the probability that a careful rater with no position effect, made to decide, prefers the first; else NaN."""
     row: NDArray[np.int64]
-    """(n,) judgment of each row where equal ones are kept apart, else (0,)."""
+    """(n,) judgment of each row where equal ones are kept apart, else -1."""
 
     def decided(self) -> tuple[Array, NDArray[np.bool_], Array]:
         """For pairs that were decided: probability that the first wins given that one does, whether it did, the count."""
@@ -167,7 +167,7 @@ def predict(fit: Fit, feedback: Feedback, *, apart: bool = False) -> list[Predic
                 block.group // (L + 1) if L > 1 else block.group,
                 prompts[block.shown[:, 0]],
                 preference,
-                kept[block.row],
+                np.where(block.row >= 0, kept[block.row], -1),
             )
         )
     return out
