@@ -493,7 +493,8 @@ def _over_levels(block: Block, levels: int, n_raters: int) -> Block:
     level = np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
     known = block.rater[row] < n_raters
     parts = {
-        f: getattr(block, f)[row] for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers", "replaced", "row")
+        f: getattr(block, f)[row]
+        for f in ("shown", "outcome", "rater", "ordered", "count", "covariate", "source", "numbers", "replaced", "row")
     }
     group = block.group[row] * (levels + 1) + np.where(known, level, levels)
     return replace(block, **parts, group=group, who=block.rater[row] * levels + np.where(known, level, 0))
