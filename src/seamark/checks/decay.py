@@ -120,7 +120,7 @@ def _slope(frame: pl.DataFrame) -> tuple[float, pl.DataFrame]:
     apart = frame.with_columns(a=pl.col("age") - pl.col("age").mean().over(keys), h=pl.col("hit") - pl.col("hit").mean().over(keys))
     parts = apart.group_by(keys, maintain_order=True).agg(weight=(pl.col("a") ** 2).sum(), moved=-(pl.col("a") * pl.col("h")).sum())
     parts = parts.filter(pl.col("weight") > 0).with_columns(slope=pl.col("moved") / pl.col("weight"))
-    return float(parts["moved"].sum() / parts["weight"].sum()), parts
+    return float(parts.select(pl.col("moved").sum() / pl.col("weight").sum()).item()), parts
 
 
 def _curve(frame: pl.DataFrame, feedback: Feedback) -> list[dict[str, float]]:
