@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import seamark as sm
 from seamark.checks.cross_fitting import CrossFit
-from seamark.checks.decay import check_decay, plan_decay
+from seamark.checks.decay import check_decay, plan_decay, time_blocks
 from seamark.cli import app
 from seamark.simulation import Drift
 
@@ -79,6 +80,21 @@ def test_the_command_says_where_there_are_no_times(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["generalise", str(tmp_path / "prefs.jsonl"), "--by", "decay", "--utility", "tabular"])
     assert run.exit_code == 0, run.output
     assert "How what was learned ages cannot be told" in run.stdout
+
+
+def test_fits_learn_from_as_many_where_many_judgments_have_one_time_and_blocks_have_names_of_their_own() -> None:
+    feedback = world(0.0, n_judgments=600)
+    minute = np.arange(600) // 60  # ten blocks a second apart, but for the first three, which are one
+    minute[:180] = 0
+    time = pl.Series([datetime(2026, 1, 1, 0, 0, int(m)) for m in minute]).cast(feedback.judgments["time"].dtype)
+    feedback = replace(feedback, judgments=feedback.judgments.with_columns(time=time))
+    jobs = plan_decay(feedback, n_folds=5, seed=0)
+    sizes = {int(job.train.sum()) for job in jobs}
+    assert len(jobs) > 2
+    assert len(sizes) == 1
+    assert all(not (job.train & job.test).any() for job in jobs)
+    _, names = time_blocks(feedback, 5)
+    assert len(set(names)) == 5
 
 
 @pytest.mark.slow
