@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import seamark as sm
 from seamark.checks.cross_fitting import CrossFit
-from seamark.checks.decay import check_decay, plan_decay, time_blocks
+from seamark.checks.decay import check_decay, plan_decay
 from seamark.cli import app
 from seamark.simulation import Drift
 
@@ -82,7 +82,7 @@ def test_the_command_says_where_there_are_no_times(tmp_path: Path) -> None:
     assert "How what was learned ages cannot be told" in run.stdout
 
 
-def test_fits_learn_from_as_many_where_many_judgments_have_one_time_and_blocks_have_names_of_their_own() -> None:
+def test_fits_learn_from_as_many_where_many_judgments_have_one_time() -> None:
     feedback = world(0.0, n_judgments=600)
     minute = np.arange(600) // 60  # ten blocks a second apart, but for the first three, which are one
     minute[:180] = 0
@@ -93,8 +93,6 @@ def test_fits_learn_from_as_many_where_many_judgments_have_one_time_and_blocks_h
     assert len(jobs) > 2
     assert len(sizes) == 1
     assert all(not (job.train & job.test).any() for job in jobs)
-    _, names = time_blocks(feedback, 5)
-    assert len(set(names)) == 5
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -109,6 +110,18 @@ def test_a_large_slice_that_surely_is_wrong_comes_before_a_small_one_that_may_be
     finding = of(evaluate_scores(lambda _, texts: [float(t.startswith("better")) for t in texts], feedback), "accuracy/axis")
     assert finding.verdict == "warning"
     assert "wrong more often than right on large" in finding.title
+
+
+def test_parts_of_the_time_that_begin_in_one_minute_are_told_apart() -> None:
+    feedback = judged(20)
+    start = pl.Series(np.arange(feedback.n_judgments) * 20_000)  # microseconds apart: 48 seconds in all
+    time = start.cast(pl.Duration("us")) + datetime(2026, 1, 1)
+    found = evaluate_scores(
+        scoring(1.0), replace(feedback, judgments=feedback.judgments.with_columns(time=time.cast(feedback.judgments["time"].dtype)))
+    )
+    slices = of(found, "accuracy/time").details["slices"]
+    assert [row["time"] for row in slices] == [f"part {k}, from 2026-01-01 00:00" for k in range(1, 6)]
+    assert sum(row["n"] for row in slices) == feedback.n_judgments
 
 
 def test_R17_a_reward_model_that_is_too_sure_about_some_prompts_is_said_to_be() -> None:

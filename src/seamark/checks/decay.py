@@ -40,10 +40,7 @@ def time_blocks(feedback: Feedback, n_blocks: int) -> tuple[Codes, tuple[str, ..
     edges = np.quantile(micro[known], np.linspace(0, 1, n_blocks + 1)[1:-1])
     block = np.where(known, np.searchsorted(edges, micro, side="left"), -1)
     dates = [time.filter(pl.Series(block == k)).min() for k in range(n_blocks)]
-    names = [f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates]
-    if len(set(names)) < n_blocks:  # several within a minute, or none in one
-        names = [f"part {k + 1} of {n_blocks}, {name or 'empty'}" for k, name in enumerate(names)]
-    return block, tuple(names)
+    return block, tuple(f"from {date:%Y-%m-%d %H:%M}" if date is not None else "" for date in dates)
 
 
 def plan_decay(feedback: Feedback, *, n_folds: int, seed: int) -> list[Job]:

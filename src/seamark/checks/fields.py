@@ -50,8 +50,8 @@ def check_accuracy_by_field(held_out: Feedback, cells: Cells) -> list[Finding]:
 
 
 def check_calibration_by_field(held_out: Feedback, cells: Cells) -> list[Finding]:
-    """For each field, the slice in which the predicted winner wins least as often as predicted: `calibration/FIELD`. A notice where that surely is
-    not chance, a warning where it is by more than a few points, too."""
+    """For each field, the slice in which predictions are most clearly off: `calibration/FIELD`. A notice where one surely is, a warning where one
+    is by more than a few points."""
     return [_calibration(name, cells, masks, n_left) for name, masks, n_left in _slices(held_out, cells)]
 
 
@@ -74,6 +74,8 @@ def _slices(held_out: Feedback, cells: Cells) -> Iterator[tuple[str, dict[str, M
                 code, names = time_blocks(held_out, _BLOCKS) if name == "time" else values_of(held_out, name)
             except InvalidSetting:
                 continue  # the judgments have no such field
+            if name == "time":  # parts of a quick collection begin in the same minute
+                names = tuple(f"part {k + 1}, {start}" for k, start in enumerate(names))
             found = {value: code[row] == k for k, value in enumerate(names)}
         large = sorted((value for value in found if found[value].sum() >= _LEAST), key=lambda value: -found[value].sum())
         left = sum(bool(mask.any()) for mask in found.values()) - len(large[:_SHOWN])
